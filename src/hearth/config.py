@@ -1,0 +1,83 @@
+"""Where hearth keeps things and what it was told: flag > environment > default, read once at the edge."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hearth.errors import InvalidInput
+
+SOCKET_PATH_MAX = 104
+"""Longest path of a Unix socket that works on Linux and macOS, in bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataDirectory:
+    """The one directory under which everything mutable lives; every path of it is spelled here and nowhere else."""
+
+    root: Path
+
+    @property
+    def api_socket(self) -> Path:
+        return self.root / "hearth.sock"
+
+    @property
+    def admin_key(self) -> Path:
+        return self.root / "admin.key"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "daemon.lock"
+
+    @property
+    def database(self) -> Path:
+        return self.root / "hearth.db"
+
+    @property
+    def images(self) -> Path:
+        return self.root / "images"
+
+    @property
+    def machines(self) -> Path:
+        return self.root / "machines"
+
+    @property
+    def verdicts(self) -> Path:
+        """Cached findings about this host (the accelerator probe)."""
+        return self.root / "verdicts"
+
+    def machine(self, machine_id: str) -> Path:
+        return self.machines / machine_id
+
+    def check(self) -> None:
+        """Refuse a root whose socket paths would be too long, before anything is made.
+
+        Raises:
+            InvalidInput: names HEARTH_DATA.
+        """
+        longest = self.machine("sb-" + "x" * 16) / "qmp.sock"
+        size = len(os.fsencode(longest))
+        if size > SOCKET_PATH_MAX:
+            raise InvalidInput(
+                "the data directory's path is too long",
+                details=f"HEARTH_DATA {self.root} makes Unix socket paths of {size} bytes, at most {SOCKET_PATH_MAX} work",
+                resolution="choose a shorter HEARTH_DATA",
+                field="HEARTH_DATA",
+            )
+
+
+def default_data_root(environment: Mapping[str, str], *, is_root: bool) -> Path:
+    """Tell the data directory: ``HEARTH_DATA``, else /var/lib/hearth for root, else XDG's data home."""
+    if chosen := environment.get("HEARTH_DATA"):
+        return Path(chosen).expanduser().absolute()
+    if is_root:
+        return Path("/var/lib/hearth")
+    home = environment.get("HOME", "/")
+    return Path(environment.get("XDG_DATA_HOME") or f"{home}/.local/share") / "hearth"
+
+
+def load_data_directory() -> DataDirectory:
+    """Give this process's data directory from its environment."""
+    return DataDirectory(root=default_data_root(os.environ, is_root=os.geteuid() == 0))

@@ -1,0 +1,109 @@
+"""The values every layer speaks of: sandboxes, images, machines. Frozen, no behaviour beyond checking themselves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from hearth.errors import InvalidInput
+
+NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+ENV_NAME_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+MIN_MEMORY_MIB = 128
+MAX_MEMORY_MIB = 1_048_576
+MAX_CPUS = 64
+MAX_EXEC_TIMEOUT_S = 86_400
+
+
+class SandboxState(StrEnum):
+    """The life of a sandbox as users see it."""
+
+    CREATING = "creating"
+    RUNNING = "running"
+    DESTROYING = "destroying"
+    FAILED = "failed"
+    LOST = "lost"
+
+
+class Accelerator(StrEnum):
+    """What executes the guest's instructions."""
+
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+class ImageKind(StrEnum):
+    """The three kinds of artifact a machine boots from."""
+
+    KERNEL = "kernel"
+    AGENT = "agent"
+    ROOTFS = "rootfs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SandboxSpec:
+    """What a user asks for. ``cpus`` are virtual CPUs, ``memory_mib`` MiB of guest RAM."""
+
+    name: str
+    image: str = "debian"
+    cpus: int = 1
+    memory_mib: int = 256
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sandbox:
+    """A sandbox as stored: its spec, who owns it and where it stands."""
+
+    id: str
+    owner: str
+    spec: SandboxSpec
+    state: SandboxState
+    created_at: datetime
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class User:
+    """Somebody who may call the API. ``admin`` users see everything."""
+
+    id: str
+    name: str
+    admin: bool = False
+
+
+def check_name(value: str, *, what: str = "name") -> str:
+    """Return ``value`` when it is a DNS label (1-63 of a-z, 0-9 and inner hyphens).
+
+    Raises:
+        InvalidInput: it is not; the error names the field ``what``.
+    """
+    if NAME_PATTERN.fullmatch(value) is None:
+        raise InvalidInput(
+            f"invalid {what}",
+            details=f"{what} {value[:80]!r} is not a DNS label",
+            resolution="use 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit",
+            field=what,
+        )
+    return value
+
+
+def check_range(value: int, low: int, high: int, *, what: str, unit: str = "") -> int:
+    """Return ``value`` when low ≤ value ≤ high.
+
+    Raises:
+        InvalidInput: it is not; the error names the field ``what``.
+    """
+    if not low <= value <= high:
+        suffix = f" {unit}" if unit else ""
+        raise InvalidInput(
+            f"invalid {what}",
+            details=f"{what} is {value}{suffix}",
+            resolution=f"use {low} to {high}{suffix}",
+            field=what,
+        )
+    return value

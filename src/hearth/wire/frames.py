@@ -1,0 +1,245 @@
+"""Bytes ↔ frames, without I/O: the framing of every connection between host and agent (design: wire protocol).
+
+A frame is ``u32 L (big-endian) = 1 + len(payload)``, ``u8 type``, payload. ``L == 0`` and ``L > MAX_LENGTH`` are
+protocol errors for the writer as for the reader.
+
+    WireError
+    ├── ProtocolError      the peer (or the caller) broke the framing
+    │   ├── EmptyFrame       L == 0
+    │   └── OversizedFrame   L > MAX_LENGTH
+    └── TruncatedStream    the stream ended inside a header or payload
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import IntEnum
+from struct import Struct
+from typing import NamedTuple
+
+MAX_LENGTH = 1_048_576
+"""Largest ``L``: one type byte and the payload, in bytes."""
+MAX_PAYLOAD = MAX_LENGTH - 1
+HEADER_SIZE = 5
+
+_HEADER = Struct(">IB")
+_EXIT = Struct(">i")
+_RESIZE = Struct(">HH")
+
+
+class FrameType(IntEnum):
+    """The type byte; the number is the wire's."""
+
+    STDIN = 0x01
+    STDOUT = 0x02
+    STDERR = 0x03
+    RESIZE = 0x04
+    EXIT = 0x05
+    ERROR = 0x06
+    KILL = 0x07
+    EXEC_REQ = 0x10
+    AUTH = 0x11
+    CONFIGURE = 0x12
+    CONFIGURED = 0x13
+    FWD_REQ = 0x20
+    FWD_RESP = 0x21
+    EXEC_LIST_REQ = 0x30
+    EXEC_LIST_RESP = 0x31
+    EXEC_KILL = 0x32
+    SESSION_INFO = 0x33
+    ACTIVITY_REQ = 0x40
+    ACTIVITY_RESP = 0x41
+    FILE_READ_REQ = 0x50
+    FILE_READ_RESP = 0x51
+    FILE_WRITE_REQ = 0x52
+    FILE_WRITE_RESP = 0x53
+    FILE_STAT_REQ = 0x54
+    FILE_STAT_RESP = 0x55
+    FILE_LS_REQ = 0x56
+    FILE_LS_RESP = 0x57
+    STDIN_EOF = 0x60
+    SIGNAL = 0x61
+
+
+class WireError(Exception):
+    """Root of all errors of the wire."""
+
+
+class ProtocolError(WireError):
+    """The framing or a message was broken; the connection cannot go on."""
+
+
+class EmptyFrame(ProtocolError):
+    """A frame announced length 0: not even a type byte."""
+
+
+class OversizedFrame(ProtocolError):
+    """A frame announced or was given more than ``MAX_LENGTH``."""
+
+
+class TruncatedStream(WireError):
+    """The stream ended inside a frame; between frames an end is clean."""
+
+
+class Frame(NamedTuple):
+    """One frame. ``type`` is a plain int, as unknown types must pass through."""
+
+    type: int
+    payload: bytes
+
+
+class Parsed(NamedTuple):
+    """What ``try_parse`` found: a frame and how many bytes of the buffer it took."""
+
+    type: int
+    payload: bytes
+    consumed: int
+
+
+def encode_header(frame_type: int, payload_size: int) -> bytes:
+    """Give the 5 header bytes for a payload of ``payload_size`` bytes (for ``sendmsg`` without a copy).
+
+    Raises:
+        OversizedFrame: the payload is larger than ``MAX_PAYLOAD``.
+    """
+    if payload_size > MAX_PAYLOAD:
+        raise OversizedFrame(f"payload of {payload_size} bytes exceeds {MAX_PAYLOAD}")
+    return _HEADER.pack(payload_size + 1, frame_type)
+
+
+def encode(frame_type: int, payload: bytes | bytearray | memoryview = b"") -> bytes:
+    """Give one whole frame, to be written in one piece.
+
+    Raises:
+        OversizedFrame: the payload is larger than ``MAX_PAYLOAD``.
+    """
+    if not payload:
+        return _HEADER.pack(1, frame_type)
+    return b"".join((encode_header(frame_type, len(payload)), payload))
+
+
+def encode_exit(code: int) -> bytes:
+    """Give an EXIT frame; ``code`` is an i32."""
+    return encode(FrameType.EXIT, _EXIT.pack(code))
+
+
+def encode_resize(rows: int, columns: int) -> bytes:
+    """Give a RESIZE frame; both are u16."""
+    return encode(FrameType.RESIZE, _RESIZE.pack(rows, columns))
+
+
+def encode_error(message: str) -> bytes:
+    """Give an ERROR frame; a text too long for a frame is cut at a character."""
+    data = message.encode("utf-8", "replace")
+    if len(data) > MAX_PAYLOAD:
+        data = data[:MAX_PAYLOAD].decode("utf-8", "ignore").encode()
+    return encode(FrameType.ERROR, data)
+
+
+def parse_exit(payload: bytes) -> int:
+    """Read an EXIT payload.
+
+    Raises:
+        ProtocolError: it is not 4 bytes.
+    """
+    if len(payload) != _EXIT.size:
+        raise ProtocolError(f"EXIT payload has {len(payload)} bytes, not {_EXIT.size}")
+    code: int = _EXIT.unpack(payload)[0]
+    return code
+
+
+def parse_resize(payload: bytes) -> tuple[int, int]:
+    """Read a RESIZE payload as (rows, columns).
+
+    Raises:
+        ProtocolError: it is not 4 bytes.
+    """
+    if len(payload) != _RESIZE.size:
+        raise ProtocolError(f"RESIZE payload has {len(payload)} bytes, not {_RESIZE.size}")
+    rows, columns = _RESIZE.unpack(payload)
+    return rows, columns
+
+
+def check_length(length: int) -> int:
+    """Return ``length`` (the header's L) when it may stand on the wire.
+
+    Raises:
+        EmptyFrame, OversizedFrame: it may not.
+    """
+    if length == 0:
+        raise EmptyFrame("frame length 0")
+    if length > MAX_LENGTH:
+        raise OversizedFrame(f"frame length {length} exceeds {MAX_LENGTH}")
+    return length
+
+
+def try_parse(buffer: bytes | bytearray | memoryview, offset: int = 0) -> Parsed | None:
+    """Read the frame that starts at ``offset``, or None when more bytes are needed. Looks at the header once, never scans.
+
+    Raises:
+        EmptyFrame, OversizedFrame: as soon as the four length bytes are there.
+    """
+    available = len(buffer) - offset
+    if available < 4:
+        return None
+    if available < HEADER_SIZE:
+        check_length(int.from_bytes(buffer[offset : offset + 4], "big"))
+        return None
+    length, frame_type = _HEADER.unpack_from(buffer, offset)
+    check_length(length)
+    if available < 4 + length:
+        return None
+    return Parsed(frame_type, bytes(buffer[offset + HEADER_SIZE : offset + 4 + length]), 4 + length)
+
+
+class Decoder:
+    """Collects bytes as they come and gives whole frames; memory is bounded by one frame and one chunk."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._offset = 0
+
+    @property
+    def pending(self) -> int:
+        """Bytes held that do not yet make a frame."""
+        return len(self._buffer) - self._offset
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Add bytes from the stream."""
+        if self._offset:
+            del self._buffer[: self._offset]
+            self._offset = 0
+        self._buffer += data
+
+    def next(self) -> Frame | None:
+        """Take the next whole frame, or None when more bytes are needed.
+
+        Raises:
+            ProtocolError: the stream is broken; it stays broken.
+        """
+        parsed = try_parse(self._buffer, self._offset)
+        if parsed is None:
+            return None
+        self._offset += parsed.consumed
+        return Frame(parsed.type, parsed.payload)
+
+    def frames(self) -> Iterator[Frame]:
+        """Take all whole frames held now."""
+        while (frame := self.next()) is not None:
+            yield frame
+
+    def take_rest(self) -> bytes:
+        """Take what is left undecoded: the raw bytes behind the last frame of a forward connection."""
+        rest = bytes(memoryview(self._buffer)[self._offset :])
+        self._buffer.clear()
+        self._offset = 0
+        return rest
+
+    def eof(self) -> None:
+        """Tell that the stream ended.
+
+        Raises:
+            TruncatedStream: it ended inside a frame.
+        """
+        if self.pending:
+            raise TruncatedStream(f"stream ended inside a frame, {self.pending} bytes in")
