@@ -1,0 +1,111 @@
+"""What every VM engine offers: small protocols and what differs between engines as data.
+
+    EngineFailed
+    ├── MachineDied        the VMM ended while somebody still needed it
+    └── (HostUnfit)        the engine cannot run on this host at all
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from hearth.errors import EngineFailed
+from hearth.guest.dial import Dialer
+from hearth.model import Accelerator
+
+
+class MachineDied(EngineFailed):
+    """The VMM ended by itself; ``details`` holds its status and the tail of its console."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capabilities:
+    """What an engine can do, as data: callers decide by these, never by an engine's name."""
+
+    isolated: bool
+    """True when every machine has a kernel of its own."""
+    snapshots: bool = False
+    network: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineReport:
+    """What an engine found out about this host; ``reason`` is a sentence for the operator."""
+
+    engine: str
+    version: str
+    accelerator: Accelerator | None
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BootFiles:
+    """Published, read-only artifacts a machine boots from."""
+
+    kernel: Path
+    initramfs: Path
+    rootfs: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineSpec:
+    """One machine to launch. ``directory`` belongs to this machine alone; ``namespace`` names its network namespace."""
+
+    id: str
+    cpus: int
+    memory_mib: int
+    boot: BootFiles
+    directory: Path
+    namespace: str | None
+
+
+class Machine(Protocol):
+    """A running machine."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def dialer(self) -> Dialer:
+        """How to reach the agent inside."""
+        ...
+
+    async def wait(self) -> str:
+        """Wait until the VMM ends and tell why, in one sentence."""
+        ...
+
+    async def kill(self) -> None:
+        """End the VMM at once and wait for it; a dead one is fine."""
+        ...
+
+
+class Engine(Protocol):
+    """Starts, finds and removes machines. Every method may be called again after a crash of the daemon."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    async def probe(self) -> EngineReport:
+        """Find out, once per host, whether and how this engine can run here."""
+        ...
+
+    async def prepare(self, spec: MachineSpec) -> None:
+        """Make the machine's disk in its directory; undone by ``remove``."""
+        ...
+
+    async def launch(self, spec: MachineSpec) -> Machine:
+        """Start the VMM; returns when it runs, not when the guest answers."""
+        ...
+
+    async def adopt(self, spec: MachineSpec) -> Machine | None:
+        """Find the living VMM of a machine launched by an earlier daemon; None when there is none."""
+        ...
+
+    async def remove(self, spec: MachineSpec) -> None:
+        """End the VMM if it lives and delete what ``prepare`` and ``launch`` made. Doing it twice is fine."""
+        ...
