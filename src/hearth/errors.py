@@ -47,9 +47,7 @@ class HearthError(Exception):
 
     code: Code = Code.INTERNAL
 
-    def __init__(
-        self, brief: str, *, details: str = "", resolution: str = "", field: str | None = None
-    ) -> None:
+    def __init__(self, brief: str, *, details: str = "", resolution: str = "", field: str | None = None) -> None:
         super().__init__(brief)
         self.brief = brief
         self.details = details

@@ -1,8 +1,8 @@
 """What every VM engine offers: small protocols and what differs between engines as data.
 
-    EngineFailed
-    ├── MachineDied        the VMM ended while somebody still needed it
-    └── (HostUnfit)        the engine cannot run on this host at all
+EngineFailed
+├── MachineDied        the VMM ended while somebody still needed it
+└── (HostUnfit)        the engine cannot run on this host at all
 """
 
 from __future__ import annotations

@@ -30,9 +30,7 @@ class CommandFailed(HearthError):
     """A tool ended with a status other than 0; ``details`` holds the command and the tail of its output."""
 
     def __init__(self, argv: Sequence[str], status: int, output: str) -> None:
-        super().__init__(
-            f"{argv[0]} failed with status {status}", details=f"{' '.join(argv)}\n{output.strip()}"
-        )
+        super().__init__(f"{argv[0]} failed with status {status}", details=f"{' '.join(argv)}\n{output.strip()}")
         self.status = status
         self.output = output
 

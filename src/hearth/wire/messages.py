@@ -184,9 +184,7 @@ def encode(message: object) -> bytes:
 
 def encode_list(messages: list[Any]) -> bytes:
     """Give the compact JSON array of messages."""
-    return json.dumps(
-        [_plain(message) for message in messages], separators=(",", ":"), ensure_ascii=False
-    ).encode()
+    return json.dumps([_plain(message) for message in messages], separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def decode(cls: type[Message], payload: bytes) -> Message:
@@ -235,17 +233,13 @@ def _plain(value: Any) -> Any:
 
 @cache
 def _defaults(cls: type[Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple(
-        (f.name, f.default_factory() if f.default_factory is not MISSING else f.default) for f in fields(cls)
-    )
+    return tuple((f.name, f.default_factory() if f.default_factory is not MISSING else f.default) for f in fields(cls))
 
 
 @cache
 def _schema(cls: type[Any]) -> tuple[tuple[str, Any, bool], ...]:
     hints = get_type_hints(cls)
-    return tuple(
-        (f.name, hints[f.name], f.default is MISSING and f.default_factory is MISSING) for f in fields(cls)
-    )
+    return tuple((f.name, hints[f.name], f.default is MISSING and f.default_factory is MISSING) for f in fields(cls))
 
 
 def _build(cls: type[Message], value: Any, where: str) -> Message:
