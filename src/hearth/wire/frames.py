@@ -25,6 +25,7 @@ HEADER_SIZE = 5
 _HEADER = Struct(">IB")
 _EXIT = Struct(">i")
 _RESIZE = Struct(">HH")
+_MAX_SIGNAL = 64
 
 
 class FrameType(IntEnum):
@@ -59,6 +60,25 @@ class FrameType(IntEnum):
     FILE_LS_RESP = 0x57
     STDIN_EOF = 0x60
     SIGNAL = 0x61
+    FILE_MKDIR_REQ = 0x62
+    FILE_MKDIR_RESP = 0x63
+    FILE_REMOVE_REQ = 0x64
+    FILE_REMOVE_RESP = 0x65
+    FILE_MOVE_REQ = 0x66
+    FILE_MOVE_RESP = 0x67
+    FILE_CHMOD_REQ = 0x68
+    FILE_CHMOD_RESP = 0x69
+    TAR_READ_REQ = 0x6A
+    TAR_READ_RESP = 0x6B
+    TAR_WRITE_REQ = 0x6C
+    TAR_WRITE_RESP = 0x6D
+    WATCH_REQ = 0x6E
+    WATCH_RESP = 0x6F
+    WATCH_EVENT = 0x70
+    PORTS_REQ = 0x72
+    PORTS_RESP = 0x73
+    FILE_READ_RANGE_REQ = 0x74
+    FILE_READ_RANGE_RESP = 0x75
 
 
 class WireError(Exception):
@@ -128,6 +148,17 @@ def encode_resize(rows: int, columns: int) -> bytes:
     return encode(FrameType.RESIZE, _RESIZE.pack(rows, columns))
 
 
+def encode_signal(number: int) -> bytes:
+    """Give a SIGNAL frame; ``number`` is a u8, 1 to 64 as Linux counts its signals.
+
+    Raises:
+        ProtocolError: no such signal.
+    """
+    if not 1 <= number <= _MAX_SIGNAL:
+        raise ProtocolError(f"signal {number} is outside 1..{_MAX_SIGNAL}")
+    return encode(FrameType.SIGNAL, bytes((number,)))
+
+
 def encode_error(message: str) -> bytes:
     """Give an ERROR frame; a text too long for a frame is cut at a character."""
     data = message.encode("utf-8", "replace")
@@ -160,6 +191,20 @@ def parse_resize(payload: bytes) -> tuple[int, int]:
     return rows, columns
 
 
+def parse_signal(payload: bytes) -> int:
+    """Read a SIGNAL payload as a signal number from 1 to 64.
+
+    Raises:
+        ProtocolError: it is not 1 byte, or no such signal.
+    """
+    if len(payload) != 1:
+        raise ProtocolError(f"SIGNAL payload has {len(payload)} bytes, not 1")
+    number = payload[0]
+    if not 1 <= number <= _MAX_SIGNAL:
+        raise ProtocolError(f"signal {number} is outside 1..{_MAX_SIGNAL}")
+    return number
+
+
 def check_length(length: int) -> int:
     """Return ``length`` (the header's L) when it may stand on the wire.
 
@@ -174,7 +219,7 @@ def check_length(length: int) -> int:
 
 
 def try_parse(buffer: bytes | bytearray | memoryview, offset: int = 0) -> Parsed | None:
-    """Read the frame that starts at ``offset``, or None when more bytes are needed. Looks at the header once, never scans.
+    """Read the frame that starts at ``offset``, or None when more bytes are needed. Reads the header, never scans.
 
     Raises:
         EmptyFrame, OversizedFrame: as soon as the four length bytes are there.

@@ -101,10 +101,91 @@ class FileWriteRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PathRequest:
-    """FILE_STAT and FILE_LS."""
+class FileRangeRequest:
+    """FILE_READ_RANGE: ``length`` bytes from byte ``start`` (0-based); None is to the end. Answered like FILE_READ."""
 
     path: str
+    start: int = 0
+    length: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathRequest:
+    """FILE_STAT, FILE_LS and TAR_READ (the path is the top of the archive)."""
+
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeDirectoryRequest:
+    """FILE_MKDIR: parents are made, an existing directory is fine; ``mode`` is octal, for the last one only."""
+
+    path: str
+    mode: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoveRequest:
+    """FILE_REMOVE: a file, a symlink itself, an empty directory, or a whole tree when ``recursive``."""
+
+    path: str
+    recursive: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoveRequest:
+    """FILE_MOVE: rename; an existing ``to`` is refused unless ``overwrite``."""
+
+    path: str
+    to: str
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangeModeRequest:
+    """FILE_CHMOD: ``mode`` is octal, symlinks are followed."""
+
+    path: str
+    mode: str
+    recursive: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TarWriteRequest:
+    """TAR_WRITE: unpack the archive in the STDIN frames, up to STDIN_EOF, below the directory ``path``, made if missing."""
+
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchRequest:
+    """WATCH: tell the changes of a file or directory until the client goes away."""
+
+    path: str
+    recursive: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchEvent:
+    """One change. ``kind``: created, modified, removed, moved (``to`` is the new path) or overflow (events were lost).
+
+    Paths are absolute; ``path`` of an overflow is the watched one.
+    """
+
+    kind: str
+    path: str
+    to: str | None = None
+    is_dir: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortInfo:
+    """One listening TCP socket of the guest; ``process`` and ``pid`` where they can be told."""
+
+    port: int
+    address: str
+    process: str | None = None
+    pid: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
