@@ -1,4 +1,4 @@
-"""What an ERROR frame says: ``fault: words``. The agent writes the fault where the OS is called, the host reads it once.
+"""What an ERROR frame says: ``fault: words``. The agent writes it where the OS is called, the host reads it once.
 
 Sentences that the protocol fixes word for word (``session not found``) carry no prefix and are listed here too.
 """

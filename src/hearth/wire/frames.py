@@ -12,9 +12,9 @@ protocol errors for the writer as for the reader.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from enum import IntEnum
-from struct import Struct
 from typing import NamedTuple
 
 MAX_LENGTH = 1_048_576
@@ -22,9 +22,9 @@ MAX_LENGTH = 1_048_576
 MAX_PAYLOAD = MAX_LENGTH - 1
 HEADER_SIZE = 5
 
-_HEADER = Struct(">IB")
-_EXIT = Struct(">i")
-_RESIZE = Struct(">HH")
+_HEADER = struct.Struct(">IB")
+_EXIT = struct.Struct(">i")
+_RESIZE = struct.Struct(">HH")
 _MAX_SIGNAL = 64
 
 
@@ -121,10 +121,11 @@ def encode_header(frame_type: int, payload_size: int) -> bytes:
 
     Raises:
         OversizedFrame: the payload is larger than ``MAX_PAYLOAD``.
+        ProtocolError: ``frame_type`` is not a byte.
     """
     if payload_size > MAX_PAYLOAD:
         raise OversizedFrame(f"payload of {payload_size} bytes exceeds {MAX_PAYLOAD}")
-    return _HEADER.pack(payload_size + 1, frame_type)
+    return _pack(_HEADER, payload_size + 1, frame_type)
 
 
 def encode(frame_type: int, payload: bytes | bytearray | memoryview = b"") -> bytes:
@@ -132,20 +133,30 @@ def encode(frame_type: int, payload: bytes | bytearray | memoryview = b"") -> by
 
     Raises:
         OversizedFrame: the payload is larger than ``MAX_PAYLOAD``.
+        ProtocolError: ``frame_type`` is not a byte.
     """
-    if not payload:
-        return _HEADER.pack(1, frame_type)
-    return b"".join((encode_header(frame_type, len(payload)), payload))
+    size = len(payload) if type(payload) is bytes else memoryview(payload).nbytes
+    if size > MAX_PAYLOAD or not 0 <= frame_type <= 0xFF:
+        return encode_header(frame_type, size)  # which raises
+    return _HEADER.pack(size + 1, frame_type) + payload
 
 
 def encode_exit(code: int) -> bytes:
-    """Give an EXIT frame; ``code`` is an i32."""
-    return encode(FrameType.EXIT, _EXIT.pack(code))
+    """Give an EXIT frame; ``code`` is an i32.
+
+    Raises:
+        ProtocolError: it is not.
+    """
+    return encode(FrameType.EXIT, _pack(_EXIT, code))
 
 
 def encode_resize(rows: int, columns: int) -> bytes:
-    """Give a RESIZE frame; both are u16."""
-    return encode(FrameType.RESIZE, _RESIZE.pack(rows, columns))
+    """Give a RESIZE frame; both are u16.
+
+    Raises:
+        ProtocolError: one is not.
+    """
+    return encode(FrameType.RESIZE, _pack(_RESIZE, rows, columns))
 
 
 def encode_signal(number: int) -> bytes:
@@ -224,24 +235,35 @@ def try_parse(buffer: bytes | bytearray | memoryview, offset: int = 0) -> Parsed
     Raises:
         EmptyFrame, OversizedFrame: as soon as the four length bytes are there.
     """
-    available = len(buffer) - offset
-    if available < 4:
-        return None
-    if available < HEADER_SIZE:
-        check_length(int.from_bytes(buffer[offset : offset + 4], "big"))
+    found = _parse(buffer, offset)
+    return None if found is None else Parsed._make(found)
+
+
+def _parse(buffer: bytes | bytearray | memoryview, offset: int) -> tuple[int, bytes, int] | None:
+    size = len(buffer)
+    start = offset + HEADER_SIZE
+    if size < start:
+        if size >= offset + 4:
+            check_length(int.from_bytes(buffer[offset : offset + 4], "big"))
         return None
     length, frame_type = _HEADER.unpack_from(buffer, offset)
-    check_length(length)
-    if available < 4 + length:
+    if not 0 < length <= MAX_LENGTH:
+        check_length(length)
+    end = start + length - 1
+    if size < end:
         return None
-    return Parsed(frame_type, bytes(buffer[offset + HEADER_SIZE : offset + 4 + length]), 4 + length)
+    payload = buffer[start:end] if type(buffer) is bytes else bytes(memoryview(buffer)[start:end])
+    return frame_type, payload, end - offset
 
 
 class Decoder:
-    """Collects bytes as they come and gives whole frames; memory is bounded by one frame and one chunk."""
+    """Collects bytes as they come and gives whole frames; memory is bounded by one frame and one chunk.
+
+    A chunk of ``bytes`` that begins at a frame is not copied until its frames are.
+    """
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._buffer: bytes | bytearray = b""
         self._offset = 0
 
     @property
@@ -251,10 +273,16 @@ class Decoder:
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Add bytes from the stream."""
-        if self._offset:
-            del self._buffer[: self._offset]
-            self._offset = 0
-        self._buffer += data
+        if self._offset == len(self._buffer):
+            self._buffer = data if type(data) is bytes else bytearray(data)
+        elif type(self._buffer) is bytearray:
+            if self._offset:
+                del self._buffer[: self._offset]
+            self._buffer += data
+        else:
+            self._buffer = bytearray(memoryview(self._buffer)[self._offset :])
+            self._buffer += data
+        self._offset = 0
 
     def next(self) -> Frame | None:
         """Take the next whole frame, or None when more bytes are needed.
@@ -262,11 +290,12 @@ class Decoder:
         Raises:
             ProtocolError: the stream is broken; it stays broken.
         """
-        parsed = try_parse(self._buffer, self._offset)
-        if parsed is None:
+        found = _parse(self._buffer, self._offset)
+        if found is None:
             return None
-        self._offset += parsed.consumed
-        return Frame(parsed.type, parsed.payload)
+        frame_type, payload, consumed = found
+        self._offset += consumed
+        return Frame(frame_type, payload)
 
     def frames(self) -> Iterator[Frame]:
         """Take all whole frames held now."""
@@ -276,7 +305,7 @@ class Decoder:
     def take_rest(self) -> bytes:
         """Take what is left undecoded: the raw bytes behind the last frame of a forward connection."""
         rest = bytes(memoryview(self._buffer)[self._offset :])
-        self._buffer.clear()
+        self._buffer = b""
         self._offset = 0
         return rest
 
@@ -288,3 +317,10 @@ class Decoder:
         """
         if self.pending:
             raise TruncatedStream(f"stream ended inside a frame, {self.pending} bytes in")
+
+
+def _pack(layout: struct.Struct, *values: int) -> bytes:
+    try:
+        return layout.pack(*values)
+    except struct.error as error:
+        raise ProtocolError(f"{values} cannot stand on the wire: {error}") from error

@@ -1,23 +1,21 @@
-"""The JSON bodies of the wire: one frozen class each, encoded compactly and decoded strictly.
-
-A field that is absent or ``null`` takes its default; an unknown field is ignored; a wrong type is an error that names
-the field. Deep, huge or malformed JSON never gets past ``decode``.
+"""The JSON bodies of the wire: one frozen class each. ``hearth.wire.codec`` turns them into bytes and back; which frame
+type carries which class stands in the protocol and in docs/wire.md, the texts of ERROR in ``hearth.wire.faults``.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import MISSING, dataclass, field, fields
-from functools import cache
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field
+from typing import Annotated
 
-from hearth.wire.frames import ProtocolError
+from hearth.wire.codec import BadMessage as BadMessage
+from hearth.wire.codec import Bounds
+from hearth.wire.codec import decode as decode
+from hearth.wire.codec import decode_list as decode_list
+from hearth.wire.codec import encode as encode
+from hearth.wire.codec import encode_list as encode_list
 
-Message = TypeVar("Message")
-
-
-class BadMessage(ProtocolError):
-    """A JSON body is not what its frame type promises; the text names the field."""
+_U16 = Annotated[int, Bounds(low=0, high=65_535)]
+_Port = Annotated[int, Bounds(low=1, high=65_535)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +23,11 @@ class ExecRequest:
     """Start a command, or attach to a session when ``session_id`` is set. Times in seconds."""
 
     argv: list[str] = field(default_factory=list)
-    env: dict[str, str] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict, repr=False)
     cwd: str | None = None
     tty: bool = False
-    rows: int = 24
-    cols: int = 80
+    rows: _U16 = 24
+    cols: _U16 = 80
     session_id: str | None = None
     max_idle_sec: int = 0
     if_detached: bool = False
@@ -143,7 +141,7 @@ class MoveRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class ChangeModeRequest:
-    """FILE_CHMOD: ``mode`` is octal, symlinks are followed."""
+    """FILE_CHMOD: ``mode`` is octal; a symlink at the top is followed."""
 
     path: str
     mode: str
@@ -152,7 +150,7 @@ class ChangeModeRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class TarWriteRequest:
-    """TAR_WRITE: unpack the archive in the STDIN frames, up to STDIN_EOF, below the directory ``path``, made if missing."""
+    """TAR_WRITE: unpack the archive in the STDIN frames up to STDIN_EOF below the directory ``path``."""
 
     path: str
 
@@ -182,7 +180,7 @@ class WatchEvent:
 class PortInfo:
     """One listening TCP socket of the guest; ``process`` and ``pid`` where they can be told."""
 
-    port: int
+    port: _Port
     address: str
     process: str | None = None
     pid: int | None = None
@@ -198,7 +196,7 @@ class Status:
 
 @dataclass(frozen=True, kw_only=True)
 class ForwardRequest:
-    port: int
+    port: _Port
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,103 +254,3 @@ class MachineConfig:
     dns: list[str] = field(default_factory=list)
     user: str | None = None
     net: NetworkConfig | None = None
-
-
-def encode(message: object) -> bytes:
-    """Give the compact JSON of a message; fields at None or at an empty default are left out."""
-    return json.dumps(_plain(message), separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def encode_list(messages: list[Any]) -> bytes:
-    """Give the compact JSON array of messages."""
-    return json.dumps([_plain(message) for message in messages], separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def decode(cls: type[Message], payload: bytes) -> Message:
-    """Read a JSON object as ``cls``.
-
-    Raises:
-        BadMessage: not JSON, not an object, or a field is missing or of the wrong type.
-    """
-    return _build(cls, _load(payload), cls.__name__)
-
-
-def decode_list(cls: type[Message], payload: bytes) -> list[Message]:
-    """Read a JSON array of objects as a list of ``cls``.
-
-    Raises:
-        BadMessage: as for ``decode``.
-    """
-    value = _load(payload)
-    if not isinstance(value, list):
-        raise BadMessage(f"{cls.__name__}: expected an array")
-    return [_build(cls, item, f"{cls.__name__}[{index}]") for index, item in enumerate(value)]
-
-
-def _load(payload: bytes) -> Any:
-    try:
-        return json.loads(payload)
-    except (ValueError, RecursionError) as error:
-        raise BadMessage(f"malformed JSON: {error}") from error
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "__dataclass_fields__"):
-        result = {}
-        for name, default in _defaults(type(value)):
-            item = getattr(value, name)
-            if item is None or item == default:
-                continue
-            result[name] = _plain(item)
-        return result
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value
-
-
-@cache
-def _defaults(cls: type[Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple((f.name, f.default_factory() if f.default_factory is not MISSING else f.default) for f in fields(cls))
-
-
-@cache
-def _schema(cls: type[Any]) -> tuple[tuple[str, Any, bool], ...]:
-    hints = get_type_hints(cls)
-    return tuple((f.name, hints[f.name], f.default is MISSING and f.default_factory is MISSING) for f in fields(cls))
-
-
-def _build(cls: type[Message], value: Any, where: str) -> Message:
-    if not isinstance(value, dict):
-        raise BadMessage(f"{where}: expected an object")
-    arguments = {}
-    for name, hint, required in _schema(cls):
-        item = value.get(name)
-        if item is None:
-            if required:
-                raise BadMessage(f"{where}: field '{name}' is missing")
-            continue
-        arguments[name] = _convert(hint, item, f"{where}.{name}")
-    return cls(**arguments)
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin is list:
-        if not isinstance(value, list):
-            raise BadMessage(f"{where}: expected an array")
-        return [_convert(inner[0], item, f"{where}[{index}]") for index, item in enumerate(value)]
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise BadMessage(f"{where}: expected an object")
-        return {key: _convert(inner[1], item, f"{where}.{key}") for key, item in value.items()}
-    if inner:  # X | None; None was handled as absent
-        return _convert(inner[0], value, where)
-    if hasattr(hint, "__dataclass_fields__"):
-        return _build(hint, value, where)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise BadMessage(f"{where}: expected {hint.__name__}")
-    return value
