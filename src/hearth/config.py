@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import blake2s
 from pathlib import Path
 
 from hearth.errors import InvalidInput
@@ -47,6 +48,11 @@ class DataDirectory:
     def verdicts(self) -> Path:
         """Cached findings about this host (the accelerator probe)."""
         return self.root / "verdicts"
+
+    @property
+    def tag(self) -> str:
+        """Six hex digits that mark what this directory's daemon makes where all daemons of a host share their names."""
+        return blake2s(os.fsencode(self.root.absolute()), digest_size=3).hexdigest()
 
     def machine(self, machine_id: str) -> Path:
         return self.machines / machine_id

@@ -1,0 +1,51 @@
+"""Blocking work on a thread of its own: the thread may change what it sees of the world (``setns``), because it never
+serves anybody else; it dies with its work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def _keep(_result: object) -> None:
+    """What is given back owns nothing: nothing to discard."""
+
+
+async def on_own_thread(name: str, work: Callable[[], T], *, discard: Callable[[T], None] = _keep) -> T:
+    """Run ``work`` on a new thread and give its result; 0.1 ms dearer than calling it.
+
+    The work cannot be interrupted: a cancelled caller waits for its end, and the result is handed to ``discard``, so
+    that a descriptor made in the last moment is not lost.
+
+    Args:
+        name: of the thread, for whoever debugs.
+        work: blocking, bounded by itself.
+        discard: frees a result nobody will receive.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001 - the thread ends here; its error continues in the caller
+            loop.call_soon_threadsafe(future.set_exception, error)
+        else:
+            loop.call_soon_threadsafe(future.set_result, result)
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await asyncio.wait({future})
+        if future.exception() is None:
+            discard(future.result())
+        raise
+    finally:
+        thread.join()  # it has nothing left to do but to return
