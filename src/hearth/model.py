@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from hearth.errors import InvalidInput
+from hearth.errors import Code, InvalidInput
 
 NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 ENV_NAME_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -26,6 +26,28 @@ class SandboxState(StrEnum):
     DESTROYING = "destroying"
     FAILED = "failed"
     LOST = "lost"
+
+
+class JobState(StrEnum):
+    """The life of a job. Only the last three are final: a job whose undo could not be finished stays in UNDOING."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    UNDOING = "undoing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        return self in (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
+
+
+class StepPhase(StrEnum):
+    """Which half of a step ran."""
+
+    DO = "do"
+    UNDO = "undo"
 
 
 class Accelerator(StrEnum):
@@ -74,6 +96,63 @@ class User:
     id: str
     name: str
     admin: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiKey:
+    """What is known of a key besides its hash; ``prefix`` is the part that may be shown."""
+
+    id: str
+    user_id: str
+    prefix: str
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobError:
+    """Why a job did not complete, in the words of the error that ended it; ``code`` is one of ``errors.Code``."""
+
+    code: Code
+    brief: str
+    details: str = ""
+    resolution: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """One half of a step that has ended; ``error`` is None when it went well. ``duration_s`` in seconds."""
+
+    name: str
+    phase: StepPhase
+    started_at: datetime
+    duration_s: float
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Durable work: a plan (``kind``) for one ``subject`` (such as a sandbox's id), and how far it has come.
+
+    ``step`` is the last step begun; ``input`` is all that undoing needs; ``attempt`` counts claims. The lease says
+    which daemon works on it and until when that daemon counts as alive.
+    """
+
+    id: str
+    kind: str
+    subject: str
+    input: Mapping[str, object] = field(default_factory=dict, repr=False)
+    state: JobState = JobState.PENDING
+    step: str | None = None
+    attempt: int = 0
+    error: JobError | None = None
+    steps: tuple[StepRecord, ...] = ()
+    lease_owner: str | None = None
+    lease_until: datetime | None = None
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
 
 
 def check_name(value: str, *, what: str = "name") -> str:

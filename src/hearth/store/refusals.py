@@ -1,0 +1,52 @@
+"""The errors both stores raise, so that their words are the same whichever is underneath."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from enum import StrEnum
+
+from hearth.errors import Conflict, NotFound, Unauthenticated
+from hearth.model import Job
+from hearth.store.base import LeaseLost
+
+
+def not_found(noun: str, reference: str) -> NotFound:
+    return NotFound(f"no such {noun}", details=f"{noun} {reference[:80]!r} does not exist")
+
+
+def taken(noun: str, reference: str) -> Conflict:
+    return Conflict(f"the {noun} exists already", details=f"{noun} {reference[:80]!r}")
+
+
+def wrong_state(noun: str, reference: str, state: StrEnum, expected: Collection[StrEnum]) -> Conflict:
+    wanted = " or ".join(sorted(expected))
+    return Conflict(f"the {noun} is {state}", details=f"{reference} would have to be {wanted}")
+
+
+def owns_sandboxes(user_id: str, count: int) -> Conflict:
+    return Conflict("the user still owns sandboxes", details=f"{user_id} owns {count}", resolution="destroy them first")
+
+
+def ambiguous(name: str) -> Conflict:
+    return Conflict(
+        "several owners have a sandbox of that name",
+        details=f"{name[:80]!r} fits more than one",
+        resolution="use the sandbox's id",
+    )
+
+
+def bad_key() -> Unauthenticated:
+    return Unauthenticated(
+        "the API key is not valid",
+        details="it is unknown, expired or revoked",
+        resolution="ask an administrator for a new key",
+    )
+
+
+def lease_lost(job: Job) -> LeaseLost:
+    holder = job.lease_owner or "nobody"
+    return LeaseLost(
+        "the job's lease belongs to somebody else",
+        details=f"{job.id} is {job.state}, held by {holder}",
+        resolution="leave the job to its holder",
+    )
