@@ -13,7 +13,7 @@ from hearth.wire.codec import Bounds
 from hearth.wire.messages import BadMessage, ExecRequest, FileInfo, MachineConfig, SessionInfo
 
 MESSAGE_CLASSES = [
-    cls for cls in vars(messages).values() if isinstance(cls, type) and is_dataclass(cls) and fields(cls)
+    cls for cls in vars(messages).values() if isinstance(cls, type) and is_dataclass(cls) and cls is not Bounds
 ]
 SESSION = {"session_id": "s1", "argv": "a", "tty": True, "running": True, "attached": False, "created_at": 5}
 MACHINE = {"sandbox_id": "s", "hostname": "h", "token": "t", "unix_time_ns": 1}
