@@ -14,6 +14,7 @@ from typing import Protocol
 from hearth.errors import EngineFailed
 from hearth.guest.dial import Dialer
 from hearth.model import Accelerator
+from hearth.network.plan import Link
 
 
 class MachineDied(EngineFailed):
@@ -51,14 +52,13 @@ class BootFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class MachineSpec:
-    """One machine to launch. ``directory`` belongs to this machine alone; ``namespace`` names its network namespace."""
+    """One machine to launch. ``directory`` belongs to this machine alone."""
 
     id: str
     cpus: int
     memory_mib: int
     boot: BootFiles
     directory: Path
-    namespace: str | None
 
 
 class Machine(Protocol):
@@ -80,6 +80,10 @@ class Machine(Protocol):
         """End the VMM at once and wait for it; a dead one is fine."""
         ...
 
+    async def release(self) -> None:
+        """Let go of the VMM and leave it running, for the next daemon to adopt."""
+        ...
+
 
 class Engine(Protocol):
     """Starts, finds and removes machines. Every method may be called again after a crash of the daemon."""
@@ -90,16 +94,20 @@ class Engine(Protocol):
     @property
     def capabilities(self) -> Capabilities: ...
 
-    async def probe(self) -> EngineReport:
-        """Find out, once per host, whether and how this engine can run here."""
+    async def probe(self, boot: BootFiles) -> EngineReport:
+        """Find out, once per host and guest kernel, how this engine can run here.
+
+        Raises:
+            HostUnfit: it cannot.
+        """
         ...
 
     async def prepare(self, spec: MachineSpec) -> None:
         """Make the machine's disk in its directory; undone by ``remove``."""
         ...
 
-    async def launch(self, spec: MachineSpec) -> Machine:
-        """Start the VMM; returns when it runs, not when the guest answers."""
+    async def launch(self, spec: MachineSpec, link: Link | None) -> Machine:
+        """Start the VMM on its network; returns when it runs, not when the guest answers."""
         ...
 
     async def adopt(self, spec: MachineSpec) -> Machine | None:

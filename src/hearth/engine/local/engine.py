@@ -1,0 +1,132 @@
+"""The development engine: the real agent as a process of this host, without a machine around it.
+
+It isolates nothing and says so; the daemon refuses it unless it was asked for by name. It serves where only the
+protocols between CLI, daemon and agent matter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+from hearth.engine.base import BootFiles, Capabilities, EngineReport, MachineSpec
+from hearth.errors import Conflict
+from hearth.guest.dial import CONTROL_PORT
+from hearth.host.processes import find_by_arguments
+from hearth.host.spawn import Process, adopt, identify, spawn
+from hearth.network.plan import Link
+from hearth.version import VERSION
+
+CONTROL_SOCKET = "agent.sock"
+FORWARD_SOCKET = "forward.sock"
+
+
+class UnixDialer:
+    """Reaches an agent in test mode on its two Unix sockets; a ``hearth.guest.dial.Dialer`` by its shape."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    async def connect(self, port: int) -> socket.socket:
+        """Give a connected, non-blocking socket.
+
+        Raises:
+            OSError: the agent does not listen.
+        """
+        path = self._directory / (CONTROL_SOCKET if port == CONTROL_PORT else FORWARD_SOCKET)
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(connection, str(path))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+class LocalMachine:
+    """An agent process. Implements ``hearth.engine.base.Machine``."""
+
+    def __init__(self, machine_id: str, process: Process, directory: Path) -> None:
+        self._id = machine_id
+        self._process = process
+        self._dialer = UnixDialer(directory)
+
+    @property
+    def id(self) -> str:
+        return self._id
+
+    @property
+    def dialer(self) -> UnixDialer:
+        return self._dialer
+
+    async def wait(self) -> str:
+        return f"the agent's process {await self._process.wait()}"
+
+    async def kill(self) -> None:
+        self._process.kill()
+        await self._process.wait()
+
+    async def release(self) -> None:
+        self._process.close()
+
+
+class LocalEngine:
+    """Implements ``hearth.engine.base.Engine`` with processes."""
+
+    name = "local"
+    capabilities = Capabilities(isolated=False, network=False)
+
+    async def probe(self, boot: BootFiles) -> EngineReport:
+        del boot
+        return EngineReport(
+            engine=self.name,
+            version=VERSION,
+            accelerator=None,
+            reason="commands run on this host itself, without isolation: for development only",
+        )
+
+    async def prepare(self, spec: MachineSpec) -> None:
+        try:
+            spec.directory.mkdir(mode=0o700, parents=True)
+        except FileExistsError as error:
+            raise Conflict("the machine's directory exists already", details=str(spec.directory)) from error
+
+    async def launch(self, spec: MachineSpec, link: Link | None) -> LocalMachine:
+        del link
+        output = os.open(spec.directory / "agent.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            process = spawn(_command(spec.directory), descriptors={}, output=output)
+        finally:
+            os.close(output)
+        return LocalMachine(spec.id, process, spec.directory)
+
+    async def adopt(self, spec: MachineSpec) -> LocalMachine | None:
+        for pid in find_by_arguments(_listen_words(spec.directory)):
+            identity = identify(pid)
+            process = adopt(identity) if identity is not None else None
+            if process is not None:
+                return LocalMachine(spec.id, process, spec.directory)
+        return None
+
+    async def remove(self, spec: MachineSpec) -> None:
+        while machine := await self.adopt(spec):
+            await machine.kill()
+        await asyncio.to_thread(shutil.rmtree, spec.directory, ignore_errors=True)
+
+
+def _listen_words(directory: Path) -> list[str]:
+    return ["--listen", f"unix:{directory / CONTROL_SOCKET}"]
+
+
+def _command(directory: Path) -> list[str]:
+    return [
+        sys.executable,
+        *("-m", "hearth.agent"),
+        *_listen_words(directory),
+        *("--forward", f"unix:{directory / FORWARD_SOCKET}"),
+    ]

@@ -1,0 +1,139 @@
+"""QEMU's command line, as a pure function of what a machine is: golden tests hold it.
+
+No path of a machine's files appears in it: sockets, TAP and disks are handed over as descriptors of fixed numbers, so
+that the process needs no right to open them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import IntEnum
+
+from hearth.model import Accelerator
+
+JIFFIES_PER_S = 250
+"""CONFIG_HZ of Debian's kernels; ``lpj`` is kHz * 1000 / HZ."""
+TRANSLATION_CACHE_MIB = 64
+"""Bound of TCG's code cache; the default takes up to a quarter of the host's memory."""
+
+
+class Descriptor(IntEnum):
+    """The child's numbers of the descriptors it is given."""
+
+    QMP = 3
+    CONSOLE = 4
+    BASE = 5
+    OVERLAY = 6
+    TAP = 7
+    KERNEL = 8
+    INITRAMFS = 9
+
+
+@dataclass(frozen=True, kw_only=True)
+class QemuSpec:
+    """All that shapes a command line; without ``tsc_khz`` (the host's counter) a TCG guest gets a safer machine."""
+
+    name: str
+    accelerator: Accelerator
+    cpus: int
+    memory_mib: int
+    tsc_khz: int | None
+    guest_cidr: str | None = None
+    gateway: str | None = None
+    mac: str | None = None
+    disk: bool = True
+
+
+def build(binary: str, spec: QemuSpec) -> list[str]:
+    """Give program and arguments for one machine."""
+    return [
+        binary,
+        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        *("-name", spec.name),
+        *_machine(spec),
+        *("-smp", str(spec.cpus)),
+        *("-object", f"memory-backend-ram,id=ram0,size={spec.memory_mib}M"),
+        *("-m", str(spec.memory_mib)),
+        *("-kernel", f"/proc/self/fd/{Descriptor.KERNEL:d}", "-initrd", f"/proc/self/fd/{Descriptor.INITRAMFS:d}"),
+        *("-append", kernel_parameters(spec)),
+        *("-chardev", f"socket,id=qmp,fd={Descriptor.QMP:d},server=on,wait=off"),
+        *("-mon", "chardev=qmp,mode=control"),
+        *("-chardev", f"socket,id=console,fd={Descriptor.CONSOLE:d},server=on,wait=off"),
+        *("-serial", "chardev:console"),
+        *("-object", "rng-random,id=rng0,filename=/dev/urandom"),
+        *("-device", f"virtio-rng-{_bus(spec)},rng=rng0"),
+        *(_disk(spec) if spec.disk else ()),
+        *(_network(spec) if spec.mac else ()),
+        *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
+    ]
+
+
+def kernel_parameters(spec: QemuSpec) -> str:
+    """Give the guest kernel's command line, with hearth's own words for the agent's init."""
+    words = ["quiet", "console=ttyS0", "reboot=t", "panic=-1", "8250.nr_uarts=1", "random.trust_cpu=on"]
+    if spec.accelerator is Accelerator.TCG:
+        words += ["no_timer_check", "mitigations=off"]
+        if spec.tsc_khz is not None:
+            lpj = spec.tsc_khz * 1000 // JIFFIES_PER_S
+            words += ["tsc=reliable", f"tsc_early_khz={spec.tsc_khz}", f"lpj={lpj}"]
+    if spec.disk:
+        words += ["hearth.root=/dev/vda", "hearth.rootfs=ext4"]
+    if spec.guest_cidr and spec.gateway:
+        words += [f"hearth.ip={spec.guest_cidr}", f"hearth.gw={spec.gateway}"]
+    return " ".join(words)
+
+
+def _is_microvm(spec: QemuSpec) -> bool:
+    return spec.accelerator is Accelerator.KVM or spec.tsc_khz is not None
+
+
+def _bus(spec: QemuSpec) -> str:
+    return "device" if _is_microvm(spec) else "pci"
+
+
+def _machine(spec: QemuSpec) -> list[str]:
+    if spec.accelerator is Accelerator.KVM:
+        accelerator, cpu, timers = "kvm", "host", "pit=off,pic=off,rtc=on"
+    else:
+        # With pit and pic off a TCG guest hangs; without the RTC it waits one to two seconds.
+        accelerator, cpu, timers = f"tcg,tb-size={TRANSLATION_CACHE_MIB}", "max", "pit=on,pic=on,rtc=on"
+    if _is_microvm(spec):
+        # Debian's kernel finds virtio-mmio devices through ACPI only.
+        machine = f"microvm,x-option-roms=off,isa-serial=on,{timers},acpi=on"
+        firmware = ["-bios", "qboot.rom"]
+    else:
+        machine, firmware = "q35", []
+    options = f"{machine},memory-backend=ram0,dump-guest-core=off"
+    return ["-accel", accelerator, "-cpu", cpu, "-M", options, *firmware]
+
+
+def _disk(spec: QemuSpec) -> list[str]:
+    # Explicit nodes: the overlay's own idea of its backing file is never followed.
+    base = {
+        "driver": "raw",
+        "node-name": "base",
+        "read-only": True,
+        "file": {"driver": "file", "filename": "/dev/fdset/1", "read-only": True},
+    }
+    root = {
+        "driver": "qcow2",
+        "node-name": "root",
+        "discard": "unmap",
+        "file": {"driver": "file", "filename": "/dev/fdset/2", "discard": "unmap"},
+        "backing": "base",
+    }
+    return [
+        *("-add-fd", f"fd={Descriptor.BASE:d},set=1"),
+        *("-add-fd", f"fd={Descriptor.OVERLAY:d},set=2"),
+        *("-blockdev", json.dumps(base, separators=(",", ":"))),
+        *("-blockdev", json.dumps(root, separators=(",", ":"))),
+        *("-device", f"virtio-blk-{_bus(spec)},drive=root"),
+    ]
+
+
+def _network(spec: QemuSpec) -> list[str]:
+    return [
+        *("-netdev", f"tap,id=net0,fd={Descriptor.TAP:d}"),
+        *("-device", f"virtio-net-{_bus(spec)},netdev=net0,mac={spec.mac}"),
+    ]

@@ -1,0 +1,63 @@
+"""One running QEMU: its monitor, its console and its end."""
+
+from __future__ import annotations
+
+from hearth.engine.base import MachineDied
+from hearth.engine.console import Console
+from hearth.engine.qemu.qmp import Qmp
+from hearth.guest.dial import Dialer
+from hearth.host.spawn import Process
+
+LAST_WORDS_TIMEOUT_S = 1.0
+
+
+class QemuMachine:
+    """A machine whose VMM answers. Implements ``hearth.engine.base.Machine``."""
+
+    def __init__(self, machine_id: str, process: Process, monitor: Qmp, console: Console, dialer: Dialer) -> None:
+        self._id = machine_id
+        self._process = process
+        self._console = console
+        self._dialer = dialer
+        self.monitor = monitor
+
+    @property
+    def id(self) -> str:
+        return self._id
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def dialer(self) -> Dialer:
+        return self._dialer
+
+    @property
+    def console(self) -> Console:
+        return self._console
+
+    async def wait(self) -> str:
+        """Wait until the VMM ends; tells how, with the last lines of the guest's console."""
+        ended = f"QEMU {await self._process.wait()}"
+        await self._console.drained(LAST_WORDS_TIMEOUT_S)
+        tail = self._console.tail()
+        return f"{ended}; last console lines:\n{tail}" if tail else ended
+
+    def died(self, how: str) -> MachineDied:
+        """Give the error for an unexpected end."""
+        return MachineDied(
+            "the machine's VMM ended", details=f"{self._id}: {how}", resolution="see the console lines; create it anew"
+        )
+
+    async def kill(self) -> None:
+        """End the VMM at once, wait for it and let go of its sockets."""
+        self._process.kill()
+        await self._process.wait()
+        await self.release()
+
+    async def release(self) -> None:
+        """Let go of the VMM and leave it as it is, for the next daemon to adopt."""
+        self._process.close()
+        await self.monitor.close()
+        await self._console.close()
