@@ -213,7 +213,10 @@ VECTORS = [
         "0000002b 70",
         '{"kind":"moved","path":"/a/x","to":"/a/y"}',
     ),
+    empty(FrameType.PROBE, "00000001 71"),
     empty(FrameType.PORTS_REQ, "00000001 72"),
+    empty(FrameType.POWER_OFF_REQ, "00000001 76"),
+    body(FrameType.POWER_OFF_RESP, OK, "00000010 77", OK_JSON),
     array(
         FrameType.PORTS_RESP,
         [messages.PortInfo(port=80, address="0.0.0.0", process="nginx", pid=7)],

@@ -75,10 +75,13 @@ class FrameType(IntEnum):
     WATCH_REQ = 0x6E
     WATCH_RESP = 0x6F
     WATCH_EVENT = 0x70
+    PROBE = 0x71
     PORTS_REQ = 0x72
     PORTS_RESP = 0x73
     FILE_READ_RANGE_REQ = 0x74
     FILE_READ_RANGE_RESP = 0x75
+    POWER_OFF_REQ = 0x76
+    POWER_OFF_RESP = 0x77
 
 
 class WireError(Exception):
