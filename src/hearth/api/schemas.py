@@ -1,0 +1,188 @@
+"""The bodies and queries of the HTTP contract.
+
+What comes in refuses unknown fields; what goes out may grow, so readers ignore what they do not know. Sizes are MiB
+where a name ends in ``_mb``, times are seconds, ``_ms`` milliseconds, moments RFC 3339.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from hearth.api.limits import (
+    DEFAULT_LIST_LIMIT,
+    DEFAULT_TIMEOUT_S,
+    MAX_ARGUMENTS,
+    MAX_LABEL_LENGTH,
+    MAX_LABELS,
+    MAX_LIST_LIMIT,
+    MIN_TIMEOUT_S,
+)
+from hearth.model import MAX_CPUS, MAX_EXEC_TIMEOUT_S, MAX_MEMORY_MIB, MIN_MEMORY_MIB
+
+NO_NUL = r"^[^\x00]*$"
+END = r"$(?!\n)"
+"""The end of a pattern: Python's ``$`` alone would let a newline follow; to ECMA-262 readers this means the same."""
+Name = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?" + END,
+        min_length=1,
+        max_length=63,
+        description="A DNS label: 1 to 63 of a-z, 0-9 and inner hyphens.",
+    ),
+]
+Text = Annotated[str, Meta(pattern=NO_NUL)]
+EnvName = Annotated[str, Meta(pattern="^[A-Za-z_][A-Za-z0-9_]*" + END, max_length=256)]
+Environment = Annotated[dict[EnvName, Text], Meta(description="Environment variables, name to value.")]
+LabelKey = Annotated[str, Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?" + END, max_length=MAX_LABEL_LENGTH)]
+LabelValue = Annotated[str, Meta(pattern=NO_NUL, max_length=MAX_LABEL_LENGTH)]
+Labels = Annotated[dict[LabelKey, LabelValue], Meta(max_length=MAX_LABELS)]
+Encoding = Literal["utf-8", "base64"]
+
+
+class Nothing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """No body, no query."""
+
+
+class CreateSandbox(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a user asks for; everything may be left out."""
+
+    name: Name | None = None
+    image: Name = "debian"
+    cpus: Annotated[int, Meta(ge=1, le=MAX_CPUS)] = 1
+    memory_mb: Annotated[int, Meta(ge=MIN_MEMORY_MIB, le=MAX_MEMORY_MIB, description="Guest memory in MiB.")] = 256
+    env: Environment = {}
+    labels: Labels = {}
+
+
+class StepTiming(Struct, frozen=True, kw_only=True):
+    """One named step of a sandbox's creation and how long it took, in milliseconds."""
+
+    name: str
+    duration_ms: float
+
+
+class SandboxView(Struct, frozen=True, kw_only=True):
+    """A sandbox as its owner sees it. Values of ``env`` are never given back."""
+
+    id: str
+    name: str
+    state: str
+    image: str
+    cpus: int
+    memory_mb: int
+    labels: dict[str, str]
+    created_at: datetime
+    error: str | None = None
+    timings: list[StepTiming] = []
+
+
+class SandboxList(Struct, frozen=True, kw_only=True):
+    """One page; ``next_cursor`` is absent on the last one."""
+
+    items: list[SandboxView]
+    next_cursor: str | None = None
+
+
+class ListSandboxes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Query of a list: every ``label`` (``key=value``) must match."""
+
+    label: Annotated[list[Annotated[str, Meta(pattern="^[^=]+=.*$")]], Meta(max_length=MAX_LABELS)] = []
+    limit: Annotated[int, Meta(ge=1, le=MAX_LIST_LIMIT)] = DEFAULT_LIST_LIMIT
+    cursor: Annotated[str, Meta(max_length=512)] | None = None
+
+
+class ExecCommand(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A command: argument list, never a shell line. The whole of ``stdin`` is fed, then its end."""
+
+    cmd: Annotated[list[Text], Meta(min_length=1, max_length=MAX_ARGUMENTS)]
+    env: Environment = {}
+    cwd: Annotated[str, Meta(pattern=NO_NUL, min_length=1, max_length=4096)] | None = None
+    user: Annotated[str, Meta(pattern=NO_NUL, min_length=1, max_length=256)] | None = None
+    stdin: str | None = None
+    stdin_encoding: Encoding = "utf-8"
+    timeout_sec: Annotated[float, Meta(ge=MIN_TIMEOUT_S, le=MAX_EXEC_TIMEOUT_S)] = DEFAULT_TIMEOUT_S
+
+
+class ExecResult(Struct, frozen=True, kw_only=True):
+    """What a finished command wrote. ``encoding`` holds for both outputs; ``truncated`` says that some was dropped."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+    truncated: bool = False
+    encoding: Encoding = "utf-8"
+
+
+class OutputEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Some bytes of output; without ``encoding`` they are text."""
+
+    type: Literal["stdout", "stderr"]
+    data: str
+    encoding: Encoding = "utf-8"
+
+
+class ExitEvent(Struct, frozen=True, kw_only=True):
+    """The command ended: 0-255, or 128+n when signal n ended it. Always the last line."""
+
+    type: Literal["exit"] = "exit"
+    exit_code: int
+
+
+class ErrorEvent(Struct, frozen=True, kw_only=True):
+    """The command did not come to its end; the fields are those of a problem. Always the last line."""
+
+    type: Literal["error"] = "error"
+    error: str
+    code: str
+    details: str = ""
+    resolution: str = ""
+    request_id: str = ""
+
+
+class ImageView(Struct, frozen=True, kw_only=True):
+    """One image of this host; ``size_bytes`` is what it takes on disk."""
+
+    id: str
+    name: str
+    kind: str
+    size_bytes: int
+    sha256: str
+    created_at: datetime
+
+
+class ImageList(Struct, frozen=True, kw_only=True):
+    items: list[ImageView]
+
+
+class Health(Struct, frozen=True, kw_only=True):
+    """The daemon is there; ``uptime`` is for people (``1h 2m 3s``)."""
+
+    status: Literal["healthy"]
+    sandboxes: int
+    uptime: str
+    version: str
+
+
+class Liveness(Struct, frozen=True, kw_only=True):
+    status: Literal["ok"]
+
+
+class Readiness(Struct, frozen=True, kw_only=True):
+    """``checks`` holds ``ok`` or a sentence for each thing the daemon needs to do its work."""
+
+    status: Literal["ready", "not ready"]
+    checks: dict[str, str]
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    """The one shape of every error answer."""
+
+    error: str
+    code: str
+    details: str = ""
+    resolution: str = ""
+    request_id: str = ""

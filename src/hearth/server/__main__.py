@@ -1,0 +1,49 @@
+"""The daemon's process: ``python -m hearth.server COMMAND``; the CLI starts it and reads what it says."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hearth.errors import HearthError
+from hearth.server import serve
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subcommand:
+    """One thing this process can be told to do; ``run`` gives the exit status."""
+
+    name: str
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+SUBCOMMANDS = (Subcommand(name="serve", help="serve the API", add_arguments=serve.add_arguments, run=serve.run),)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one subcommand: 0 done, 1 an error that is told on stderr, 2 wrong arguments."""
+    parser = argparse.ArgumentParser(prog="python -m hearth.server", allow_abbrev=False)
+    chosen = parser.add_subparsers(required=True, metavar="COMMAND")
+    for subcommand in SUBCOMMANDS:
+        child = chosen.add_parser(subcommand.name, help=subcommand.help, allow_abbrev=False)
+        subcommand.add_arguments(child)
+        child.set_defaults(run=subcommand.run)
+    arguments = parser.parse_args(argv)
+    try:
+        status: int = arguments.run(arguments)
+    except HearthError as error:
+        sys.stderr.write(f"hearth: {error.brief}\n")
+        for line in filter(None, (error.details, error.resolution)):
+            sys.stderr.write(f"  {line}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""Puts the application together: the table of operations, their handlers and the middleware around them."""
+
+from __future__ import annotations
+
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from hearth.api.limits import MAX_BODY_BYTES
+from hearth.api.operations import OPERATIONS
+from hearth.control.daemon import Daemon
+from hearth.errors import NotFound
+from hearth.server.middleware.access_log import AccessLog
+from hearth.server.middleware.auth import Authenticated
+from hearth.server.middleware.body_limit import BodyLimit
+from hearth.server.middleware.problems import Problems
+from hearth.server.middleware.request_id import RequestId
+from hearth.server.resource import Bound, Endpoint, Resource
+from hearth.server.routes import execs, health, images, openapi, sandboxes
+
+BOUND: tuple[Bound, ...] = (*sandboxes.BOUND, *execs.BOUND, *images.BOUND, *health.BOUND)
+
+
+def build_app(daemon: Daemon) -> ASGIApp:
+    """Give the ASGI application of one daemon.
+
+    Raises:
+        ValueError: an operation of the contract has no handler, or a handler no operation.
+    """
+    return wrap(Router([*_routes(daemon), openapi.ROUTE], redirect_slashes=False, default=_unknown_path))
+
+
+def wrap(app: ASGIApp) -> ASGIApp:
+    """Put the middleware around an application, outermost first: id, log, problems, body limit."""
+    return RequestId(AccessLog(Problems(BodyLimit(app, max_bytes=MAX_BODY_BYTES))))
+
+
+def _routes(daemon: Daemon) -> list[Route]:
+    if {bound.operation.name for bound in BOUND} != {operation.name for operation in OPERATIONS}:
+        raise ValueError("the table of operations and the handlers differ")
+    paths: dict[str, dict[str, ASGIApp]] = {}
+    for bound in BOUND:
+        endpoint: ASGIApp = Endpoint(bound, daemon)
+        if not bound.operation.public:
+            endpoint = Authenticated(endpoint, users=daemon.users)
+        paths.setdefault(bound.operation.path, {})[bound.operation.method] = endpoint
+    return [Route(path, Resource(endpoints)) for path, endpoints in paths.items()]
+
+
+async def _unknown_path(scope: Scope, _receive: Receive, _send: Send) -> None:
+    raise NotFound(
+        "no such path",
+        details=f"{scope['method']} {scope['path'][:200]!r}",
+        resolution="see /openapi.json for what there is",
+    )

@@ -1,0 +1,89 @@
+"""What comes from outside, parsed once: JSON bodies and queries into the contract's schemas, errors naming the field."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar, get_args, get_origin
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from hearth.errors import InvalidInput
+
+Input = TypeVar("Input")
+_MEMBER = re.compile(r"(?:unknown|required) field `([^`]*)`")
+_PLACE = re.compile(r" - at (?:`key` in )?`\$\.?([^`]*)`$")
+
+
+def check_content_type(value: str | None) -> None:
+    """Accept JSON, or nothing said.
+
+    Raises:
+        InvalidInput: the caller says that it sends something else.
+    """
+    kind = (value or "application/json").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise InvalidInput(
+            "the body is not JSON",
+            details=f"Content-Type is {kind!r}",
+            resolution="send JSON with 'Content-Type: application/json'",
+            field="Content-Type",
+        )
+
+
+def read_body(schema: type[Input], body: bytes) -> Input:
+    """Read a JSON body.
+
+    Raises:
+        InvalidInput: not JSON or not as the schema says; ``field`` is the path of the member at fault.
+    """
+    try:
+        return msgspec.json.decode(body, type=schema)
+    except msgspec.ValidationError as error:
+        raise _refused(str(error), "body") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInput(
+            "the body is not JSON",
+            details=str(error) if body else "the body is empty",
+            resolution="send one JSON object in UTF-8",
+            field="body",
+        ) from error
+
+
+def read_query(schema: type[Input], query: bytes) -> Input:
+    """Read a query string; a parameter that the schema holds as a list may come several times, others once.
+
+    Raises:
+        InvalidInput: a parameter is unknown, doubled or out of range; ``field`` names it.
+    """
+    lists = {member.encode_name for member in msgspec.structs.fields(schema) if get_origin(_bare(member.type)) is list}
+    values: dict[str, Any] = {}
+    for key, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        if key in lists:
+            values.setdefault(key, []).append(value)
+        elif key in values:
+            raise InvalidInput(f"invalid {key}", details=f"{key} is given twice", resolution="give it once", field=key)
+        else:
+            values[key] = value
+    try:
+        return msgspec.convert(values, schema, strict=False)
+    except msgspec.ValidationError as error:
+        raise _refused(str(error), "query") from error
+
+
+def _bare(annotation: Any) -> Any:
+    return get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
+
+
+def _refused(text: str, whole: str) -> InvalidInput:
+    """Turn msgspec's sentence into ours: where, then what."""
+    place = _PLACE.search(text)
+    member = _MEMBER.search(text)
+    field = ".".join(filter(None, [place[1] if place else "", member[1] if member else ""])) or whole
+    reason = _PLACE.sub("", text).replace("`", "'")
+    return InvalidInput(
+        f"invalid {field}",
+        details=f"{field}: {reason}",
+        resolution="see /openapi.json for what this call takes",
+        field=field,
+    )

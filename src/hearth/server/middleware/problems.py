@@ -1,0 +1,65 @@
+"""The one place where errors become answers: the problem goes to the caller, its cause to the log."""
+
+from __future__ import annotations
+
+import msgspec
+import structlog
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from hearth.api.limits import JSON
+from hearth.api.problems import internal_error, problem_of, status_of
+from hearth.errors import HearthError, TooLarge, Unauthenticated
+from hearth.server.resource import WrongMethod
+
+log = structlog.get_logger(__name__)
+
+
+class Problems:
+    """Translates everything raised inside. An answer that has begun is cut off, since its status is out already."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_and_note)
+            return
+        except ClientDisconnect:
+            return
+        except HearthError as error:
+            problem = error
+            note(error)
+        except Exception:  # noqa: BLE001 - the request ends here; the caller learns the id under which the log tells
+            log.exception("unexpected error")
+            problem = internal_error(scope["state"]["request_id"])
+        if not begun:
+            await _answer(problem, scope["state"]["request_id"])(scope, receive, send)
+
+
+def note(error: HearthError) -> None:
+    """Log an error: with its causes when it is ours, in one line when it is the caller's."""
+    if status_of(error) >= 500:
+        log.error("request failed", code=error.code.value, error=str(error), exc_info=error)
+    else:
+        log.info("request refused", code=error.code.value, error=str(error))
+
+
+def _answer(error: HearthError, request_id: str) -> Response:
+    headers = {}
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = "Bearer"
+    elif isinstance(error, WrongMethod):
+        headers["Allow"] = ", ".join(error.allowed)
+    elif isinstance(error, TooLarge):
+        headers["Connection"] = "close"  # what is left of the body is not worth reading
+    body = msgspec.json.encode(problem_of(error, request_id))
+    return Response(body, status_code=status_of(error), headers=headers, media_type=JSON)

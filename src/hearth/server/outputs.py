@@ -1,0 +1,83 @@
+"""Bytes of a command's output on their way into JSON: text where they are UTF-8, base64 where they are not, and never a
+character cut in two.
+"""
+
+from __future__ import annotations
+
+import base64
+import codecs
+
+from hearth.api.schemas import Encoding, ExecResult, OutputEvent
+from hearth.guest.execution import Stream
+
+
+class EventEncoder:
+    """Turns the chunks of one stream into events; up to 3 bytes of an unfinished character wait for the next chunk."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self._pending = b""
+
+    def feed(self, data: bytes) -> OutputEvent | None:
+        """Give the event for a chunk; None when nothing but a part of a character has come yet."""
+        data = self._pending + data
+        try:
+            text, used = codecs.utf_8_decode(data, "strict", False)
+        except UnicodeDecodeError:
+            self._pending = b""
+            return self._binary(data)
+        self._pending = data[used:]
+        return OutputEvent(type=self.stream, data=text) if text else None
+
+    def finish(self) -> OutputEvent | None:
+        """Give what is left when the stream ends in the middle of a character."""
+        rest, self._pending = self._pending, b""
+        return self._binary(rest) if rest else None
+
+    def _binary(self, data: bytes) -> OutputEvent:
+        return OutputEvent(type=self.stream, data=base64.b64encode(data).decode("ascii"), encoding="base64")
+
+
+class Buffer:
+    """Keeps the first ``max_bytes`` of a stream and remembers whether there was more."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.truncated = False
+        self._room = max_bytes
+        self._chunks: list[bytes] = []
+
+    def add(self, data: bytes) -> None:
+        if len(data) > self._room:
+            self.truncated = True
+            data = data[: self._room]
+        self._room -= len(data)
+        if data:
+            self._chunks.append(data)
+
+    def content(self) -> bytes:
+        """Give what was kept, without the beginning of a character that was cut off by the limit."""
+        data = b"".join(self._chunks)
+        if not self.truncated:
+            return data
+        try:
+            return data[: codecs.utf_8_decode(data, "strict", False)[1]]
+        except UnicodeDecodeError:
+            return data
+
+
+def result_of(exit_code: int, stdout: Buffer, stderr: Buffer) -> ExecResult:
+    """Give the buffered answer; both outputs travel in one encoding."""
+    contents = (stdout.content(), stderr.content())
+    encoding: Encoding = "utf-8"
+    try:
+        texts = [content.decode() for content in contents]
+    except UnicodeDecodeError:
+        encoding = "base64"
+        texts = [base64.b64encode(content).decode("ascii") for content in contents]
+    return ExecResult(
+        exit_code=exit_code,
+        stdout=texts[0],
+        stderr=texts[1],
+        truncated=stdout.truncated or stderr.truncated,
+        encoding=encoding,
+    )

@@ -1,0 +1,108 @@
+"""`serve`: opens the daemon, listens, serves until told to stop, drains, closes."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import structlog
+import uvicorn
+import uvloop
+from starlette.types import ASGIApp
+
+from hearth.config import DataDirectory, Settings, load_data_directory
+from hearth.control.daemon import open_daemon
+from hearth.server.app import build_app
+from hearth.server.listen import parse_address, tcp_listener, unix_listener
+from hearth.server.logs import configure
+
+log = structlog.get_logger(__name__)
+
+DRAIN_S = 10
+"""How long running requests may take to end once the daemon was told to stop."""
+KEEP_ALIVE_S = 75
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `serve` takes."""
+    parser.add_argument("--data", metavar="DIR", type=Path, help="data directory (default: HEARTH_DATA)")
+    parser.add_argument("--listen", metavar="ADDR", action="append", default=[], help="also serve on ADDR (host:port)")
+    parser.add_argument("--allow-remote", action="store_true", help="let --listen take addresses that are not loopback")
+    parser.add_argument("--log-format", choices=("console", "json"), default="console")
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until a signal comes.
+
+    Raises:
+        HearthError: the daemon could not be opened, or an address not be listened on.
+    """
+    configure(arguments.log_format, arguments.log_level)
+    data = DataDirectory(root=arguments.data.absolute()) if arguments.data else load_data_directory()
+    data.check()
+    addresses = [parse_address(text, allow_remote=arguments.allow_remote) for text in arguments.listen]
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(data, addresses))
+    return 0
+
+
+async def serve(data: DataDirectory, addresses: list[tuple[str, int]]) -> None:
+    """Open the daemon of a data directory and serve its API until SIGTERM or SIGINT."""
+    async with open_daemon(data, Settings()) as daemon:
+        with contextlib.ExitStack() as listeners:
+            sockets = [listeners.enter_context(tcp_listener(*address)) for address in addresses]
+            sockets.append(listeners.enter_context(unix_listener(data.api_socket)))
+            await Server(build_app(daemon)).serve_sockets(sockets)
+    log.info("stopped")
+
+
+class Server(uvicorn.Server):
+    """uvicorn with our own ears for signals: its own would end the process before the daemon is closed."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=DRAIN_S,
+            )
+        )
+
+    async def serve_sockets(self, sockets: list[socket.socket]) -> None:
+        """Serve on listening sockets until SIGTERM or SIGINT; a second one waits for nobody."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, number)
+        log.info("listening", addresses=[_spoken(each) for each in sockets])
+        await self.serve(sockets)
+
+    def _stop(self, number: signal.Signals) -> None:
+        log.info("stopping", signal=number.name)
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone; ``serve_sockets`` hears them."""
+        yield
+
+
+def _spoken(listener: socket.socket) -> str:
+    name = listener.getsockname()
+    if isinstance(name, tuple):
+        host = f"[{name[0]}]" if ":" in name[0] else name[0]
+        return f"http://{host}:{name[1]}"
+    return f"unix:{name}"
