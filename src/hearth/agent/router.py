@@ -1,0 +1,86 @@
+"""First frame → service. The list of services stands here and nowhere else."""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Callable, Mapping
+
+from hearth.agent.connection import Connection, PeerGone
+from hearth.agent.refusal import Refused, refusal_of_os
+from hearth.agent.seal import describe, say
+from hearth.agent.services.exec import ExecService
+from hearth.agent.spawn import StartFailed
+from hearth.agent.state import Agent
+from hearth.wire.faults import UNEXPECTED_FRAME, Fault, write_fault
+from hearth.wire.frames import Frame, FrameType, WireError
+from hearth.wire.messages import BadMessage
+
+AUTH_TIMEOUT_S = 5.0
+REQUEST_TIMEOUT_S = 30.0
+
+Handler = Callable[[Connection, bytes], None]
+
+
+def control_handlers(agent: Agent) -> dict[int, Handler]:
+    """Give the handlers of the control port by request type."""
+    return {**ExecService(agent).handlers()}
+
+
+class Router:
+    """Runs one connection: authentication, one request, its service, and the translation of what went wrong."""
+
+    def __init__(self, agent: Agent, handlers: Mapping[int, Handler]) -> None:
+        self._agent = agent
+        self._handlers = handlers
+
+    def serve(self, connection: Connection) -> None:
+        """Serve a connection to its end; never raises for what a peer or the OS did."""
+        try:
+            self._answer(connection)
+        except PeerGone:
+            return
+        except Exception as error:  # noqa: BLE001 -- a connection ends here; one broken request must not end the agent
+            say(f"hearth: internal error: {describe(error)}")
+
+    def _answer(self, connection: Connection) -> None:
+        try:
+            request = self._authenticated_request(connection)
+            if request is not None:
+                self._dispatch(connection, request)
+        except (Refused, StartFailed) as error:
+            connection.send_error(str(error))
+        except BadMessage as error:
+            connection.send_error(write_fault(Fault.INVALID, str(error)))
+        except WireError as error:
+            connection.send_error(write_fault(Fault.PROTOCOL, str(error)))
+        except OSError as error:
+            connection.send_error(str(refusal_of_os(error)))
+        except PeerGone:
+            raise
+        except Exception as error:
+            connection.send_error(write_fault(Fault.INTERNAL, type(error).__name__))
+            raise
+
+    def _authenticated_request(self, connection: Connection) -> Frame | None:
+        token = self._agent.token
+        started = time.monotonic()
+        if token is not None:
+            try:
+                first = connection.read_frame(started + AUTH_TIMEOUT_S)
+            except (TimeoutError, WireError) as error:
+                raise Refused("auth required") from error
+            if first is None:
+                return None
+            if first.type != FrameType.AUTH or not hmac.compare_digest(first.payload, token):
+                raise Refused("auth required")
+        try:
+            return connection.read_frame(started + REQUEST_TIMEOUT_S)
+        except TimeoutError as error:
+            raise Refused(write_fault(Fault.PROTOCOL, f"no request within {REQUEST_TIMEOUT_S:.0f} s")) from error
+
+    def _dispatch(self, connection: Connection, request: Frame) -> None:
+        handler = self._handlers.get(request.type)
+        if handler is None:
+            raise Refused(f"{UNEXPECTED_FRAME} 0x{request.type:02x}")
+        handler(connection, request.payload)

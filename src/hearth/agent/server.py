@@ -1,0 +1,118 @@
+"""Listening sockets and the threads that serve them.
+
+Every idle thread waits in ``accept`` itself, so that a connection costs one wake-up and no hand-over. There is always
+one more thread waiting, and never more than the limit and one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+import threading
+from collections.abc import Callable
+
+from hearth.agent.connection import Connection
+from hearth.agent.options import Address
+from hearth.agent.seal import say
+from hearth.wire import frames
+
+CONTROL_CONNECTIONS = 50
+FORWARD_CONNECTIONS = 512
+_LIMIT_TEXT = "connection limit exceeded"
+_BACKLOG = 128
+_SPARE_THREADS = 4
+
+
+def listen(address: Address) -> socket.socket:
+    """Bind and listen. A Unix socket is for its owner alone; a stale one of ours is replaced.
+
+    Raises:
+        OSError: the address is in use or not ours.
+    """
+    sock = socket.socket(address.family, socket.SOCK_STREAM)
+    if isinstance(address.address, str):
+        _remove_stale(address.address)
+        before = os.umask(0o077)
+        try:
+            sock.bind(address.address)
+        finally:
+            os.umask(before)
+    else:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address.address)
+    sock.listen(_BACKLOG)
+    return sock
+
+
+class Server:
+    """Serves one listening socket with at most ``limit`` connections at a time."""
+
+    def __init__(self, name: str, sock: socket.socket, limit: int, serve: Callable[[Connection], None]) -> None:
+        self._name = name
+        self._socket = sock
+        self._limit = limit
+        self._serve = serve
+        self._lock = threading.Lock()
+        self._active = 0
+        self._waiting = 0
+        self._started = 0
+
+    def start(self) -> None:
+        """Begin to accept."""
+        with self._lock:
+            self._add_thread()
+
+    def _add_thread(self) -> None:
+        self._waiting += 1
+        self._started += 1
+        threading.Thread(target=self._work, name=f"{self._name}-{self._started}", daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            try:
+                sock, _ = self._socket.accept()
+            except OSError as error:
+                say(f"hearth: accept on {self._name}: {error}")
+                threading.Event().wait(0.1)  # out of descriptors: let other connections end
+                continue
+            with self._lock:
+                self._waiting -= 1
+                self._active += 1
+                full = self._active > self._limit
+                if not self._waiting:
+                    self._add_thread()
+            try:
+                self._handle(sock, full)
+            finally:
+                with self._lock:
+                    self._active -= 1
+                    stays = self._waiting < _SPARE_THREADS
+                    self._waiting += stays
+            if not stays:
+                return
+
+    def _handle(self, sock: socket.socket, full: bool) -> None:
+        if full:
+            with contextlib.suppress(OSError):
+                sock.send(frames.encode_error(_LIMIT_TEXT), socket.MSG_DONTWAIT)
+                sock.shutdown(socket.SHUT_WR)
+                sock.recv(1 << 16, socket.MSG_DONTWAIT)
+            sock.close()
+            return
+        try:
+            connection = Connection(sock)
+        except OSError:
+            sock.close()
+            return
+        try:
+            self._serve(connection)
+        finally:
+            connection.close()
+
+
+def _remove_stale(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.lstat(path).st_mode):
+            os.unlink(path)

@@ -1,0 +1,254 @@
+"""One command over pipes: a single thread polls its pipes, its end and its client, and never waits for one alone.
+
+What bounds memory: output is read only while the client takes it, input only while the command takes it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import termios
+import time
+from struct import unpack
+
+from hearth.agent.connection import PROBE_INTERVAL_S, Connection, PeerGone
+from hearth.agent.exit_watch import ExitWatch, watch_exit
+from hearth.agent.spawn import StartFailed, end_group, exit_code, spawn
+from hearth.agent.state import Agent
+from hearth.wire.frames import Frame, FrameType, WireError, parse_signal
+from hearth.wire.messages import ExecRequest
+
+GRACE_S = 0.1
+"""How long EXIT waits for a pipe that something else than the command still holds open."""
+
+_READ_BYTES = 256 * 1024
+_INPUT_AHEAD_BYTES = 1024 * 1024
+_GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL
+_READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
+
+
+class PipedRun:
+    """A command, its three pipes and the client that waits for it."""
+
+    def __init__(self, agent: Agent, connection: Connection, request: ExecRequest) -> None:
+        self._agent = agent
+        self._connection = connection
+        self._request = request
+        self._poll = select.poll()
+        self._outputs: dict[int, FrameType] = {}
+        self._owed: dict[int, int] = {}
+        self._input = bytearray()
+        self._stdin: int | None = None
+        self._stdin_polled = False
+        self._input_ended = False
+        self._peer_ended = False
+        self._kill_at: float | None = None
+        self._probe_at: float | None = None
+        self._drained_at: float | None = None
+        self._client_events = select.POLLIN
+        self._buffer = bytearray()
+
+    def run(self) -> None:
+        """Run the command to its end, or to the client's.
+
+        Raises:
+            StartFailed: it could not be started.
+            PeerGone: the client went away; the process group has been killed.
+        """
+        pid = self._start()
+        try:
+            watch = watch_exit(pid)
+        except OSError as error:
+            end_group(pid)
+            os.waitpid(pid, 0)
+            self._close_pipes()
+            raise StartFailed("watch", error.strerror or "failed") from error
+        self._agent.add_group(pid, is_job=True)
+        finished = False
+        try:
+            self._serve(pid, watch)
+            finished = True
+        finally:
+            if not finished:
+                end_group(pid)
+            self._close_pipes()
+            self._agent.remove_group(pid)
+            status = watch.collect()
+        self._connection.send_exit(exit_code(status))
+
+    def _start(self) -> int:
+        command = self._agent.command(self._request)
+        if self._request.timeout_sec is not None:
+            self._kill_at = time.monotonic() + self._request.timeout_sec
+        child_in, self._stdin = os.pipe()
+        out, child_out = os.pipe()
+        err, child_err = os.pipe()
+        self._outputs = {out: FrameType.STDOUT, err: FrameType.STDERR}
+        try:
+            return spawn(command, child_in, child_out, child_err)
+        except BaseException:
+            self._close_pipes()
+            raise
+        finally:
+            os.close(child_in)
+            os.close(child_out)
+            os.close(child_err)
+
+    def _serve(self, pid: int, watch: ExitWatch) -> None:
+        os.set_blocking(self._stdin_pipe, False)
+        exit_descriptor, client = watch.fileno(), self._connection.fileno()
+        self._poll.register(exit_descriptor, select.POLLIN)
+        self._poll.register(client, select.POLLIN)
+        for descriptor in self._outputs:
+            self._poll.register(descriptor, select.POLLIN)
+        self._take_frames(pid)
+        while not self._is_finished():
+            for descriptor, event in self._poll.poll(self._timeout_ms(pid)):
+                if descriptor == exit_descriptor:
+                    self._poll.unregister(exit_descriptor)
+                    self._note_end()
+                elif descriptor == client:
+                    self._on_client(pid, event)
+                elif descriptor in self._outputs:
+                    if not self._connection.backlog:
+                        self._read_output(descriptor)
+                elif descriptor == self._stdin:
+                    self._write_input()
+            self._adjust()
+
+    @property
+    def _stdin_pipe(self) -> int:
+        assert self._stdin is not None
+        return self._stdin
+
+    def _is_finished(self) -> bool:
+        """The command has ended, and what it wrote has been taken by the client; others may hold its pipes a while."""
+        if self._drained_at is None or self._connection.backlog:
+            return False
+        if not self._outputs:
+            return True
+        return time.monotonic() >= self._drained_at and not any(self._owed.values())
+
+    def _timeout_ms(self, pid: int) -> float | None:
+        """Do what is due and give the time to the next due thing."""
+        now = time.monotonic()
+        if self._kill_at is not None and now >= self._kill_at:
+            self._kill_at = None
+            end_group(pid)
+        if self._probe_at is not None and now >= self._probe_at:
+            self._probe_at = now + PROBE_INTERVAL_S
+            self._connection.probe()
+        due = [at for at in (self._kill_at, self._probe_at, self._drained_at) if at is not None and at > now]
+        return (min(due) - now) * 1000 + 1 if due else None
+
+    def _note_end(self) -> None:
+        """The command has ended: what its pipes hold now is still its output, what comes later is somebody else's."""
+        self._drained_at = time.monotonic() + GRACE_S
+        self._owed = {descriptor: _held_bytes(descriptor) for descriptor in self._outputs}
+        self._close_stdin()
+
+    def _on_client(self, pid: int, event: int) -> None:
+        if event & _GONE:
+            raise PeerGone("client closed")
+        if event & select.POLLOUT:
+            self._connection.flush()
+        if event & select.POLLIN:
+            if not self._connection.fill():
+                self._peer_ended = self._input_ended = True
+                if self._connection.needs_probe:
+                    self._probe_at = 0.0
+            self._take_frames(pid)
+
+    def _take_frames(self, pid: int) -> None:
+        try:
+            while len(self._input) < _INPUT_AHEAD_BYTES and (frame := self._connection.next_frame()) is not None:
+                self._on_frame(pid, frame)
+        except WireError as error:
+            raise PeerGone(str(error)) from error
+        self._write_input()
+
+    def _on_frame(self, pid: int, frame: Frame) -> None:
+        if frame.type == FrameType.STDIN:
+            if self._stdin is not None and not self._input_ended:
+                self._input += frame.payload
+        elif frame.type == FrameType.STDIN_EOF:
+            self._input_ended = True
+        elif frame.type == FrameType.KILL:
+            end_group(pid)
+        elif frame.type == FrameType.SIGNAL:
+            end_group(pid, parse_signal(frame.payload))
+
+    def _write_input(self) -> None:
+        if self._stdin is None:
+            return
+        try:
+            while self._input:
+                written = os.write(self._stdin, memoryview(self._input)[:_READ_BYTES])
+                del self._input[:written]
+        except BlockingIOError:
+            return
+        except OSError:  # the command closed its input; it may well go on
+            self._close_stdin()
+            return
+        if self._input_ended:
+            self._close_stdin()
+
+    def _read_output(self, descriptor: int) -> None:
+        if not self._buffer:
+            self._buffer = bytearray(_READ_BYTES)
+        count = os.readv(descriptor, [self._buffer])
+        if not count:
+            self._poll.unregister(descriptor)
+            self._outputs.pop(descriptor)
+            self._owed.pop(descriptor, None)
+            os.close(descriptor)
+            return
+        if descriptor in self._owed:
+            self._owed[descriptor] = max(0, self._owed[descriptor] - count)
+        self._agent.touch()
+        self._connection.offer(self._outputs[descriptor], memoryview(self._buffer)[:count])
+
+    def _adjust(self) -> None:
+        """Poll for exactly what can be used now."""
+        backlog = self._connection.backlog
+        events = select.POLLOUT if backlog else 0
+        if not self._peer_ended and len(self._input) < _INPUT_AHEAD_BYTES:
+            events |= select.POLLIN
+        if events != self._client_events:
+            was_backlog = bool(self._client_events & select.POLLOUT)
+            self._client_events = events
+            self._poll.modify(self._connection.fileno(), events)
+            if backlog != was_backlog:
+                for descriptor in self._outputs:
+                    if backlog:
+                        self._poll.unregister(descriptor)
+                    else:
+                        self._poll.register(descriptor, select.POLLIN)
+        if self._stdin is not None and bool(self._input) != self._stdin_polled:
+            self._stdin_polled = bool(self._input)
+            if self._stdin_polled:
+                self._poll.register(self._stdin, select.POLLOUT)
+            else:
+                self._poll.unregister(self._stdin)
+
+    def _close_stdin(self) -> None:
+        if self._stdin is not None:
+            if self._stdin_polled:
+                self._stdin_polled = False
+                self._poll.unregister(self._stdin)
+            os.close(self._stdin)
+            self._stdin = None
+            self._input.clear()
+
+    def _close_pipes(self) -> None:
+        self._close_stdin()
+        for descriptor in self._outputs:
+            os.close(descriptor)
+        self._outputs.clear()
+
+
+def _held_bytes(descriptor: int) -> int:
+    """Tell how much a pipe holds (FIONREAD)."""
+    count: int = unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, b"\0\0\0\0"))[0]
+    return count

@@ -1,0 +1,117 @@
+"""What the agent knows and shares between its connections: who it serves, its settings, what runs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from dataclasses import dataclass, field
+
+from hearth.agent.accounts import DEFAULT_UID, Account, find_account, own_account
+from hearth.agent.spawn import Command, StartFailed, end_group
+from hearth.wire.messages import ExecRequest
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+LANGUAGE = "C.UTF-8"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doors:
+    """Descriptors opened before the sandbox's root was entered, so that nothing depends on what that root holds."""
+
+    null: int
+    proc: int | None
+    terminals: int | None
+    """The devpts directory to allocate terminals in; None to ask libc."""
+
+
+@dataclass(kw_only=True)
+class Agent:
+    """The agent's one shared object. Fields change only at CONFIGURE, which replaces whole values."""
+
+    doors: Doors
+    in_machine: bool = False
+    """True below our init in a virtual machine: processes drop to the sandbox user, CONFIGURE sets clock and names."""
+    token: bytes | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+    user: str | None = None
+    last_activity: float = field(default_factory=time.time)
+
+    def __post_init__(self) -> None:
+        self._groups: dict[int, bool] = {}
+        self._lock = threading.Lock()
+
+    def touch(self) -> None:
+        """Note that the sandbox is in use."""
+        self.last_activity = time.time()
+
+    def add_group(self, pid: int, *, is_job: bool) -> None:
+        """Note a running process group; a job keeps the sandbox active for as long as it runs."""
+        self.touch()
+        self._protect(pid)
+        with self._lock:
+            self._groups[pid] = is_job
+
+    def remove_group(self, pid: int) -> None:
+        """Forget a process group, before its leader is reaped."""
+        self.touch()
+        with self._lock:
+            self._groups.pop(pid, None)
+
+    def has_jobs(self) -> bool:
+        """True while a job runs."""
+        with self._lock:
+            return any(self._groups.values())
+
+    def end_all(self) -> None:
+        """Kill every process group, at the agent's own end."""
+        with self._lock:
+            for pid in self._groups:
+                end_group(pid)
+
+    def command(self, request: ExecRequest) -> Command:
+        """Turn a request into what to run: account, complete environment, directory.
+
+        Raises:
+            StartFailed: the user is unknown, or not ours to become.
+        """
+        account = self.account(request.user)
+        environment = {
+            "PATH": DEFAULT_PATH,
+            "HOME": account.home,
+            "LANG": LANGUAGE,
+            "TERM": "xterm-256color" if request.tty else "dumb",
+            **self.environment,
+            **request.env,
+        }
+        directory = request.cwd or (account.home if os.path.isdir(account.home) else "/")
+        becomes = account if self.in_machine or account.uid != os.geteuid() else None
+        return Command(argv=request.argv, environment=environment, directory=directory, account=becomes)
+
+    def account(self, user: str | None) -> Account:
+        """Give the account a command runs as: the request's user, the machine's, uid 1000; in test mode ourselves.
+
+        Raises:
+            StartFailed: the user is unknown, or not ours to become.
+        """
+        if user is None and not self.in_machine:
+            return own_account()
+        wanted = user or self.user or str(DEFAULT_UID)
+        account = find_account(wanted)
+        if account is None:
+            raise StartFailed(f"user {wanted[:64]}", "no such user")
+        if account.uid != os.geteuid() and os.geteuid() != 0:
+            raise StartFailed(f"user {wanted[:64]}", "Operation not permitted")
+        return account
+
+    def _protect(self, pid: int) -> None:
+        """Undo for a child the agent's own immunity to the kernel's out-of-memory killer."""
+        if not self.in_machine or self.doors.proc is None:
+            return
+        with contextlib.suppress(OSError):
+            descriptor = os.open(f"{pid}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.doors.proc)
+            try:
+                os.write(descriptor, b"0")
+            finally:
+                os.close(descriptor)

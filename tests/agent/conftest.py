@@ -1,0 +1,114 @@
+"""The agent as a real process in test mode, and the proof that it left nothing behind."""
+
+from __future__ import annotations
+
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from tests.agent.client import Client
+
+from hearth.agent.seal import REFUSAL
+
+START_TIMEOUT_S = 20.0
+
+
+class AgentProcess:
+    """A running agent, its client and what it said on stderr."""
+
+    def __init__(self, process: subprocess.Popen[bytes], client: Client, said: bytes) -> None:
+        self.process = process
+        self.client = client
+        self.said = said
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def children(self) -> list[int]:
+        """Give the pids of the agent's living children (Linux)."""
+        found = []
+        for task in Path(f"/proc/{self.pid}/task").iterdir():
+            found += [int(pid) for pid in (task / "children").read_text().split()]
+        return found
+
+    def descriptors(self) -> int:
+        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+
+    def status(self, field: str) -> int:
+        """Give a number of /proc/PID/status, memory in KiB."""
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith(f"{field}:"):
+                return int(line.split()[1])
+        raise KeyError(field)
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 10.0) -> None:
+    """Wait for a state of the operating system that nothing announces."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {timeout_s} s: {what}")
+        time.sleep(0.005)
+
+
+@contextmanager
+def running_agent(*arguments: str, token: str | None = None) -> Iterator[AgentProcess]:
+    """Start an agent, wait for its line, end it by pid; it must leave no child and no socket, and import nothing."""
+    with ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="ha-"))
+        control, forward = f"{directory}/c", f"{directory}/f"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hearth.agent", "--listen", f"unix:{control}", "--forward", f"unix:{forward}"]
+            + ([] if token is None else ["--token", token])
+            + list(arguments),
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+        )
+        stack.enter_context(process)
+        stack.callback(process.kill)
+        assert process.stderr is not None
+        readable, _, _ = select.select([process.stderr], [], [], START_TIMEOUT_S)
+        assert readable, "the agent did not say that it listens"
+        agent = AgentProcess(process, Client(control, forward, token), process.stderr.readline())
+        assert b"listening" in agent.said, agent.said + process.stderr.read()
+        yield agent
+        children = agent.children() if sys.platform == "linux" else []
+        process.send_signal(signal.SIGTERM)
+        _, rest = process.communicate(timeout=START_TIMEOUT_S)
+        agent.said += rest
+        assert process.returncode == 0, agent.said
+        assert REFUSAL.encode() not in agent.said, agent.said
+        assert b"internal error" not in agent.said, agent.said
+        assert b"thread ended" not in agent.said, agent.said
+        assert not list(Path(directory).iterdir())
+        for pid in children:
+            wait_until(lambda pid=pid: not is_running(pid), f"child {pid} gone")  # type: ignore[misc]
+
+
+def is_running(pid: int) -> bool:
+    """True while a process exists and is no zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
+
+
+@pytest.fixture(scope="session")
+def agent() -> Iterator[AgentProcess]:
+    """One agent for all tests that do not need one of their own."""
+    with running_agent() as running:
+        yield running
+
+
+@pytest.fixture
+def client(agent: AgentProcess) -> Client:
+    return agent.client
