@@ -1,0 +1,221 @@
+"""Root file systems: the host's own Debian or Ubuntu release by mmdebstrap, or any tree, as a sparse ext4 file."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+import stat
+from pathlib import Path
+
+import msgspec
+
+from hearth.errors import HostUnfit, InvalidInput
+from hearth.host import files, process
+from hearth.image import apt as packages
+from hearth.image import sources
+from hearth.image.apt import Apt
+from hearth.image.filesystem import Account, add_account, add_mount_points, make_ext4, trim
+from hearth.image.progress import OnProgress, Progress, ignore_progress
+from hearth.image.recipe import RootfsRecipe, rootfs_recipe
+from hearth.image.release import Release, read_release
+from hearth.image.store import Image, ImageStore, Made, build_key
+from hearth.model import ImageKind
+
+NAME = "debian"
+BOOTSTRAP_TIMEOUT_S = 1800.0
+COPY_TIMEOUT_S = 600.0
+STEPS = 9
+"""Lines with which mmdebstrap tells its stages, for the fraction."""
+SIZE_FACTOR = 8
+"""Bytes needed while building, for each byte of packages: tree, file system and apt's lists (measured: 6)."""
+
+
+async def build_rootfs(store: ImageStore, apt: Apt, on_progress: OnProgress) -> Image:
+    """Give the root file system ``debian`` from the versions that apt offers now; its primary file is ``rootfs.ext4``.
+
+    Raises:
+        HostUnfit: not root, a tool is missing, or apt has no archive of this release.
+        Unavailable: a download failed.
+        NoSpace: the disk is or would be full.
+    """
+    recipe, release = rootfs_recipe(), read_release()
+    chosen = await find_sources(apt, release)
+    closure = await apt.closure([*(source.line() for source in chosen)], required_packages(recipe))
+    key = build_key(
+        ImageKind.ROOTFS,
+        {
+            "recipe": msgspec.to_builtins(recipe),
+            "sources": [source.line() for source in chosen],
+            "packages": sorted(closure),
+        },
+    )
+
+    async def build(staging: Path) -> Made:
+        files.require_free(staging, sum(closure.values()) * SIZE_FACTOR)
+        tree = staging / "tree"
+        await bootstrap(recipe, release, chosen, staging, on_progress)
+        on_progress(Progress(stage=NAME, fraction=0.8, message="trimming"))
+        await asyncio.to_thread(finish_tree, tree, recipe, chosen)
+        on_progress(Progress(stage=NAME, fraction=0.85, message="making the file system"))
+        await make_ext4(tree, staging / "rootfs.ext4", label=NAME, size_mib=recipe.size_mib, seed=key)
+        await asyncio.to_thread(files.remove_tree, tree)
+        on_progress(Progress(stage=NAME, fraction=0.95, message="computing checksums"))
+        return Made(
+            primary="rootfs.ext4",
+            facts={"release": release.codename, "user": recipe.user, "packages": sorted(closure)},
+        )
+
+    image = await store.obtain(ImageKind.ROOTFS, NAME, key, build, on_progress)
+    on_progress(Progress(stage=NAME, fraction=1.0, message=image.id))
+    return image
+
+
+async def rootfs_from_tree(
+    store: ImageStore, source: Path, name: str, *, size_mib: int = 256, on_progress: OnProgress = ignore_progress
+) -> Image:
+    """Give a root file system that holds a directory's or tar archive's files and the mount points a guest needs.
+
+    Owners, modes, links and device nodes are kept. ``size_mib`` is the virtual size of the ext4.
+
+    Raises:
+        InvalidInput: ``source`` is neither a directory nor a file, or ``name`` is not free for a root file system.
+        CommandFailed: the archive is damaged, or its files do not fit into ``size_mib``.
+        NoSpace: the disk is full.
+    """
+    content = await asyncio.to_thread(hash_source, source)
+    key = build_key(ImageKind.ROOTFS, {"content": content, "size_mib": size_mib, "name": name})
+
+    async def build(staging: Path) -> Made:
+        tree = staging / "tree"
+        if stat.S_ISDIR((await asyncio.to_thread(source.stat)).st_mode):
+            argv = ["cp", "-a", "--reflink=auto", "--", str(source), str(tree)]
+        else:
+            await asyncio.to_thread(tree.mkdir, 0o755)
+            argv = ["tar", "--numeric-owner", "-xpf", str(source), "-C", str(tree)]
+        await process.run(argv, timeout_s=COPY_TIMEOUT_S)
+        await asyncio.to_thread(add_mount_points, tree)
+        await make_ext4(tree, staging / "rootfs.ext4", label=name, size_mib=size_mib, seed=key)
+        await asyncio.to_thread(files.remove_tree, tree)
+        return Made(primary="rootfs.ext4", facts={"from": source.name})
+
+    return await store.obtain(ImageKind.ROOTFS, name, key, build, on_progress)
+
+
+async def find_sources(apt: Apt, release: Release) -> list[sources.Source]:
+    """Choose the host's sources that are the distribution's archive for its own release.
+
+    Raises:
+        HostUnfit: there is none.
+    """
+    configured = await asyncio.to_thread(sources.read_sources)
+
+    async def choose() -> list[sources.Source]:
+        releases = sources.parse_index_targets(await apt.index_targets())
+        return sources.archive_sources(configured, releases, family=release.family, codename=release.codename)
+
+    chosen = await choose()
+    if not chosen:
+        await apt.refresh()
+        chosen = await choose()
+    if not chosen:
+        raise HostUnfit(
+            "apt has no archive of this release",
+            details=f"none of {len(configured)} configured sources is {release.family}'s archive of {release.codename}",
+            resolution="add the distribution's own archive to /etc/apt/sources.list and run 'apt-get update'",
+        )
+    return chosen
+
+
+def required_packages(recipe: RootfsRecipe) -> list[str]:
+    """Name what mmdebstrap's minbase variant installs, as apt patterns, and the recipe's packages."""
+    return ["?essential", "?priority(required)", "apt", *recipe.packages]
+
+
+def bootstrap_command(
+    recipe: RootfsRecipe, release: Release, source_list: Path, tree: Path, options: list[str]
+) -> list[str]:
+    """Give mmdebstrap's command line; ``options`` are apt's own, ``Name "value";``."""
+    return [
+        "mmdebstrap",
+        "--mode=root",
+        f"--variant={recipe.variant}",
+        "--format=directory",
+        f"--include={','.join(recipe.packages)}",
+        *(f"--dpkgopt=path-exclude={pattern}" for pattern in recipe.exclude),
+        *(f"--dpkgopt=path-include={pattern}" for pattern in recipe.include),
+        '--aptopt=Acquire::Languages "none";',
+        *(f"--aptopt={option}" for option in options),
+        release.codename,
+        str(tree),
+        str(source_list),
+    ]
+
+
+async def bootstrap(
+    recipe: RootfsRecipe, release: Release, chosen: list[sources.Source], staging: Path, on_progress: OnProgress
+) -> None:
+    """Install the packages into ``staging/tree``."""
+    source_list = staging / "sources.list"
+    await asyncio.to_thread(source_list.write_text, "".join(f"{source.line()}\n" for source in chosen))
+    scratch = staging / "scratch"
+    await asyncio.to_thread(scratch.mkdir)
+    seen = 0
+
+    def told(line: str) -> None:
+        nonlocal seen
+        if line.startswith("I: "):
+            seen += 1
+            fraction = 0.75 * min(1.0, seen / STEPS)
+            on_progress(Progress(stage=NAME, fraction=fraction, message=line.removeprefix("I: ").rstrip(".")))
+
+    argv = bootstrap_command(recipe, release, source_list, staging / "tree", await packages.acquire_options())
+    try:
+        environment = {**packages.proxy_environment(), "TMPDIR": str(scratch)}
+        await process.run(argv, timeout_s=BOOTSTRAP_TIMEOUT_S, environment=environment, on_line=told)
+    except process.CommandFailed as error:
+        raise packages.fetch_failed("the root file system's packages could not be installed", error) from error
+    await asyncio.to_thread(shutil.rmtree, scratch)
+    await asyncio.to_thread(source_list.unlink)
+
+
+def finish_tree(tree: Path, recipe: RootfsRecipe, chosen: list[sources.Source]) -> None:
+    """Take out traces of the build and put in what every guest needs."""
+    trim(tree, recipe.remove)
+    add_mount_points(tree)
+    for directory in ("var/cache/apt/archives/partial", "var/lib/apt/lists/partial", "var/log/apt"):
+        (tree / directory).mkdir(parents=True, exist_ok=True)
+    (tree / "etc/machine-id").write_text("")
+    (tree / "etc/hostname").write_text("sandbox\n")
+    (tree / "etc/hosts").write_text("127.0.0.1 localhost sandbox\n::1 localhost sandbox\n")
+    lines = "".join(f"{source.without_password().line()}\n" for source in chosen)
+    (tree / "etc/apt/sources.list").write_text(lines)
+    add_account(tree, Account(name=recipe.user, uid=recipe.uid))
+
+
+def hash_source(source: Path) -> str:
+    """Hash a directory or an archive.
+
+    Raises:
+        InvalidInput: it is neither.
+    """
+    if source.is_dir():
+        return hash_tree(source)
+    if source.is_file():
+        return files.hash_file(source)
+    raise InvalidInput("no such directory or archive", details=str(source), field="source")
+
+
+def hash_tree(root: Path) -> str:
+    """Hash a tree's names, types, modes, owners and contents; times do not count."""
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        status = path.lstat()
+        content = ""
+        if stat.S_ISLNK(status.st_mode):
+            content = str(path.readlink())
+        elif stat.S_ISREG(status.st_mode):
+            content = files.hash_file(path)
+        fields = (path.relative_to(root), status.st_mode, status.st_uid, status.st_gid, status.st_rdev, content)
+        digest.update("\0".join(str(field) for field in fields).encode() + b"\n")
+    return digest.hexdigest()
