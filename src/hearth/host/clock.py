@@ -1,6 +1,6 @@
 """The clock behind everything that waits or stamps: the system's, and one that moves only when it is told to.
 
-``ManualClock`` is part of the product: it drives policies through a year in a moment and passes the same contract suite.
+``ManualClock`` is part of the product: it drives policies through a year in a moment and passes the same suite.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class ManualClock:
                 heapq.heapify(self._sleepers)
 
     def advance(self, duration_s: float) -> None:
-        """Move both clocks by ``duration_s`` seconds (≥ 0) and wake, in order of their time, the sleepers that are due."""
+        """Move both clocks by ``duration_s`` seconds (≥ 0) and wake the sleepers that are due, earliest first."""
         if duration_s < 0:
             raise ValueError("a clock never goes back")
         self._elapsed_s += duration_s

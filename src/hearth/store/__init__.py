@@ -1,1 +1,1 @@
-"""What hearth remembers: users, keys, sandboxes and jobs, behind small protocols (``base``) with two implementations."""
+"""What hearth remembers: users, keys, sandboxes, jobs, behind small protocols (``base``) with two implementations."""

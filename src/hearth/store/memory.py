@@ -1,0 +1,299 @@
+"""A store in this process's memory, part of the product: for embedding, trying things out and tests that need no disk.
+
+Every method runs to its end without awaiting, so that asyncio alone makes each of them atomic.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from hearth.host.clock import Clock, SystemClock
+from hearth.model import ApiKey, Job, JobError, JobState, Sandbox, SandboxState, StepRecord, User
+from hearth.store import refusals
+from hearth.store.base import FIRST_PAGE, Page, PageRequest, SandboxExists
+from hearth.store.paging import Position, cut_page, read_request
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(kw_only=True)
+class Tables:
+    """What the three stores share; keyed by id, keys with their digest."""
+
+    users: dict[str, tuple[datetime, User]] = dataclasses.field(default_factory=dict)
+    keys: dict[str, tuple[str, ApiKey]] = dataclasses.field(default_factory=dict)
+    sandboxes: dict[str, Sandbox] = dataclasses.field(default_factory=dict)
+    jobs: dict[str, Job] = dataclasses.field(default_factory=dict)
+
+
+class MemoryStore:
+    """``Store`` without a database; it is empty again when the process ends."""
+
+    def __init__(self, *, clock: Clock | None = None) -> None:
+        tables = Tables()
+        clock = clock or SystemClock()
+        self.users = MemoryUsers(tables, clock)
+        self.sandboxes = MemorySandboxes(tables)
+        self.jobs = MemoryJobs(tables, clock)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+class MemoryUsers:
+    """``UserStore`` in memory."""
+
+    def __init__(self, tables: Tables, clock: Clock) -> None:
+        self._tables = tables
+        self._clock = clock
+
+    async def create(self, user: User) -> None:
+        if user.id in self._tables.users or any(other.name == user.name for _, other in self._tables.users.values()):
+            raise refusals.taken("user", user.name)
+        self._tables.users[user.id] = (self._clock.now(), user)
+
+    async def get(self, user_id: str) -> User:
+        return self._row(user_id)[1]
+
+    async def find(self, name: str) -> User:
+        for _, user in self._tables.users.values():
+            if user.name == name:
+                return user
+        raise refusals.not_found("user", name)
+
+    async def list(self, page: PageRequest = FIRST_PAGE) -> Page[User]:
+        cut = _page(self._tables.users.values(), page, lambda row: (row[0], row[1].id))
+        return Page(items=[user for _, user in cut.items], next_cursor=cut.next_cursor)
+
+    async def delete(self, user_id: str) -> None:
+        self._row(user_id)
+        owned = sum(sandbox.owner == user_id for sandbox in self._tables.sandboxes.values())
+        if owned:
+            raise refusals.owns_sandboxes(user_id, owned)
+        del self._tables.users[user_id]
+        for key_id in [key.id for _, key in self._tables.keys.values() if key.user_id == user_id]:
+            del self._tables.keys[key_id]
+
+    async def add_key(self, key: ApiKey, digest: str) -> None:
+        self._row(key.user_id)
+        if key.id in self._tables.keys or any(known == digest for known, _ in self._tables.keys.values()):
+            raise refusals.taken("key", key.id)
+        self._tables.keys[key.id] = (digest, key)
+
+    async def authenticate(self, digest: str) -> tuple[User, ApiKey]:
+        for known, key in self._tables.keys.values():
+            if known == digest and key.is_valid(self._clock.now()):
+                return self._row(key.user_id)[1], key
+        raise refusals.bad_key()
+
+    async def list_keys(self, user_id: str) -> Sequence[ApiKey]:
+        mine = [key for _, key in self._tables.keys.values() if key.user_id == user_id]
+        return sorted(mine, key=lambda key: (key.created_at, key.id))
+
+    async def revoke_key(self, key_id: str) -> None:
+        known = self._tables.keys.get(key_id)
+        if known is None or known[1].revoked_at is not None:
+            raise refusals.not_found("valid key", key_id)
+        self._tables.keys[key_id] = (known[0], dataclasses.replace(known[1], revoked_at=self._clock.now()))
+
+    def _row(self, user_id: str) -> tuple[datetime, User]:
+        try:
+            return self._tables.users[user_id]
+        except KeyError:
+            raise refusals.not_found("user", user_id) from None
+
+
+class MemorySandboxes:
+    """``SandboxStore`` in memory."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def create(self, sandbox: Sandbox) -> None:
+        for other in self._tables.sandboxes.values():
+            if (other.owner, other.spec.name) == (sandbox.owner, sandbox.spec.name):
+                raise SandboxExists(other)
+        if sandbox.owner not in self._tables.users:
+            raise refusals.not_found("user", sandbox.owner)
+        if sandbox.id in self._tables.sandboxes:
+            raise refusals.taken("sandbox", sandbox.id)
+        self._tables.sandboxes[sandbox.id] = sandbox
+
+    async def get(self, sandbox_id: str) -> Sandbox:
+        try:
+            return self._tables.sandboxes[sandbox_id]
+        except KeyError:
+            raise refusals.not_found("sandbox", sandbox_id) from None
+
+    async def resolve(self, owner: str | None, reference: str) -> Sandbox:
+        visible = self._of(owner)
+        for sandbox in visible:
+            if sandbox.id == reference:
+                return sandbox
+        named = [sandbox for sandbox in visible if sandbox.spec.name == reference]
+        if not named:
+            raise refusals.not_found("sandbox", reference)
+        if len(named) > 1:
+            raise refusals.ambiguous(reference)
+        return named[0]
+
+    async def list(
+        self,
+        owner: str | None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        states: Collection[SandboxState] = (),
+        page: PageRequest = FIRST_PAGE,
+    ) -> Page[Sandbox]:
+        wanted = (labels or {}).items()
+        fitting = (
+            sandbox
+            for sandbox in self._of(owner)
+            if (not states or sandbox.state in states) and wanted <= sandbox.spec.labels.items()
+        )
+        return _page(fitting, page, lambda sandbox: (sandbox.created_at, sandbox.id))
+
+    async def count(self, owner: str | None) -> int:
+        return len(self._of(owner))
+
+    async def transition(
+        self,
+        sandbox_id: str,
+        expected: Collection[SandboxState],
+        new: SandboxState,
+        *,
+        error: str | None = None,
+    ) -> Sandbox:
+        current = await self._in_state(sandbox_id, expected)
+        changed = dataclasses.replace(current, state=new, error=error)
+        self._tables.sandboxes[sandbox_id] = changed
+        return changed
+
+    async def delete(self, sandbox_id: str, expected: Collection[SandboxState]) -> None:
+        await self._in_state(sandbox_id, expected)
+        del self._tables.sandboxes[sandbox_id]
+
+    def _of(self, owner: str | None) -> Sequence[Sandbox]:
+        return [sandbox for sandbox in self._tables.sandboxes.values() if owner in (None, sandbox.owner)]
+
+    async def _in_state(self, sandbox_id: str, expected: Collection[SandboxState]) -> Sandbox:
+        current = await self.get(sandbox_id)
+        if current.state not in expected:
+            raise refusals.wrong_state("sandbox", sandbox_id, current.state, expected)
+        return current
+
+
+class MemoryJobs:
+    """``JobStore`` in memory."""
+
+    def __init__(self, tables: Tables, clock: Clock) -> None:
+        self._tables = tables
+        self._clock = clock
+
+    async def create(self, job: Job) -> None:
+        if job.id in self._tables.jobs:
+            raise refusals.taken("job", job.id)
+        self._tables.jobs[job.id] = job
+
+    async def get(self, job_id: str) -> Job:
+        try:
+            return self._tables.jobs[job_id]
+        except KeyError:
+            raise refusals.not_found("job", job_id) from None
+
+    async def list(
+        self,
+        *,
+        subject: str | None = None,
+        states: Collection[JobState] = (),
+        page: PageRequest = FIRST_PAGE,
+    ) -> Page[Job]:
+        fitting = (
+            job
+            for job in self._tables.jobs.values()
+            if subject in (None, job.subject) and (not states or job.state in states)
+        )
+        return _page(fitting, page, lambda job: (job.created_at, job.id))
+
+    async def claimable(self, *, states: Collection[JobState], limit: int = 100) -> Sequence[Job]:
+        free = [job for job in self._tables.jobs.values() if job.state in states and self._is_free(job, None)]
+        return sorted(free, key=lambda job: (job.created_at, job.id))[:limit]
+
+    async def claim(
+        self,
+        job_id: str,
+        owner: str,
+        *,
+        expected: Collection[JobState],
+        new: JobState,
+        lease_s: float,
+        displacing: str | None = None,
+    ) -> Job:
+        job = await self.get(job_id)
+        if job.state not in expected:
+            raise refusals.wrong_state("job", job_id, job.state, expected)
+        if not self._is_free(job, displacing):
+            raise refusals.lease_lost(job)
+        now = self._clock.now()
+        return self._put(
+            dataclasses.replace(
+                job,
+                state=new,
+                attempt=job.attempt + 1,
+                lease_owner=owner,
+                lease_until=now + timedelta(seconds=lease_s),
+                started_at=job.started_at or now,
+            )
+        )
+
+    async def renew(self, job_id: str, owner: str, *, lease_s: float) -> None:
+        job = await self._held(job_id, owner)
+        self._put(dataclasses.replace(job, lease_until=self._clock.now() + timedelta(seconds=lease_s)))
+
+    async def record(self, job_id: str, owner: str, *, step: str, steps: Sequence[StepRecord]) -> None:
+        job = await self._held(job_id, owner)
+        self._put(dataclasses.replace(job, step=step, steps=tuple(steps)))
+
+    async def transition(
+        self,
+        job_id: str,
+        expected: Collection[JobState],
+        new: JobState,
+        *,
+        owner: str | None,
+        error: JobError | None = None,
+        steps: Sequence[StepRecord] | None = None,
+    ) -> Job:
+        job = await self._held(job_id, owner)
+        if job.state not in expected:
+            raise refusals.wrong_state("job", job_id, job.state, expected)
+        changed = dataclasses.replace(
+            job, state=new, error=error or job.error, steps=job.steps if steps is None else tuple(steps)
+        )
+        if new.is_final:
+            changed = dataclasses.replace(changed, lease_owner=None, lease_until=None, finished_at=self._clock.now())
+        return self._put(changed)
+
+    async def _held(self, job_id: str, owner: str | None) -> Job:
+        job = await self.get(job_id)
+        if job.lease_owner != owner:
+            raise refusals.lease_lost(job)
+        return job
+
+    def _is_free(self, job: Job, displacing: str | None) -> bool:
+        if job.lease_owner is None or job.lease_until is None or job.lease_until <= self._clock.now():
+            return True
+        return job.lease_owner == displacing
+
+    def _put(self, job: Job) -> Job:
+        self._tables.jobs[job.id] = job
+        return job
+
+
+def _page(rows: Iterable[T], page: PageRequest, position: Callable[[T], Position]) -> Page[T]:
+    limit, after = read_request(page)
+    ordered = sorted((row for row in rows if after is None or position(row) > after), key=position)
+    return cut_page(ordered[: limit + 1], limit, position)

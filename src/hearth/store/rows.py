@@ -1,0 +1,107 @@
+"""Rows to the values of ``hearth.model`` and back. What does not fit is a damaged database, not a wrong value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+from sqlalchemy import Row
+
+from hearth.model import ApiKey, Job, JobError, JobState, Sandbox, SandboxSpec, SandboxState, StepRecord, User
+from hearth.store.base import StoreDamaged
+
+T = TypeVar("T")
+
+
+def user_of(row: Row[Any]) -> User:
+    return User(id=row.id, name=row.name, admin=row.admin)
+
+
+def key_of(row: Row[Any]) -> ApiKey:
+    return ApiKey(
+        id=row.id,
+        user_id=row.user_id,
+        prefix=row.prefix,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        revoked_at=row.revoked_at,
+    )
+
+
+def sandbox_of(row: Row[Any]) -> Sandbox:
+    return Sandbox(
+        id=row.id,
+        owner=row.owner,
+        spec=_typed(row.spec, SandboxSpec, row.id),
+        state=_typed(row.state, SandboxState, row.id),
+        created_at=row.created_at,
+        error=row.error,
+    )
+
+
+def job_of(row: Row[Any]) -> Job:
+    return Job(
+        id=row.id,
+        kind=row.kind,
+        subject=row.subject,
+        input=_typed(row.input, dict[str, Any], row.id),
+        state=_typed(row.state, JobState, row.id),
+        step=row.step,
+        attempt=row.attempt,
+        error=None if row.error is None else _typed(row.error, JobError, row.id),
+        steps=_typed(row.steps, tuple[StepRecord, ...], row.id),
+        lease_owner=row.lease_owner,
+        lease_until=row.lease_until,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+    )
+
+
+def sandbox_row(sandbox: Sandbox) -> Mapping[str, object]:
+    return {
+        "id": sandbox.id,
+        "owner": sandbox.owner,
+        "name": sandbox.spec.name,
+        "spec": plain(sandbox.spec),
+        "state": sandbox.state.value,
+        "error": sandbox.error,
+        "created_at": sandbox.created_at,
+        "updated_at": sandbox.created_at,
+    }
+
+
+def job_row(job: Job) -> Mapping[str, object]:
+    return {
+        "id": job.id,
+        "kind": job.kind,
+        "subject": job.subject,
+        "input": plain(job.input),
+        "state": job.state.value,
+        "step": job.step,
+        "attempt": job.attempt,
+        "error": None if job.error is None else plain(job.error),
+        "steps": plain(job.steps),
+        "lease_owner": job.lease_owner,
+        "lease_until": job.lease_until,
+        "created_at": job.created_at,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+    }
+
+
+def plain(value: SandboxSpec | JobError | Mapping[str, object] | Sequence[StepRecord]) -> Any:
+    """Give the JSON form of a value: dictionaries, lists, text and numbers."""
+    return msgspec.to_builtins(value)
+
+
+def _typed(value: object, kind: type[T], row_id: str) -> T:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise StoreDamaged(
+            "a row of the database cannot be read",
+            details=f"{row_id}: {error}",
+            resolution="restore a backup, or delete the row",
+        ) from error

@@ -1,0 +1,145 @@
+"""Sandboxes in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from hearth.errors import HearthError
+from hearth.host.clock import Clock
+from hearth.model import Sandbox, SandboxState
+from hearth.store import refusals, rows
+from hearth.store.base import FIRST_PAGE, Page, PageRequest, SandboxExists
+from hearth.store.database import Database
+from hearth.store.paging import cut_page, read_request
+from hearth.store.schema import sandboxes, users
+from hearth.store.sql_paging import page_of
+
+GET = select(sandboxes).where(sandboxes.c.id == bindparam("sandbox_id"))
+OF_OWNER = select(sandboxes).where(sandboxes.c.owner == bindparam("owner"), sandboxes.c.name == bindparam("name"))
+
+
+class SqlSandboxes:
+    """``SandboxStore`` over a database."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def create(self, sandbox: Sandbox) -> None:
+        row = rows.sandbox_row(sandbox)
+
+        def work(connection: Connection) -> None:
+            try:
+                with connection.begin_nested():
+                    connection.execute(insert(sandboxes), row)
+            except IntegrityError as error:
+                raise _why_refused(connection, sandbox) from error
+
+        await self._database.write(work)
+
+    async def get(self, sandbox_id: str) -> Sandbox:
+        row = await self._database.read(lambda connection: connection.execute(GET, {"sandbox_id": sandbox_id}).first())
+        if row is None:
+            raise refusals.not_found("sandbox", sandbox_id)
+        return rows.sandbox_of(row)
+
+    async def resolve(self, owner: str | None, reference: str) -> Sandbox:
+        mine = () if owner is None else (sandboxes.c.owner == owner,)
+
+        def work(connection: Connection) -> Sandbox:
+            row = connection.execute(select(sandboxes).where(sandboxes.c.id == reference, *mine)).first()
+            if row is not None:
+                return rows.sandbox_of(row)
+            named = connection.execute(select(sandboxes).where(sandboxes.c.name == reference, *mine).limit(2)).all()
+            if not named:
+                raise refusals.not_found("sandbox", reference)
+            if len(named) > 1:
+                raise refusals.ambiguous(reference)
+            return rows.sandbox_of(named[0])
+
+        return await self._database.read(work)
+
+    async def list(
+        self,
+        owner: str | None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        states: Collection[SandboxState] = (),
+        page: PageRequest = FIRST_PAGE,
+    ) -> Page[Sandbox]:
+        limit, after = read_request(page)
+        statement = select(sandboxes)
+        if owner is not None:
+            statement = statement.where(sandboxes.c.owner == owner)
+        if states:
+            statement = statement.where(sandboxes.c.state.in_(sorted(states)))
+        for key, value in (labels or {}).items():
+            statement = statement.where(_has_label(key, value))
+        statement = page_of(statement, sandboxes, limit, after)
+        found = await self._database.read(lambda connection: connection.execute(statement).all())
+        cut = cut_page(found, limit, lambda row: (row.created_at, row.id))
+        return Page(items=[rows.sandbox_of(row) for row in cut.items], next_cursor=cut.next_cursor)
+
+    async def count(self, owner: str | None) -> int:
+        statement = select(func.count()).select_from(sandboxes)
+        if owner is not None:
+            statement = statement.where(sandboxes.c.owner == owner)
+        return await self._database.read(lambda connection: connection.scalar(statement) or 0)
+
+    async def transition(
+        self,
+        sandbox_id: str,
+        expected: Collection[SandboxState],
+        new: SandboxState,
+        *,
+        error: str | None = None,
+    ) -> Sandbox:
+        statement = (
+            update(sandboxes)
+            .where(sandboxes.c.id == sandbox_id, sandboxes.c.state.in_(sorted(expected)))
+            .values(state=new.value, error=error, updated_at=self._clock.now())
+            .returning(*sandboxes.c)
+        )
+
+        def work(connection: Connection) -> Sandbox:
+            row = connection.execute(statement).first()
+            if row is None:
+                raise _why_unchanged(connection, sandbox_id, expected)
+            return rows.sandbox_of(row)
+
+        return await self._database.write(work)
+
+    async def delete(self, sandbox_id: str, expected: Collection[SandboxState]) -> None:
+        statement = delete(sandboxes).where(sandboxes.c.id == sandbox_id, sandboxes.c.state.in_(sorted(expected)))
+
+        def work(connection: Connection) -> None:
+            if connection.execute(statement).rowcount == 0:
+                raise _why_unchanged(connection, sandbox_id, expected)
+
+        await self._database.write(work)
+
+
+def _has_label(key: str, value: str) -> ColumnElement[bool]:
+    # A path such as '$.labels.key' would be wrong for keys with dots, quotes or digits; this compares whole keys.
+    label = func.json_each(sandboxes.c.spec, "$.labels").table_valued("key", "value")
+    return exists(select(1).select_from(label).where(label.c.key == key, label.c.value == value))
+
+
+def _why_refused(connection: Connection, sandbox: Sandbox) -> HearthError:
+    existing = connection.execute(OF_OWNER, {"owner": sandbox.owner, "name": sandbox.spec.name}).first()
+    if existing is not None:
+        return SandboxExists(rows.sandbox_of(existing))
+    if connection.execute(select(users.c.id).where(users.c.id == sandbox.owner)).first() is None:
+        return refusals.not_found("user", sandbox.owner)
+    return refusals.taken("sandbox", sandbox.id)
+
+
+def _why_unchanged(connection: Connection, sandbox_id: str, expected: Collection[SandboxState]) -> HearthError:
+    row: Any = connection.execute(GET, {"sandbox_id": sandbox_id}).first()
+    if row is None:
+        return refusals.not_found("sandbox", sandbox_id)
+    return refusals.wrong_state("sandbox", sandbox_id, SandboxState(row.state), expected)
