@@ -17,17 +17,17 @@ from hearth.api.schemas import (
     ListSandboxes,
     Liveness,
     Nothing,
-    OutputEvent,
     Readiness,
     SandboxList,
     SandboxView,
+    StderrEvent,
+    StdoutEvent,
 )
 from hearth.errors import Code
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
 Method = Literal["GET", "POST", "DELETE"]
-Event = OutputEvent | ExitEvent | ErrorEvent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +123,7 @@ EXEC = Operation(
     takes=ExecCommand,
     gives=ExecResult,
     errors=(Code.NOT_FOUND, Code.CONFLICT, Code.START_FAILED, Code.GUEST_FAILED, Code.ENGINE_FAILED, Code.TIMEOUT),
-    streams=(OutputEvent, ExitEvent, ErrorEvent),
+    streams=(StdoutEvent, StderrEvent, ExitEvent, ErrorEvent),
 )
 LIST_IMAGES = Operation(
     name="list_images",

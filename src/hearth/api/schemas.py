@@ -37,10 +37,13 @@ Name = Annotated[
 Text = Annotated[str, Meta(pattern=NO_NUL)]
 EnvName = Annotated[str, Meta(pattern="^[A-Za-z_][A-Za-z0-9_]*" + END, max_length=256)]
 Environment = Annotated[dict[EnvName, Text], Meta(description="Environment variables, name to value.")]
-LabelKey = Annotated[str, Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?" + END, max_length=MAX_LABEL_LENGTH)]
+LabelKey = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?" + END, max_length=MAX_LABEL_LENGTH)
+]
 LabelValue = Annotated[str, Meta(pattern=NO_NUL, max_length=MAX_LABEL_LENGTH)]
 Labels = Annotated[dict[LabelKey, LabelValue], Meta(max_length=MAX_LABELS)]
 Encoding = Literal["utf-8", "base64"]
+Stream = Literal["stdout", "stderr"]
 
 
 class Nothing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -117,30 +120,36 @@ class ExecResult(Struct, frozen=True, kw_only=True):
     encoding: Encoding = "utf-8"
 
 
-class OutputEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Some bytes of output; without ``encoding`` they are text."""
-
-    type: Literal["stdout", "stderr"]
+class _Chunk(Struct, frozen=True, kw_only=True, omit_defaults=True):
     data: str
     encoding: Encoding = "utf-8"
 
 
-class ExitEvent(Struct, frozen=True, kw_only=True):
+class StdoutEvent(_Chunk, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="stdout"):
+    """Some of the command's output; without ``encoding`` it is text."""
+
+
+class StderrEvent(_Chunk, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="stderr"):
+    """Some of the command's error output; without ``encoding`` it is text."""
+
+
+class ExitEvent(Struct, frozen=True, kw_only=True, tag_field="type", tag="exit"):
     """The command ended: 0-255, or 128+n when signal n ended it. Always the last line."""
 
-    type: Literal["exit"] = "exit"
     exit_code: int
 
 
-class ErrorEvent(Struct, frozen=True, kw_only=True):
+class ErrorEvent(Struct, frozen=True, kw_only=True, tag_field="type", tag="error"):
     """The command did not come to its end; the fields are those of a problem. Always the last line."""
 
-    type: Literal["error"] = "error"
     error: str
     code: str
     details: str = ""
     resolution: str = ""
     request_id: str = ""
+
+
+Event = StdoutEvent | StderrEvent | ExitEvent | ErrorEvent
 
 
 class ImageView(Struct, frozen=True, kw_only=True):

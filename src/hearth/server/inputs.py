@@ -1,4 +1,4 @@
-"""What comes from outside, parsed once: JSON bodies and queries into the contract's schemas, errors naming the field."""
+"""What comes from outside, parsed once: JSON bodies and queries into the contract's schemas; errors name the field."""
 
 from __future__ import annotations
 

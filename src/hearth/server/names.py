@@ -5,14 +5,14 @@ from __future__ import annotations
 import secrets
 
 FIRST = (
-    "amber", "ashen", "bright", "calm", "clear", "cosy", "dusky", "even", "fair", "fond", "gentle", "glad", "golden", "hazy",
-    "keen", "kind", "light", "lively", "mellow", "mild", "neat", "noble", "quick", "quiet", "rosy", "russet", "sound",
-    "steady", "sunny", "tidy", "warm", "wise",
+    "amber", "ashen", "bright", "calm", "clear", "cosy", "dusky", "even", "fair", "fond", "gentle", "glad", "golden",
+    "hazy", "keen", "kind", "light", "lively", "mellow", "mild", "neat", "noble", "quick", "quiet", "rosy", "russet",
+    "sound", "steady", "sunny", "tidy", "warm", "wise",
 )  # fmt: skip
 SECOND = (
-    "alder", "ash", "beech", "birch", "bramble", "brick", "candle", "cedar", "cherry", "cinder", "clay", "copper", "elm",
-    "ember", "fern", "flame", "flint", "hazel", "heather", "iron", "kettle", "lantern", "larch", "maple", "oak", "pine",
-    "rowan", "slate", "spark", "tinder", "walnut", "willow",
+    "alder", "ash", "beech", "birch", "bramble", "brick", "candle", "cedar", "cherry", "cinder", "clay", "copper",
+    "elm", "ember", "fern", "flame", "flint", "hazel", "heather", "iron", "kettle", "lantern", "larch", "maple", "oak",
+    "pine", "rowan", "slate", "spark", "tinder", "walnut", "willow",
 )  # fmt: skip
 
 

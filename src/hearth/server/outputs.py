@@ -7,18 +7,17 @@ from __future__ import annotations
 import base64
 import codecs
 
-from hearth.api.schemas import Encoding, ExecResult, OutputEvent
-from hearth.guest.execution import Stream
+from hearth.api.schemas import Encoding, ExecResult, StderrEvent, StdoutEvent, Stream
 
 
 class EventEncoder:
     """Turns the chunks of one stream into events; up to 3 bytes of an unfinished character wait for the next chunk."""
 
     def __init__(self, stream: Stream) -> None:
-        self.stream = stream
+        self._event = StdoutEvent if stream == "stdout" else StderrEvent
         self._pending = b""
 
-    def feed(self, data: bytes) -> OutputEvent | None:
+    def feed(self, data: bytes) -> StdoutEvent | StderrEvent | None:
         """Give the event for a chunk; None when nothing but a part of a character has come yet."""
         data = self._pending + data
         try:
@@ -27,15 +26,15 @@ class EventEncoder:
             self._pending = b""
             return self._binary(data)
         self._pending = data[used:]
-        return OutputEvent(type=self.stream, data=text) if text else None
+        return self._event(data=text) if text else None
 
-    def finish(self) -> OutputEvent | None:
+    def finish(self) -> StdoutEvent | StderrEvent | None:
         """Give what is left when the stream ends in the middle of a character."""
         rest, self._pending = self._pending, b""
         return self._binary(rest) if rest else None
 
-    def _binary(self, data: bytes) -> OutputEvent:
-        return OutputEvent(type=self.stream, data=base64.b64encode(data).decode("ascii"), encoding="base64")
+    def _binary(self, data: bytes) -> StdoutEvent | StderrEvent:
+        return self._event(data=base64.b64encode(data).decode("ascii"), encoding="base64")
 
 
 class Buffer:

@@ -38,7 +38,8 @@ class Problems:
         except HearthError as error:
             problem = error
             note(error)
-        except Exception:  # noqa: BLE001 - the request ends here; the caller learns the id under which the log tells
+        except Exception:
+            # The request ends here; the caller learns the id under which the log tells what happened.
             log.exception("unexpected error")
             problem = internal_error(scope["state"]["request_id"])
         if not begun:

@@ -9,9 +9,9 @@ import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hearth.api.limits import MAX_BUFFERED_OUTPUT_BYTES, NDJSON
-from hearth.api.operations import EXEC, Event
+from hearth.api.operations import EXEC
 from hearth.api.problems import event_of, internal_error
-from hearth.api.schemas import ExecCommand, ExecResult, ExitEvent
+from hearth.api.schemas import Event, ExecCommand, ExecResult, ExitEvent
 from hearth.errors import HearthError, Unavailable
 from hearth.server.disconnect import unless_gone
 from hearth.server.execution import running, stdin_of
@@ -38,7 +38,7 @@ async def _buffered(call: Call[ExecCommand], stdin: bytes) -> ExecResult:
 
 
 class ExecStream:
-    """The streaming answer: its head goes out once the sandbox has taken the command; until then errors are problems."""
+    """The streaming answer; its head goes out once the sandbox took the command, until then errors are problems."""
 
     def __init__(self, call: Call[ExecCommand], stdin: bytes) -> None:
         self.call = call
