@@ -307,7 +307,7 @@ class Decoder:
 
     def take_rest(self) -> bytes:
         """Take what is left undecoded: the raw bytes behind the last frame of a forward connection."""
-        rest = bytes(memoryview(self._buffer)[self._offset :])
+        rest = self._buffer[self._offset :] if type(self._buffer) is bytes else bytes(self._buffer[self._offset :])
         self._buffer = b""
         self._offset = 0
         return rest

@@ -1,0 +1,92 @@
+"""Opens connections to the agent: a free slot, a dial, authentication and the request in one write."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from hearth.errors import GuestFailed, TimedOut, Unavailable
+from hearth.guest.connection import Connection
+from hearth.guest.dial import CONTROL_PORT, FORWARD_PORT, Dialer
+from hearth.guest.faults import Deadline
+from hearth.wire import frames
+from hearth.wire.frames import FrameType
+
+CONNECT_TIMEOUT_S = 5.0
+"""How long one dial, with the request sent, may take."""
+SLOT_TIMEOUT_S = 10.0
+"""How long an operation waits for one of the connections before it gives up."""
+
+
+class Connector:
+    """The way to one agent. Holds its token and counts control connections.
+
+    Args:
+        dialer: reaches the agent, whatever the transport.
+        token: what AUTH carries; None for an agent that was told none yet.
+        connection_limit: control connections at a time. The agent takes 50; what lies between is for urgent requests,
+            which are short.
+    """
+
+    def __init__(self, dialer: Dialer, token: str | None, *, connection_limit: int) -> None:
+        self._dialer = dialer
+        self._slots = asyncio.Semaphore(connection_limit)
+        self._auth = b""
+        self.use_token(token)
+
+    def use_token(self, token: str | None) -> None:
+        """Authenticate with this token from the next connection on."""
+        self._auth = b"" if token is None else frames.encode(FrameType.AUTH, token.encode())
+
+    async def open(self, request: bytes, *, urgent: bool = False) -> Connection:
+        """Connect to the control port and send the request (whole frames). Closing the connection frees its slot.
+
+        Raises:
+            Unavailable: all connections are in use and stayed so.
+            TimedOut: the agent took no connection in time.
+            GuestFailed: it cannot be reached.
+        """
+        if urgent:
+            return await self._connect(CONTROL_PORT, request, slot=None)
+        if self._slots.locked():
+            await self._wait_for_slot()
+        else:
+            await self._slots.acquire()  # does not wait
+        return await self._connect(CONTROL_PORT, request, slot=self._slots)
+
+    async def open_forward(self, request: bytes) -> Connection:
+        """Connect to the forward port and send the request; these are not counted.
+
+        Raises:
+            TimedOut, GuestFailed: as for ``open``.
+        """
+        return await self._connect(FORWARD_PORT, request, slot=None)
+
+    async def _wait_for_slot(self) -> None:
+        try:
+            async with Deadline(SLOT_TIMEOUT_S, "waiting for a free connection"):
+                await self._slots.acquire()
+        except TimedOut as error:
+            raise Unavailable(
+                "the sandbox is busy",
+                details="all connections to it are in use",
+                resolution="close a terminal, a watch or a transfer, or try again",
+            ) from error
+
+    async def _connect(self, port: int, request: bytes, *, slot: asyncio.Semaphore | None) -> Connection:
+        connection: Connection | None = None
+        try:
+            async with Deadline(CONNECT_TIMEOUT_S, "connecting to the guest"):
+                connection = Connection(await self._dialer.connect(port))
+                with contextlib.suppress(GuestFailed):  # refused and closed: the reason waits to be received
+                    await connection.send(self._auth + request)
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            if slot is not None:
+                slot.release()
+            if isinstance(error, OSError):
+                raise GuestFailed("the guest cannot be reached", details=str(error)) from error
+            raise
+        connection.on_close = slot.release if slot is not None else None
+        return connection
