@@ -1,0 +1,61 @@
+"""What the kernel's command line asks of init, as a value."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+
+class BadPlan(Exception):
+    """A word of the command line cannot be used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interface:
+    """The machine's own address and its way out."""
+
+    address: str
+    netmask: str
+    gateway: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """``root`` is the block device of the sandbox's file system, None for a machine that stays in the initramfs."""
+
+    root: str | None
+    root_kind: str
+    interface: Interface | None
+    reboots_to_end: bool
+    """True where a reset ends the machine (``reboot=t``, a VMM that does not reboot) and power-off may not exist."""
+
+
+def read_plan(command_line: str) -> Plan:
+    """Read ``hearth.root=``, ``hearth.rootfs=``, ``hearth.ip=ADDRESS/PREFIX``, ``hearth.gw=`` and ``reboot=``.
+
+    Raises:
+        BadPlan: a value is malformed.
+    """
+    words = dict(word.split("=", 1) for word in command_line.split() if "=" in word)
+    root = words.get("hearth.root")
+    if root is not None and not root.startswith("/dev/"):
+        raise BadPlan(f"hearth.root={root} is no device")
+    return Plan(
+        root=root,
+        root_kind=words.get("hearth.rootfs", "ext4"),
+        interface=_interface(words.get("hearth.ip"), words.get("hearth.gw")),
+        reboots_to_end=words.get("reboot") == "t",
+    )
+
+
+def _interface(cidr: str | None, gateway: str | None) -> Interface | None:
+    if cidr is None:
+        return None
+    address, _, prefix = cidr.partition("/")
+    try:
+        for text in (address, gateway or address):
+            socket.inet_pton(socket.AF_INET, text)
+        netmask = socket.inet_ntop(socket.AF_INET, (0xFFFFFFFF << 32 - int(prefix) & 0xFFFFFFFF).to_bytes(4, "big"))
+    except (OSError, ValueError) as error:
+        raise BadPlan(f"hearth.ip={cidr} hearth.gw={gateway}: {error}") from error
+    return Interface(address=address, netmask=netmask, gateway=gateway)
