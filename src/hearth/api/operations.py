@@ -80,6 +80,7 @@ CREATE_SANDBOX = Operation(
     errors=(
         Code.NOT_FOUND,
         Code.CONFLICT,
+        Code.CANCELLED,
         Code.QUOTA_EXCEEDED,
         Code.NO_SPACE,
         Code.ENGINE_FAILED,
@@ -92,7 +93,7 @@ LIST_SANDBOXES = Operation(
     name="list_sandboxes",
     method="GET",
     path=f"{PREFIX}/sandboxes",
-    summary="List the caller's sandboxes, newest last, a page at a time.",
+    summary="List the caller's sandboxes, oldest first, a page at a time.",
     takes=ListSandboxes,
     gives=SandboxList,
 )
@@ -122,7 +123,16 @@ EXEC = Operation(
     summary="Run a command; with Accept: application/x-ndjson its output streams and ends in one exit or error line.",
     takes=ExecCommand,
     gives=ExecResult,
-    errors=(Code.NOT_FOUND, Code.CONFLICT, Code.START_FAILED, Code.GUEST_FAILED, Code.ENGINE_FAILED, Code.TIMEOUT),
+    errors=(
+        Code.NOT_FOUND,
+        Code.FORBIDDEN,
+        Code.CONFLICT,
+        Code.START_FAILED,
+        Code.GUEST_FAILED,
+        Code.ENGINE_FAILED,
+        Code.TIMEOUT,
+        Code.NO_SPACE,
+    ),
     streams=(StdoutEvent, StderrEvent, ExitEvent, ErrorEvent),
 )
 LIST_IMAGES = Operation(

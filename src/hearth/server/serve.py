@@ -33,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", type=Path, help="data directory (default: HEARTH_DATA)")
     parser.add_argument("--listen", metavar="ADDR", action="append", default=[], help="also serve on ADDR (host:port)")
     parser.add_argument("--allow-remote", action="store_true", help="let --listen take addresses that are not loopback")
+    parser.add_argument(
+        "--engine", choices=("qemu", "local"), default="qemu", help="what runs sandboxes (local: unsafe)"
+    )
     parser.add_argument("--log-format", choices=("console", "json"), default="console")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
 
@@ -48,13 +51,13 @@ def run(arguments: argparse.Namespace) -> int:
     data.check()
     addresses = [parse_address(text, allow_remote=arguments.allow_remote) for text in arguments.listen]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(data, addresses))
+        runner.run(serve(data, Settings(engine=arguments.engine), addresses))
     return 0
 
 
-async def serve(data: DataDirectory, addresses: list[tuple[str, int]]) -> None:
+async def serve(data: DataDirectory, settings: Settings, addresses: list[tuple[str, int]]) -> None:
     """Open the daemon of a data directory and serve its API until SIGTERM or SIGINT."""
-    async with open_daemon(data, Settings()) as daemon:
+    async with open_daemon(data, settings) as daemon:
         with contextlib.ExitStack() as listeners:
             sockets = [listeners.enter_context(tcp_listener(*address)) for address in addresses]
             sockets.append(listeners.enter_context(unix_listener(data.api_socket)))

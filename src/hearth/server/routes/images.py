@@ -14,7 +14,7 @@ async def list_images(call: Call[Nothing]) -> ImageList:
             ImageView(
                 id=image.id,
                 name=image.name,
-                kind=image.kind,
+                kind=image.kind.value,
                 size_bytes=image.size_bytes,
                 sha256=image.sha256,
                 created_at=image.created_at,

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hearth.api.operations import CREATE_SANDBOX, DESTROY_SANDBOX, GET_SANDBOX, LIST_SANDBOXES
-from hearth.api.schemas import CreateSandbox, ListSandboxes, Nothing, SandboxList, SandboxView
-from hearth.api.schemas import StepTiming as TimingView
+from hearth.api.schemas import CreateSandbox, ListSandboxes, Nothing, SandboxList, SandboxView, StepTiming
 from hearth.errors import Conflict, NotFound
-from hearth.model import Sandbox, SandboxSpec
+from hearth.model import Sandbox, SandboxSpec, StepPhase
 from hearth.server.names import random_name
 from hearth.server.resource import Call, Reply, bind
 
@@ -51,7 +50,7 @@ def spec_of(body: CreateSandbox, name: str) -> SandboxSpec:
     )
 
 
-def view_of(sandbox: Sandbox, timings: Sequence[TimingView] = ()) -> SandboxView:
+def view_of(sandbox: Sandbox, timings: Sequence[StepTiming] = ()) -> SandboxView:
     """Give what the owner of a sandbox may see of it: everything but the values of its environment."""
     return SandboxView(
         id=sandbox.id,
@@ -67,9 +66,10 @@ def view_of(sandbox: Sandbox, timings: Sequence[TimingView] = ()) -> SandboxView
     )
 
 
-async def _timings(call: Call[CreateSandbox] | Call[Nothing], sandbox_id: str) -> list[TimingView]:
-    timings = await call.daemon.sandboxes.timings(call.user, sandbox_id)
-    return [TimingView(name=timing.name, duration_ms=timing.duration_ms) for timing in timings]
+async def _timings(call: Call[CreateSandbox] | Call[Nothing], sandbox_id: str) -> list[StepTiming]:
+    records = await call.daemon.sandboxes.timings(call.user, sandbox_id)
+    done = (record for record in records if record.phase is StepPhase.DO)
+    return [StepTiming(name=record.name, duration_ms=round(record.duration_s * 1000, 3)) for record in done]
 
 
 async def _free_name(call: Call[CreateSandbox]) -> str:

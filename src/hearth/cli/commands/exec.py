@@ -1,0 +1,119 @@
+"""`hearth exec`: runs a command in a sandbox as if it were here. Its output, its exit code; ours begin at 124."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import stat
+import sys
+
+from hearth.api.limits import MAX_BODY_BYTES
+from hearth.cli.arguments import add_env, add_json, read_pairs
+from hearth.cli.exits import EXEC_FAILED, exec_status, show_error
+from hearth.cli.show import show_json
+from hearth.errors import HearthError, InvalidInput, TooLarge
+from hearth.sdk.calls import ExecOptions
+from hearth.sdk.client import Client
+
+USAGE = EXEC_FAILED
+STDOUT, STDERR = 1, 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_env(parser)
+    parser.add_argument("--cwd", metavar="DIR", help="directory to start in")
+    parser.add_argument("-u", "--user", metavar="NAME", help="user to run as")
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="kill it after so long (default: 300)")
+    parser.add_argument("-n", "--no-stdin", action="store_true", help="give it no input, even if ours is no terminal")
+    add_json(parser)
+    parser.add_argument("sandbox", help="id or name")
+    parser.add_argument("cmd", nargs=argparse.REMAINDER, metavar="CMD ...", help="program and arguments, no shell")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    try:
+        cmd = command_words(arguments.cmd)
+        options: ExecOptions = {
+            "env": read_pairs(arguments.env, what="--env"),
+            "cwd": arguments.cwd,
+            "user": arguments.user,
+            "stdin": None if arguments.no_stdin else read_stdin(),
+        }
+        if arguments.timeout is not None:
+            options["timeout_sec"] = arguments.timeout
+        with Client() as client:
+            run_it = _buffered if arguments.json else _streamed
+            return run_it(client, arguments.sandbox, cmd, options)
+    except HearthError as error:
+        show_error(error)
+        return exec_status(error)
+
+
+def command_words(words: list[str]) -> list[str]:
+    """Give the command without the ``--`` that may stand before it.
+
+    Raises:
+        InvalidInput: there is no command, or an option of ours stands where it should be.
+    """
+    if words[:1] == ["--"]:
+        words = words[1:]
+    elif words and words[0].startswith("-"):
+        raise InvalidInput(
+            "the command begins with an option",
+            details=f"{words[0]!r} comes after the sandbox",
+            resolution="put options of hearth before the sandbox, or '--' before the command",
+            field="CMD",
+        )
+    if not words:
+        raise InvalidInput(
+            "no command", details="CMD is missing", resolution="write 'hearth exec SANDBOX CMD ...'", field="CMD"
+        )
+    return words
+
+
+def read_stdin() -> bytes | None:
+    """Give all of our input when it is a file, a pipe or a socket; a terminal or /dev/null has nothing for a command.
+
+    Raises:
+        TooLarge: it is more than one request can hold.
+    """
+    try:
+        mode = os.fstat(0).st_mode
+    except OSError:
+        return None  # closed by whoever started us
+    if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+        return None
+    data = sys.stdin.buffer.read(MAX_BODY_BYTES + 1)
+    if len(data) > MAX_BODY_BYTES:
+        raise TooLarge(
+            "the input is too large",
+            details=f"stdin is more than {MAX_BODY_BYTES} bytes",
+            resolution="pass less, or --no-stdin",
+        )
+    return data
+
+
+def _streamed(client: Client, sandbox: str, cmd: list[str], options: ExecOptions) -> int:
+    with client.start(sandbox, cmd, **options) as running:
+        for output in running:
+            _write_all(STDOUT if output.stream == "stdout" else STDERR, output.data)
+        return running.exit_code
+
+
+def _buffered(client: Client, sandbox: str, cmd: list[str], options: ExecOptions) -> int:
+    result = client.run(sandbox, cmd, **options)
+    show_json(
+        {
+            "exit_code": result.exit_code,
+            "stdout": result.stdout,
+            "stderr": result.stderr,
+            "truncated": result.truncated,
+        }
+    )
+    return result.exit_code
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]

@@ -1,0 +1,77 @@
+"""Entry of the ``hearth`` command: a table of commands, of which only the chosen one is loaded."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from hearth.cli.arguments import Parser
+from hearth.cli.child import become
+from hearth.cli.exits import FAILED, INTERRUPTED, USAGE, leave_quietly, show_error
+from hearth.errors import HearthError
+from hearth.version import VERSION
+
+COMMANDS = {
+    "create": "create a sandbox and wait until it runs",
+    "exec": "run a command in a sandbox",
+    "list": "list sandboxes",
+    "inspect": "show all about one sandbox",
+    "destroy": "destroy sandboxes and all they hold",
+    "image": "list what sandboxes can be made of",
+    "serve": "run the daemon",
+    "setup": "make everything this host needs: kernel, agent, root file systems",
+    "doctor": "tell whether this host is fit, and what to do where it is not",
+    "bench": "measure this host",
+    "version": "tell the version",
+}
+PASSED_ON = {"serve": ("hearth.server", ("serve",)), "bench": ("hearth.bench", ())}
+"""Commands that are programs of their own: module and first words; the rest of the line is theirs to read."""
+ALIASES = {"images": "image", "ls": "list", "--version": "version", "-V": "version"}
+
+HELP = """usage: hearth COMMAND [ARGUMENTS]
+
+Gives every untrusted program a computer of its own.
+
+commands:
+{commands}
+
+'hearth COMMAND --help' tells more about each. The daemon is found by HEARTH_URL and HEARTH_TOKEN,
+else by its socket and admin.key in the data directory (HEARTH_DATA).
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and give its exit status; docs/cli.md lists them."""
+    words = sys.argv[1:] if argv is None else argv
+    name = ALIASES.get(words[0], words[0]) if words else "--help"
+    if name in ("--help", "-h", "help"):
+        width = max(map(len, COMMANDS))
+        sys.stdout.write(HELP.format(commands="\n".join(f"  {each:{width}}  {COMMANDS[each]}" for each in COMMANDS)))
+        return 0 if words else USAGE
+    if name not in COMMANDS:
+        sys.stderr.write(f"hearth: there is no command {name!r}\n  'hearth --help' lists them\n")
+        return USAGE
+    if name == "version" and words[1:] == []:
+        sys.stdout.write(f"hearth {VERSION}\n")
+        return 0
+    if name in PASSED_ON:
+        module, first = PASSED_ON[name]
+        become(module, [*first, *words[1:]])
+    return _run(name, words[1:])
+
+
+def _run(name: str, words: list[str]) -> int:
+    command = import_module(f"hearth.cli.commands.{name}")
+    parser = Parser(prog=f"hearth {name}", description=COMMANDS[name], usage_status=getattr(command, "USAGE", USAGE))
+    command.add_arguments(parser)
+    try:
+        status: int = command.run(parser.parse_args(words))
+        sys.stdout.flush()
+    except HearthError as error:
+        show_error(error)
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        return leave_quietly()
+    return status

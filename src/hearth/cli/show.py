@@ -1,0 +1,54 @@
+"""Text out: JSON for programs, aligned columns for pipes, rich tables for people at a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import import_module
+from typing import Any
+
+import msgspec
+
+COLUMN_GAP = "  "
+
+
+def show_json(value: Any) -> None:
+    """Print one JSON document."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; a terminal's has lines and colours, a pipe's none."""
+    if sys.stdout.isatty():
+        import_module("hearth.cli.rich_table").show(columns, rows)  # rich takes 60 ms that a pipe need not wait for
+        return
+    sys.stdout.write("\n".join(plain_lines(columns, rows)) + "\n")
+
+
+def plain_lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Give the lines of an aligned table with its heading."""
+    table = [[column.upper() for column in columns], *rows]
+    widths = [max(len(row[index]) for row in table) for index in range(len(columns))]
+    return [
+        COLUMN_GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
+    ]
+
+
+def age(moment: datetime, now: datetime | None = None) -> str:
+    """Say how long ago something was in its largest unit: ``5s``, ``3m``, ``2h``, ``9d``."""
+    seconds = max(0, int(((now or datetime.now(UTC)) - moment).total_seconds()))
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def size(count: int) -> str:
+    """Say a number of bytes in its largest binary unit: ``7.1 MiB``."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024 or unit == "GiB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError("the last unit takes all")
