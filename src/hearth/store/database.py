@@ -15,6 +15,7 @@ from typing import TypeVar
 from sqlalchemy import Connection, Engine
 
 from hearth.errors import Unavailable
+from hearth.host.waiting import until_done
 from hearth.store.sqlite import make_engine
 from hearth.store.translation import translated
 
@@ -43,10 +44,11 @@ class Lane:
             raise Unavailable("the store is closed")
         running = asyncio.get_running_loop().run_in_executor(self._thread, self._work, work)
         try:
-            return await asyncio.shield(running)
+            await until_done(running)
         except asyncio.CancelledError:
-            await _until_done(running)
+            running.exception()  # marks it as seen: the caller learns of the cancellation instead
             raise
+        return running.result()
 
     def _work(self, work: Callable[[Connection], T]) -> T:
         with translated(self._database):
@@ -60,7 +62,7 @@ class Lane:
         if self._closed:
             return
         self._closed = True
-        await _until_done(asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect))
+        await until_done(asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect))
         self._thread.shutdown()
 
     def _disconnect(self) -> None:
@@ -90,17 +92,3 @@ class Database:
         # The reader first: the last connection to close folds the log back into the file, and a reader may not write.
         await self._reads.close()
         await self._writes.close()
-
-
-async def _until_done(running: asyncio.Future[T]) -> None:
-    """Wait for ``running`` whatever cancels the caller meanwhile; the first such cancellation passes afterwards."""
-    cancelled: asyncio.CancelledError | None = None
-    while not running.done():
-        try:
-            await asyncio.wait({running})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if not running.cancelled():
-        running.exception()  # marks it as seen: the caller learns of the cancellation instead
-    if cancelled is not None:
-        raise cancelled
