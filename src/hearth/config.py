@@ -29,6 +29,11 @@ class DataDirectory:
         return self.root / "admin.key"
 
     @property
+    def secret(self) -> Path:
+        """What agents' tokens are derived from."""
+        return self.root / "agent.secret"
+
+    @property
     def lock(self) -> Path:
         return self.root / "daemon.lock"
 
@@ -87,3 +92,15 @@ def default_data_root(environment: Mapping[str, str], *, is_root: bool) -> Path:
 def load_data_directory() -> DataDirectory:
     """Give this process's data directory from its environment."""
     return DataDirectory(root=default_data_root(os.environ, is_root=os.geteuid() == 0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What an operator may choose; the defaults live here and nowhere else. Times in seconds."""
+
+    engine: str = "qemu"
+    """``qemu``, or ``local``: processes of this host without isolation, for development."""
+    boot_timeout_s: float = 60.0
+    """From the VMM's start to the agent's first answer; an emulated guest on a busy host is slow."""
+    min_free_mib: int = 512
+    """A new sandbox is refused when the data directory has less than this left."""

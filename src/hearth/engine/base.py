@@ -51,14 +51,29 @@ class BootFiles:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MachineSpec:
-    """One machine to launch. ``directory`` belongs to this machine alone."""
+class MachinePlace:
+    """Where a machine is found again, by an id that nobody else has and a directory that is its alone."""
 
     id: str
+    directory: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineSpec:
+    """One machine to launch."""
+
+    place: MachinePlace
     cpus: int
     memory_mib: int
     boot: BootFiles
-    directory: Path
+
+    @property
+    def id(self) -> str:
+        return self.place.id
+
+    @property
+    def directory(self) -> Path:
+        return self.place.directory
 
 
 class Machine(Protocol):
@@ -110,10 +125,10 @@ class Engine(Protocol):
         """Start the VMM on its network; returns when it runs, not when the guest answers."""
         ...
 
-    async def adopt(self, spec: MachineSpec) -> Machine | None:
+    async def adopt(self, place: MachinePlace) -> Machine | None:
         """Find the living VMM of a machine launched by an earlier daemon; None when there is none."""
         ...
 
-    async def remove(self, spec: MachineSpec) -> None:
+    async def remove(self, place: MachinePlace) -> None:
         """End the VMM if it lives and delete what ``prepare`` and ``launch`` made. Doing it twice is fine."""
         ...

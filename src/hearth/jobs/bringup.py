@@ -60,16 +60,24 @@ class Subject:
     sandbox_id: str
 
 
-class Bringup:
-    """One sandbox's way up. The steps leave what later steps need in here; the undos need nothing but the id."""
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What doing needs beyond the subject; undoing has no use for it."""
 
-    def __init__(self, workshop: Workshop, sandbox: Sandbox, boot: BootFiles) -> None:
+    sandbox: Sandbox
+    boot: BootFiles
+
+
+class Bringup:
+    """One machine's way up. The steps leave what later steps need in here; the undos use nothing but the subject.
+
+    Args:
+        order: None for undoing alone, after a crash.
+    """
+
+    def __init__(self, workshop: Workshop, order: Order | None) -> None:
         self._workshop = workshop
-        self._sandbox = sandbox
-        self._place = workshop.place(sandbox.id)
-        self._spec = MachineSpec(
-            place=self._place, cpus=sandbox.spec.cpus, memory_mib=sandbox.spec.memory_mib, boot=boot
-        )
+        self._given = order
         self._link: Link | None = None
         self._machine: Machine | None = None
         self._guest: Guest | None = None
@@ -93,22 +101,22 @@ class Bringup:
             raise AssertionError("the plan has not run to its end")
         return self._machine, self._guest
 
-    async def _make_disk(self, _: Subject) -> None:
-        await self._workshop.engine.prepare(self._spec)
+    async def _make_disk(self, subject: Subject) -> None:
+        await self._workshop.engine.prepare(self._spec(subject))
 
-    async def _remove_machine(self, _: Subject) -> None:
-        await self._workshop.engine.remove(self._place)
+    async def _remove_machine(self, subject: Subject) -> None:
+        await self._workshop.engine.remove(self._workshop.place(subject.sandbox_id))
 
-    async def _set_up_network(self, _: Subject) -> None:
-        self._link = await self._workshop.network.setup(self._sandbox.id)
+    async def _set_up_network(self, subject: Subject) -> None:
+        self._link = await self._workshop.network.setup(subject.sandbox_id)
 
-    async def _tear_down_network(self, _: Subject) -> None:
+    async def _tear_down_network(self, subject: Subject) -> None:
         self._close_tap()
-        await self._workshop.network.teardown(self._sandbox.id)
+        await self._workshop.network.teardown(subject.sandbox_id)
 
-    async def _launch(self, _: Subject) -> None:
+    async def _launch(self, subject: Subject) -> None:
         try:
-            self._machine = await self._workshop.engine.launch(self._spec, self._link)
+            self._machine = await self._workshop.engine.launch(self._spec(subject), self._link)
         finally:
             self._close_tap()
 
@@ -138,23 +146,37 @@ class Bringup:
             await asyncio.gather(ready, ended, return_exceptions=True)
         self._guest = guest
 
-    async def _configure(self, _: Subject) -> None:
+    async def _configure(self, subject: Subject) -> None:
         if self._guest is None:
             raise AssertionError("configured before the agent answered")
-        token = self._workshop.agent_token(self._sandbox.id)
+        token = self._workshop.agent_token(subject.sandbox_id)
         config = MachineConfig(
-            sandbox_id=self._sandbox.id,
-            hostname=self._sandbox.spec.name,
+            sandbox_id=subject.sandbox_id,
+            hostname=self._order().sandbox.spec.name,
             token=token,
             unix_time_ns=int(self._workshop.clock.now().timestamp() * 1e9),
             entropy=base64.b64encode(os.urandom(ENTROPY_BYTES)).decode(),
-            env=dict(self._sandbox.spec.env),
+            env=dict(self._order().sandbox.spec.env),
         )
         await self._guest.configure(config, timeout_s=CONFIGURE_TIMEOUT_S)
         self._guest = Guest(self._running_machine().dialer, token)
 
     async def _nothing(self, _: Subject) -> None:
         """Ending the VMM, an earlier step's undo, takes the guest's part along."""
+
+    def _order(self) -> Order:
+        if self._given is None:
+            raise AssertionError("a bring-up without an order can only be undone")
+        return self._given
+
+    def _spec(self, subject: Subject) -> MachineSpec:
+        wanted = self._order().sandbox.spec
+        return MachineSpec(
+            place=self._workshop.place(subject.sandbox_id),
+            cpus=wanted.cpus,
+            memory_mib=wanted.memory_mib,
+            boot=self._order().boot,
+        )
 
     def _running_machine(self) -> Machine:
         if self._machine is None:

@@ -13,7 +13,7 @@ import socket
 import sys
 from pathlib import Path
 
-from hearth.engine.base import BootFiles, Capabilities, EngineReport, MachineSpec
+from hearth.engine.base import BootFiles, Capabilities, EngineReport, MachinePlace, MachineSpec
 from hearth.errors import Conflict
 from hearth.guest.dial import CONTROL_PORT
 from hearth.host.processes import find_by_arguments
@@ -105,18 +105,18 @@ class LocalEngine:
             os.close(output)
         return LocalMachine(spec.id, process, spec.directory)
 
-    async def adopt(self, spec: MachineSpec) -> LocalMachine | None:
-        for pid in find_by_arguments(_listen_words(spec.directory)):
+    async def adopt(self, place: MachinePlace) -> LocalMachine | None:
+        for pid in find_by_arguments(_listen_words(place.directory)):
             identity = identify(pid)
             process = adopt(identity) if identity is not None else None
             if process is not None:
-                return LocalMachine(spec.id, process, spec.directory)
+                return LocalMachine(place.id, process, place.directory)
         return None
 
-    async def remove(self, spec: MachineSpec) -> None:
-        while machine := await self.adopt(spec):
+    async def remove(self, place: MachinePlace) -> None:
+        while machine := await self.adopt(place):
             await machine.kill()
-        await asyncio.to_thread(shutil.rmtree, spec.directory, ignore_errors=True)
+        await asyncio.to_thread(shutil.rmtree, place.directory, ignore_errors=True)
 
 
 def _listen_words(directory: Path) -> list[str]:

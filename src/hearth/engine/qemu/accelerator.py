@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import platform
+import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -66,7 +67,25 @@ def kvm_obstacle() -> str | None:
         return "there is no /dev/kvm: enable virtualisation in the firmware, or nested virtualisation on the outer host"
     if not os.access(KVM_DEVICE, os.R_OK | os.W_OK):
         return "/dev/kvm is not accessible to this user: add the user to the group 'kvm'"
+    if os.geteuid() == 0 and not kvm_groups() and not _open_to_all():
+        # VMMs never run as root, so what only root may open is of no use to them.
+        return "/dev/kvm is open to root alone: give it to a group (chgrp kvm /dev/kvm && chmod 660 /dev/kvm)"
     return None
+
+
+def kvm_groups() -> list[int]:
+    """Give the group that may open ``/dev/kvm``, where that is how it is shared."""
+    try:
+        status = KVM_DEVICE.stat()
+    except OSError:
+        return []
+    shared = stat.S_IRGRP | stat.S_IWGRP
+    return [status.st_gid] if status.st_gid != 0 and status.st_mode & shared == shared else []
+
+
+def _open_to_all() -> bool:
+    open_bits = stat.S_IROTH | stat.S_IWOTH
+    return KVM_DEVICE.stat().st_mode & open_bits == open_bits
 
 
 def _kvm_identity() -> tuple[int, int] | None:

@@ -14,20 +14,21 @@ from pathlib import Path
 
 import structlog
 
-from hearth.engine.base import BootFiles, Capabilities, EngineReport, MachineSpec
+from hearth.engine.base import BootFiles, Capabilities, EngineReport, MachinePlace, MachineSpec
 from hearth.engine.console import Console
 from hearth.engine.qemu.accelerator import (
     KNOWN_LINE,
     PROOF_DEADLINE_S,
     Verdict,
     VerdictCache,
+    kvm_groups,
     kvm_obstacle,
     verdict_key,
 )
 from hearth.engine.qemu.command import Descriptor, QemuSpec, build
 from hearth.engine.qemu.machine import QemuMachine
 from hearth.engine.qemu.qmp import Qmp
-from hearth.engine.qemu.vmm_user import kvm_groups, take_user, user_of
+from hearth.engine.qemu.vmm_user import take_user, user_of
 from hearth.errors import EngineFailed, HostUnfit, NoSpace
 from hearth.guest.dial import Dialer
 from hearth.host.cgroups import Cgroups
@@ -67,15 +68,20 @@ class QemuEngine:
         self._dialer_for = dialer_for
         self._cgroups = cgroups
         self._proving = asyncio.Lock()
+        self._version: tuple[int, str] | None = None
 
     async def version(self) -> str:
-        """Give QEMU's version, such as ``7.2.22``.
+        """Give QEMU's version, such as ``7.2.22``; asked again only when the binary has changed.
 
         Raises:
             HostUnfit: QEMU is not installed.
         """
-        line = (await run([BINARY, "--version"], timeout_s=TOOL_TIMEOUT_S)).stdout.decode().splitlines()[0]
-        return line.partition("version ")[2].split(" ")[0]
+        path = shutil.which(BINARY)
+        stamp = _modified_ns(path)
+        if self._version is None or self._version[0] != stamp:
+            line = (await run([BINARY, "--version"], timeout_s=TOOL_TIMEOUT_S)).stdout.decode().splitlines()[0]
+            self._version = (stamp, line.partition("version ")[2].split(" ")[0])
+        return self._version[1]
 
     async def probe(self, boot: BootFiles) -> EngineReport:
         """Tell the accelerator; the first call on a host proves it by booting ``boot`` and keeps the verdict."""
@@ -189,31 +195,31 @@ class QemuEngine:
             raise
         return QemuMachine(machine_id, process, monitor, console, self._dialer_for(machine_id))
 
-    async def adopt(self, spec: MachineSpec) -> QemuMachine | None:
+    async def adopt(self, place: MachinePlace) -> QemuMachine | None:
         """Find the living QEMU of a machine and take over its sockets; None when there is none that answers."""
-        pids = find_by_arguments(["-name", _process_name(spec.id)])
+        pids = find_by_arguments(["-name", _process_name(place.id)])
         if len(pids) != 1:
             return None
         process = _watch(pids[0])
         if process is None:
             return None
         try:
-            monitor = await Qmp.open(_connect(spec.directory / "qmp.sock"), timeout_s=ADOPT_TIMEOUT_S)
-            console = Console(_connect(spec.directory / "console.sock"))
+            monitor = await Qmp.open(_connect(place.directory / "qmp.sock"), timeout_s=ADOPT_TIMEOUT_S)
+            console = Console(_connect(place.directory / "console.sock"))
         except (OSError, EngineFailed) as error:
-            log.warning("a VMM could not be adopted", machine=spec.id, error=str(error))
+            log.warning("a VMM could not be adopted", machine=place.id, error=str(error))
             process.close()
             return None
-        return QemuMachine(spec.id, process, monitor, console, self._dialer_for(spec.id))
+        return QemuMachine(place.id, process, monitor, console, self._dialer_for(place.id))
 
-    async def remove(self, spec: MachineSpec) -> None:
+    async def remove(self, place: MachinePlace) -> None:
         """End whatever VMM runs under this machine's name and delete its directory and cgroup."""
-        for pid in find_by_arguments(["-name", _process_name(spec.id)]):
+        for pid in find_by_arguments(["-name", _process_name(place.id)]):
             if process := _watch(pid):
                 process.kill()
                 await process.wait()
-        self._cgroups.remove(_process_name(spec.id))
-        await asyncio.to_thread(shutil.rmtree, spec.directory, ignore_errors=True)
+        self._cgroups.remove(_process_name(place.id))
+        await asyncio.to_thread(shutil.rmtree, place.directory, ignore_errors=True)
 
     async def _prove_kvm(self, boot: BootFiles) -> str | None:
         """Boot the guest kernel under KVM to init's first line; None when it got there, else how it failed."""
@@ -250,6 +256,10 @@ async def _watch_proof(machine: QemuMachine) -> str | None:
         return f"no sign of init within {PROOF_DEADLINE_S:g} s"
     finally:
         await machine.kill()
+
+
+def _modified_ns(path: str | None) -> int:
+    return Path(path).stat().st_mtime_ns if path else 0
 
 
 def _tail(log_file: Path) -> str:

@@ -6,7 +6,6 @@ The machine's directory is owned by its user: the allocation is on disk, in the 
 from __future__ import annotations
 
 import os
-import stat
 import zlib
 from pathlib import Path
 
@@ -16,7 +15,6 @@ BASE = 1_900_000_000
 """Above what distributions and containers hand out (systemd's documentation, "Users, Groups, UIDs and GIDs")."""
 BLOCKS = 2048
 PER_BLOCK = 65_536
-KVM_DEVICE = Path("/dev/kvm")
 
 
 def take_user(directory: Path) -> int:
@@ -40,15 +38,3 @@ def take_user(directory: Path) -> int:
 def user_of(directory: Path) -> int:
     """Tell whose VMM this machine's is."""
     return directory.stat().st_uid
-
-
-def kvm_groups() -> list[int]:
-    """Give the group that may open ``/dev/kvm``, where that is how it is shared."""
-    try:
-        status = KVM_DEVICE.stat()
-    except OSError:
-        return []
-    shared = stat.S_IRGRP | stat.S_IWGRP
-    if status.st_gid == 0 or status.st_mode & shared != shared:
-        return []
-    return [status.st_gid]

@@ -1,0 +1,102 @@
+"""The daemon as a value: one data directory, opened, reconciled, served by somebody, and closed again."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+
+from hearth.config import DataDirectory, Settings
+from hearth.control.images import Images
+from hearth.control.limits import host_limits
+from hearth.control.reconcile import reconcile
+from hearth.control.sandboxes import Sandboxes
+from hearth.control.users import Users
+from hearth.engine.base import Engine
+from hearth.engine.local.engine import LocalEngine
+from hearth.engine.qemu.engine import QemuEngine
+from hearth.errors import InvalidInput
+from hearth.host.cgroups import detect
+from hearth.host.clock import SystemClock
+from hearth.host.directory import load_secret, own_directory, prepare_directory
+from hearth.host.identity import new_id
+from hearth.image.store import ImageStore
+from hearth.jobs.bringup import Workshop
+from hearth.jobs.runner import Runner
+from hearth.network.machine import MachineNetwork
+from hearth.store.sql import open_store
+from hearth.store.sqlite import sqlite_url
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Daemon:
+    """The use cases, ready to be called."""
+
+    sandboxes: Sandboxes
+    users: Users
+    images: Images
+    started_at: datetime
+
+
+@contextlib.asynccontextmanager
+async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[Daemon]:
+    """Take the data directory, bring it in order, give the use cases; at the end let go of machines and store.
+
+    Raises:
+        Conflict: another daemon has the directory.
+        HostUnfit: the directory cannot be written.
+        NoSpace: its file system is full.
+        InvalidInput: a setting is not acceptable.
+    """
+    data.check()
+    prepare_directory(data)
+    clock = SystemClock()
+    with own_directory(data):
+        store = await open_store(sqlite_url(data.database), clock=clock)
+        try:
+            network = MachineNetwork(data.tag)
+            workshop = Workshop(
+                data=data,
+                settings=settings,
+                engine=make_engine(data, settings, network),
+                network=network,
+                clock=clock,
+                secret=load_secret(data.secret),
+            )
+            images = Images(ImageStore(data))
+            users = Users(store.users, clock)
+            runner = Runner(store.jobs, clock=clock, owner=new_id("daemon"))
+            sandboxes = Sandboxes(store=store, images=images, workshop=workshop, runner=runner, limits=host_limits())
+            await users.ensure_admin(data.admin_key)
+            found = await reconcile(store, workshop, runner, sandboxes)
+            log.info("reconciled", adopted=found.adopted, lost=found.lost, undone=found.undone, swept=found.swept)
+            try:
+                yield Daemon(sandboxes=sandboxes, users=users, images=images, started_at=clock.now())
+            finally:
+                await sandboxes.close()
+        finally:
+            await store.close()
+
+
+def make_engine(data: DataDirectory, settings: Settings, network: MachineNetwork) -> Engine:
+    """Give the engine that was asked for; never one that isolates less than that.
+
+    Raises:
+        InvalidInput: there is no such engine.
+    """
+    if settings.engine == QemuEngine.name:
+        return QemuEngine(verdicts=data.verdicts, dialer_for=network.dialer, cgroups=detect(data.tag))
+    if settings.engine == LocalEngine.name:
+        log.warning("the local engine isolates nothing: commands run on this host")
+        return LocalEngine()
+    raise InvalidInput(
+        "unknown engine",
+        details=f"engine {settings.engine!r}",
+        resolution=f"use {QemuEngine.name} or {LocalEngine.name}",
+        field="engine",
+    )

@@ -1,0 +1,78 @@
+"""The machines that run now: who they are, how to talk to them, and somebody who notices when one ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from hearth.engine.base import Machine
+from hearth.errors import Conflict
+from hearth.guest.client import Guest
+
+log = structlog.get_logger(__name__)
+
+OnDeath = Callable[[str, str], Awaitable[None]]
+"""Called with the sandbox's id and the cause, in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One running machine and the way to its agent."""
+
+    machine: Machine
+    guest: Guest
+
+
+class Fleet:
+    """Machines by sandbox id. One task a machine waits for its end; a machine taken out first dies unwatched."""
+
+    def __init__(self, on_death: OnDeath) -> None:
+        self._on_death = on_death
+        self._members: dict[str, Member] = {}
+        self._watchers: dict[str, asyncio.Task[None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def add(self, sandbox_id: str, member: Member) -> None:
+        """Take a machine in and watch over it."""
+        self._members[sandbox_id] = member
+        self._watchers[sandbox_id] = asyncio.create_task(self._watch(sandbox_id, member), name=f"watch {sandbox_id}")
+
+    def guest(self, sandbox_id: str) -> Guest:
+        """Give the way to a machine's agent.
+
+        Raises:
+            Conflict: no such machine runs.
+        """
+        member = self._members.get(sandbox_id)
+        if member is None:
+            raise Conflict("the sandbox has no running machine", details=sandbox_id, resolution="look at its state")
+        return member.guest
+
+    async def take(self, sandbox_id: str) -> Member | None:
+        """Take a machine out: its end is no longer news."""
+        member = self._members.pop(sandbox_id, None)
+        watcher = self._watchers.pop(sandbox_id, None)
+        if watcher is not None:
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
+        return member
+
+    async def release(self) -> None:
+        """Let go of every machine and leave it running, for the next daemon."""
+        for sandbox_id in list(self._members):
+            member = await self.take(sandbox_id)
+            if member is not None:
+                await member.machine.release()
+
+    async def _watch(self, sandbox_id: str, member: Member) -> None:
+        cause = await member.machine.wait()
+        log.warning("machine ended", sandbox=sandbox_id, cause=cause)
+        self._members.pop(sandbox_id, None)
+        self._watchers.pop(sandbox_id, None)
+        await member.machine.release()
+        await self._on_death(sandbox_id, cause)

@@ -1,0 +1,65 @@
+"""What a request for a sandbox may ask of this host: a pure judgement of a spec."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from hearth.errors import InvalidInput
+from hearth.model import (
+    ENV_NAME_PATTERN,
+    MAX_CPUS,
+    MAX_MEMORY_MIB,
+    MIN_MEMORY_MIB,
+    SandboxSpec,
+    check_name,
+    check_range,
+)
+
+MAX_LABELS = 64
+MAX_LABEL_CHARACTERS = 256
+MAX_ENV_BYTES = 128 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostLimits:
+    """The most one sandbox may have here."""
+
+    cpus: int
+    memory_mib: int
+
+
+def host_limits() -> HostLimits:
+    """Read this host's: all its CPUs, all its memory."""
+    memory_mib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // (1024 * 1024)
+    return HostLimits(cpus=min(os.cpu_count() or 1, MAX_CPUS), memory_mib=min(memory_mib, MAX_MEMORY_MIB))
+
+
+def check_spec(spec: SandboxSpec, limits: HostLimits) -> None:
+    """Refuse what cannot be run here.
+
+    Raises:
+        InvalidInput: names the field.
+    """
+    check_name(spec.name)
+    check_name(spec.image, what="image")
+    check_range(spec.cpus, 1, limits.cpus, what="cpus")
+    check_range(spec.memory_mib, MIN_MEMORY_MIB, limits.memory_mib, what="memory_mb", unit="MiB")
+    for name, value in spec.env.items():
+        if ENV_NAME_PATTERN.fullmatch(name) is None or "\0" in value:
+            raise InvalidInput(
+                "invalid environment variable",
+                details=f"env has a variable named {name[:80]!r}" + (" with a NUL byte" if "\0" in value else ""),
+                resolution="names are letters, digits and '_', not beginning with a digit; values hold no NUL",
+                field="env",
+            )
+    size = sum(len(name.encode()) + len(value.encode()) for name, value in spec.env.items())
+    check_range(size, 0, MAX_ENV_BYTES, what="env", unit="bytes")
+    check_range(len(spec.labels), 0, MAX_LABELS, what="labels", unit="labels")
+    if any(max(len(key), len(value)) > MAX_LABEL_CHARACTERS or not key for key, value in spec.labels.items()):
+        raise InvalidInput(
+            "invalid label",
+            details="a label's key is empty, or its key or value is too long",
+            resolution=f"use 1 to {MAX_LABEL_CHARACTERS} characters",
+            field="labels",
+        )

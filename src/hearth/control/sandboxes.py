@@ -1,0 +1,217 @@
+"""Use cases of sandboxes: create, find, list, run commands, destroy. Every call says for whom."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from hearth.control.fleet import Fleet, Member
+from hearth.control.images import Images
+from hearth.control.limits import HostLimits, check_spec
+from hearth.engine.base import BootFiles
+from hearth.errors import Cancelled, Conflict, HearthError, InvalidInput, NoSpace
+from hearth.guest.execution import Execution
+from hearth.host.identity import new_sandbox_id
+from hearth.jobs.bringup import KIND, Bringup, Order, Subject, Workshop
+from hearth.jobs.runner import Runner
+from hearth.model import Sandbox, SandboxSpec, SandboxState, StepRecord, User
+from hearth.store.base import Page, PageRequest, SandboxExists, Store
+from hearth.wire.messages import ExecRequest
+
+log = structlog.get_logger(__name__)
+
+ENDED = (SandboxState.FAILED, SandboxState.LOST)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Created:
+    """What ``create`` answers: the sandbox, and whether this call made it."""
+
+    sandbox: Sandbox
+    new: bool
+
+
+class Sandboxes:
+    """The sandboxes of all users on this host."""
+
+    def __init__(self, *, store: Store, images: Images, workshop: Workshop, runner: Runner, limits: HostLimits) -> None:
+        self._store = store
+        self._images = images
+        self._workshop = workshop
+        self._runner = runner
+        self._limits = limits
+        self.fleet = Fleet(self._on_death)
+        self._creations: dict[str, asyncio.Task[Sandbox]] = {}
+        self._removals: dict[str, asyncio.Task[None]] = {}
+
+    async def create(self, user: User, spec: SandboxSpec) -> Created:
+        """Bring a sandbox up and give it once its agent has answered.
+
+        The same name again gives the existing one. A caller who leaves does not undo the work; a failure does, whole.
+
+        Raises:
+            InvalidInput: a field of ``spec`` is not acceptable.
+            NotFound: no such image.
+            NoSpace: the data directory is nearly full.
+            EngineFailed, GuestFailed, TimedOut: the machine did not come up; nothing is left of it.
+        """
+        check_spec(spec, self._limits)
+        boot = await self._images.boot_files(spec.image)
+        sandbox = Sandbox(
+            id=new_sandbox_id(),
+            owner=user.id,
+            spec=spec,
+            state=SandboxState.CREATING,
+            created_at=self._workshop.clock.now(),
+        )
+        await asyncio.to_thread(self._check_space)
+        try:
+            await self._store.sandboxes.create(sandbox)
+        except SandboxExists as error:
+            return await self._existing(error.existing)
+        task = asyncio.create_task(self._bring_up(sandbox, boot), name=f"create {sandbox.id}")
+        self._creations[sandbox.id] = task
+        task.add_done_callback(lambda _: self._creations.pop(sandbox.id, None))
+        return Created(sandbox=await _outcome(task, sandbox), new=True)
+
+    async def get(self, user: User, reference: str) -> Sandbox:
+        """Find a sandbox of the user's by id or name.
+
+        Raises:
+            NotFound: the user has none such.
+        """
+        return await self._store.sandboxes.resolve(_scope(user), reference)
+
+    async def list(self, user: User, *, labels: Mapping[str, str], limit: int, cursor: str | None) -> Page[Sandbox]:
+        """Give a page of the user's sandboxes (everybody's for an administrator), oldest first."""
+        page = PageRequest(limit=limit, cursor=cursor)
+        return await self._store.sandboxes.list(_scope(user), labels=labels, page=page)
+
+    async def count(self) -> int:
+        """Count all sandboxes of this host."""
+        return await self._store.sandboxes.count(None)
+
+    async def timings(self, user: User, reference: str) -> Sequence[StepRecord]:
+        """Tell what each step of the sandbox's creation took."""
+        sandbox = await self.get(user, reference)
+        jobs = await self._store.jobs.list(subject=sandbox.id)
+        return [record for job in jobs.items if job.kind == KIND for record in job.steps]
+
+    @contextlib.asynccontextmanager
+    async def execute(self, user: User, reference: str, request: ExecRequest) -> AsyncIterator[Execution]:
+        """Run a command; leaving the context before its end kills its process group.
+
+        Raises:
+            InvalidInput: the command is empty.
+            NotFound: no such sandbox.
+            Conflict: it does not run.
+            StartFailed: the guest could not start the command; ``details`` are the guest's words.
+            GuestFailed: the guest misbehaved or went away.
+        """
+        if not request.argv or not request.argv[0]:
+            raise InvalidInput("the command is empty", details="cmd has no program", field="cmd")
+        sandbox = await self.get(user, reference)
+        if sandbox.state is not SandboxState.RUNNING:
+            raise Conflict(
+                "the sandbox does not run",
+                details=f"{sandbox.spec.name} is {sandbox.state}" + (f": {sandbox.error}" if sandbox.error else ""),
+                resolution="wait until it is running, or destroy it and create another",
+            )
+        async with self.fleet.guest(sandbox.id).start(request) as execution:
+            yield execution
+
+    async def destroy(self, user: User, reference: str) -> None:
+        """End a sandbox and remove everything of it. A creation under way is cancelled first.
+
+        Raises:
+            NotFound: no such sandbox.
+        """
+        sandbox = await self.get(user, reference)
+        if creation := self._creations.get(sandbox.id):
+            creation.cancel()
+            await asyncio.gather(creation, return_exceptions=True)
+            return
+        removal = self._removals.get(sandbox.id)
+        if removal is None:
+            removal = asyncio.create_task(self._remove(sandbox), name=f"destroy {sandbox.id}")
+            self._removals[sandbox.id] = removal
+            removal.add_done_callback(lambda _: self._removals.pop(sandbox.id, None))
+        await asyncio.shield(removal)
+
+    async def close(self) -> None:
+        """Finish removals, cancel creations, and leave the running machines for the next daemon."""
+        for creation in list(self._creations.values()):
+            creation.cancel()
+        await asyncio.gather(*self._creations.values(), *self._removals.values(), return_exceptions=True)
+        await self.fleet.release()
+
+    async def forget(self, sandbox: Sandbox) -> None:
+        """Remove what a sandbox in state creating or destroying has, then its row: for recovery."""
+        await self._workshop.take_down(sandbox.id)
+        await self._store.sandboxes.delete(sandbox.id, (SandboxState.CREATING, SandboxState.DESTROYING))
+
+    async def _bring_up(self, sandbox: Sandbox, boot: BootFiles) -> Sandbox:
+        bringup = Bringup(self._workshop, Order(sandbox=sandbox, boot=boot))
+        plan = bringup.plan()
+        try:
+            job = await self._runner.submit(plan, sandbox.id, Subject(sandbox_id=sandbox.id))
+            await self._runner.run(job.id, plan)
+            machine, guest = bringup.result()
+            self.fleet.add(sandbox.id, Member(machine=machine, guest=guest))
+            return await self._store.sandboxes.transition(sandbox.id, (SandboxState.CREATING,), SandboxState.RUNNING)
+        except BaseException as error:
+            if isinstance(error, HearthError):
+                log.warning("sandbox not created", sandbox=sandbox.id, error=str(error))
+            await asyncio.shield(self._abandon(sandbox))
+            raise
+
+    async def _abandon(self, sandbox: Sandbox) -> None:
+        if member := await self.fleet.take(sandbox.id):
+            await member.machine.kill()
+        await self.forget(sandbox)
+
+    async def _existing(self, sandbox: Sandbox) -> Created:
+        if creation := self._creations.get(sandbox.id):
+            sandbox = await _outcome(creation, sandbox)
+        return Created(sandbox=sandbox, new=False)
+
+    async def _remove(self, sandbox: Sandbox) -> None:
+        expected = (SandboxState.RUNNING, *ENDED, SandboxState.DESTROYING)
+        await self._store.sandboxes.transition(sandbox.id, expected, SandboxState.DESTROYING)
+        if member := await self.fleet.take(sandbox.id):
+            await member.machine.kill()
+        await self.forget(sandbox)
+        log.info("sandbox destroyed", sandbox=sandbox.id, name=sandbox.spec.name)
+
+    async def _on_death(self, sandbox_id: str, cause: str) -> None:
+        with contextlib.suppress(HearthError):  # destroyed meanwhile: its end is no news
+            await self._store.sandboxes.transition(
+                sandbox_id, (SandboxState.RUNNING,), SandboxState.FAILED, error=cause
+            )
+
+    def _check_space(self) -> None:
+        free_mib = shutil.disk_usage(self._workshop.data.root).free // (1024 * 1024)
+        wanted_mib = self._workshop.settings.min_free_mib
+        if free_mib < wanted_mib:
+            raise NoSpace(
+                "the data directory is nearly full",
+                details=f"{self._workshop.data.root} has {free_mib} MiB left, a new sandbox wants {wanted_mib} MiB",
+                resolution="destroy sandboxes, free space, or choose another HEARTH_DATA",
+            )
+
+
+async def _outcome(creation: asyncio.Task[Sandbox], sandbox: Sandbox) -> Sandbox:
+    """Wait for a creation without owning it; its cancellation by a destroy is an answer, ours passes."""
+    await asyncio.wait([creation])
+    if creation.cancelled():
+        raise Cancelled("the sandbox was destroyed while it was created", details=sandbox.id)
+    return creation.result()
+
+
+def _scope(user: User) -> str | None:
+    return None if user.admin else user.id

@@ -1,0 +1,50 @@
+"""The set-up of this host: build the images that are missing, then find out by booting which accelerator works."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hearth.config import DataDirectory
+from hearth.engine.base import BootFiles, EngineReport
+from hearth.engine.qemu.engine import QemuEngine
+from hearth.host.cgroups import detect
+from hearth.host.directory import prepare_directory
+from hearth.image.build import build_all
+from hearth.image.progress import OnProgress, Progress
+from hearth.image.store import Image, ImageStore
+from hearth.network.machine import MachineNetwork
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetUp:
+    """What the set-up has left: images ready to boot, and how they will run."""
+
+    kernel: Image
+    agent: Image
+    rootfs: Image
+    report: EngineReport
+
+
+async def set_up(data: DataDirectory, on_progress: OnProgress) -> SetUp:
+    """Make this host ready; may run any number of times and beside a running daemon.
+
+    Raises:
+        HostUnfit: a tool or right is missing.
+        NoSpace: there is no room for the images.
+        CommandFailed: a build step failed; the details hold its last words.
+    """
+    data.check()
+    prepare_directory(data)
+    built = await build_all(ImageStore(data), on_progress)
+    on_progress(Progress(stage="accelerator", fraction=None, message="finding out what runs guests here"))
+    boot = BootFiles(kernel=built.kernel.path, initramfs=built.agent.path, rootfs=built.rootfs.path)
+    report = await probe_engine(data, boot)
+    on_progress(Progress(stage="accelerator", fraction=1.0, message=f"{report.accelerator}: {report.reason}"))
+    return SetUp(kernel=built.kernel, agent=built.agent, rootfs=built.rootfs, report=report)
+
+
+async def probe_engine(data: DataDirectory, boot: BootFiles) -> EngineReport:
+    """Ask the QEMU engine how it runs machines here; the first time on a host this boots one."""
+    network = MachineNetwork(data.tag)
+    engine = QemuEngine(verdicts=data.verdicts, dialer_for=network.dialer, cgroups=detect(data.tag))
+    return await engine.probe(boot)
