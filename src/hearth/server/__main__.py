@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hearth.errors import HearthError
-from hearth.server import serve
+from hearth.server import serve, setup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,10 @@ class Subcommand:
     run: Callable[[argparse.Namespace], int]
 
 
-SUBCOMMANDS = (Subcommand(name="serve", help="serve the API", add_arguments=serve.add_arguments, run=serve.run),)
+SUBCOMMANDS = (
+    Subcommand(name="serve", help="serve the API", add_arguments=serve.add_arguments, run=serve.run),
+    Subcommand(name="setup", help="make this host ready", add_arguments=setup.add_arguments, run=setup.run),
+)
 
 
 def main(argv: list[str] | None = None) -> int:

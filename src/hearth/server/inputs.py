@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, cast, get_args, get_origin
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -56,7 +56,8 @@ def read_query(schema: type[Input], query: bytes) -> Input:
     Raises:
         InvalidInput: a parameter is unknown, doubled or out of range; ``field`` names it.
     """
-    lists = {member.encode_name for member in msgspec.structs.fields(schema) if get_origin(_bare(member.type)) is list}
+    members = msgspec.structs.fields(cast("type[msgspec.Struct]", schema))
+    lists = {member.encode_name for member in members if get_origin(_bare(member.type)) is list}
     values: dict[str, Any] = {}
     for key, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
         if key in lists:

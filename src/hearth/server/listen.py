@@ -111,3 +111,9 @@ def tcp_listener(host: str, port: int) -> Iterator[socket.socket]:
             ) from error
         listener.listen(BACKLOG)
         yield listener
+
+
+def spoken_address(listener: socket.socket) -> str:
+    """Give the URL of a TCP listener, with the port it really has."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -18,8 +18,9 @@ from starlette.types import ASGIApp
 from hearth.config import DataDirectory, Settings, load_data_directory
 from hearth.control.daemon import open_daemon
 from hearth.server.app import build_app
-from hearth.server.listen import parse_address, tcp_listener, unix_listener
+from hearth.server.listen import parse_address, spoken_address, tcp_listener, unix_listener
 from hearth.server.logs import configure
+from hearth.server.notify import notify
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +61,9 @@ async def serve(data: DataDirectory, settings: Settings, addresses: list[tuple[s
     async with open_daemon(data, settings) as daemon:
         with contextlib.ExitStack() as listeners:
             sockets = [listeners.enter_context(tcp_listener(*address)) for address in addresses]
+            spoken = [*map(spoken_address, sockets), f"unix:{data.api_socket}"]
             sockets.append(listeners.enter_context(unix_listener(data.api_socket)))
+            log.info("listening", addresses=spoken)
             await Server(build_app(daemon)).serve_sockets(sockets)
     log.info("stopped")
 
@@ -89,11 +92,16 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
-        log.info("listening", addresses=[_spoken(each) for each in sockets])
         await self.serve(sockets)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and tell the service manager that requests are taken from now on."""
+        await super().startup(sockets)
+        notify("READY=1")
 
     def _stop(self, number: signal.Signals) -> None:
         log.info("stopping", signal=number.name)
+        notify("STOPPING=1")
         self.force_exit = self.should_exit
         self.should_exit = True
 
@@ -101,11 +109,3 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave signals alone; ``serve_sockets`` hears them."""
         yield
-
-
-def _spoken(listener: socket.socket) -> str:
-    name = listener.getsockname()
-    if isinstance(name, tuple):
-        host = f"[{name[0]}]" if ":" in name[0] else name[0]
-        return f"http://{host}:{name[1]}"
-    return f"unix:{name}"
