@@ -13,6 +13,7 @@ from hearth.wire.messages import ExecRequest, SessionInfo, decode, encode
 
 Message = TypeVar("Message")
 TIMEOUT_S = 20.0
+Address = str | tuple[str, int]
 
 
 class AgentError(Exception):
@@ -26,10 +27,10 @@ class Closed(Exception):
 class Wire:
     """One connection: send frames, read frames."""
 
-    def __init__(self, path: str, token: str | None = None) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
+    def __init__(self, address: Address, token: str | None = None) -> None:
+        self.socket = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
         self.socket.settimeout(TIMEOUT_S)
-        self.socket.connect(path)
+        self.socket.connect(address)
         self._decoder = frames.Decoder()
         if token is not None:
             self.send(FrameType.AUTH, token.encode())
@@ -113,13 +114,13 @@ class Result:
 class Client:
     """Opens connections to one agent and knows the usual exchanges."""
 
-    def __init__(self, path: str, forward_path: str, token: str | None = None) -> None:
-        self.path = path
-        self.forward_path = forward_path
+    def __init__(self, address: Address, forward_address: Address, token: str | None = None) -> None:
+        self.address = address
+        self.forward_address = forward_address
         self.token = token
 
     def connect(self) -> Wire:
-        return Wire(self.path, self.token)
+        return Wire(self.address, self.token)
 
     def start(self, request: ExecRequest) -> Wire:
         """Send an exec request and give the connection."""
@@ -136,13 +137,19 @@ class Client:
             return Result(wire)
 
     def attach(self, session_id: str, **fields: Any) -> tuple[Wire, SessionInfo]:
-        wire = self.start(ExecRequest(session_id=session_id, **fields))
-        return wire, decode(SessionInfo, wire.expect(FrameType.SESSION_INFO))
+        return self._with_info(ExecRequest(session_id=session_id, **fields))
 
     def session(self, *argv: str, **fields: Any) -> tuple[Wire, SessionInfo]:
         """Start a piped session (``tty=True`` for a terminal) and give its connection and info."""
-        wire = self.start(ExecRequest(argv=list(argv), session=not fields.get("tty"), **fields))
-        return wire, decode(SessionInfo, wire.expect(FrameType.SESSION_INFO))
+        return self._with_info(ExecRequest(argv=list(argv), session=not fields.get("tty"), **fields))
+
+    def _with_info(self, request: ExecRequest) -> tuple[Wire, SessionInfo]:
+        wire = self.start(request)
+        try:
+            return wire, decode(SessionInfo, wire.expect(FrameType.SESSION_INFO))
+        except BaseException:
+            wire.close()
+            raise
 
     def ask(self, frame_type: FrameType, message: object | None, reply: FrameType) -> Any:
         """Send one request and give the JSON of its one reply."""

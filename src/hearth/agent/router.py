@@ -10,6 +10,8 @@ from hearth.agent.connection import Connection, PeerGone
 from hearth.agent.refusal import Refused, refusal_of_os
 from hearth.agent.seal import describe, say
 from hearth.agent.services.exec import ExecService
+from hearth.agent.services.sessions import SessionService
+from hearth.agent.session_table import SessionTable
 from hearth.agent.spawn import StartFailed
 from hearth.agent.state import Agent
 from hearth.wire.faults import UNEXPECTED_FRAME, Fault, write_fault
@@ -24,7 +26,9 @@ Handler = Callable[[Connection, bytes], None]
 
 def control_handlers(agent: Agent) -> dict[int, Handler]:
     """Give the handlers of the control port by request type."""
-    return {**ExecService(agent).handlers()}
+    table = SessionTable(agent)
+    sessions = SessionService(table)
+    return {**ExecService(agent, sessions).handlers(), **sessions.handlers()}
 
 
 class Router:

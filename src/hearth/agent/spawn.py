@@ -72,7 +72,9 @@ def spawn(
             raise StartFailed(_shown(command.argv[0]), error.strerror or "failed") from error
         finally:
             os.close(report_write)
-        report = os.read(report_read, _MAX_REPORT_BYTES)
+        report = b""
+        while part := os.read(report_read, _MAX_REPORT_BYTES):
+            report += part
     finally:
         os.close(report_read)
     if report:

@@ -10,6 +10,7 @@ from hearth.agent.connection import Connection
 from hearth.agent.reaper import Reaper
 from hearth.agent.refusal import Refused
 from hearth.agent.services.piped import PipedRun
+from hearth.agent.services.sessions import SessionService
 from hearth.agent.spawn import StartFailed, spawn
 from hearth.agent.state import Agent
 from hearth.wire.frames import FrameType
@@ -21,8 +22,9 @@ _OUTPUT_MODE = 0o644
 class ExecService:
     """Starts commands."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, sessions: SessionService) -> None:
         self._agent = agent
+        self._sessions = sessions
         self._reaper = Reaper(agent)
 
     def handlers(self) -> dict[int, Callable[[Connection, bytes], None]]:
@@ -32,10 +34,14 @@ class ExecService:
     def execute(self, connection: Connection, payload: bytes) -> None:
         """Run, start or attach, in the protocol's order of precedence."""
         request = decode(ExecRequest, payload)
-        if not request.argv:
+        if request.session_id is not None:
+            self._sessions.attach(connection, request)
+        elif not request.argv:
             raise Refused("empty argv")
-        if request.detach:
+        elif request.detach:
             self._detach(connection, request)
+        elif request.tty or request.session:
+            self._sessions.create(connection, request)
         else:
             PipedRun(self._agent, connection, request).run()
 

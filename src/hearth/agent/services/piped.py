@@ -5,22 +5,17 @@ What bounds memory: output is read only while the client takes it, input only wh
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
-import termios
 import time
-from struct import unpack
 
 from hearth.agent.connection import PROBE_INTERVAL_S, Connection, PeerGone
+from hearth.agent.drain import Drain
 from hearth.agent.exit_watch import ExitWatch, watch_exit
 from hearth.agent.spawn import StartFailed, end_group, exit_code, spawn
 from hearth.agent.state import Agent
 from hearth.wire.frames import Frame, FrameType, WireError, parse_signal
 from hearth.wire.messages import ExecRequest
-
-GRACE_S = 0.1
-"""How long EXIT waits for a pipe that something else than the command still holds open."""
 
 _READ_BYTES = 256 * 1024
 _INPUT_AHEAD_BYTES = 1024 * 1024
@@ -37,7 +32,6 @@ class PipedRun:
         self._request = request
         self._poll = select.poll()
         self._outputs: dict[int, FrameType] = {}
-        self._owed: dict[int, int] = {}
         self._input = bytearray()
         self._stdin: int | None = None
         self._stdin_polled = False
@@ -45,7 +39,7 @@ class PipedRun:
         self._peer_ended = False
         self._kill_at: float | None = None
         self._probe_at: float | None = None
-        self._drained_at: float | None = None
+        self._drain: Drain | None = None
         self._client_events = select.POLLIN
         self._buffer = bytearray()
 
@@ -124,11 +118,7 @@ class PipedRun:
 
     def _is_finished(self) -> bool:
         """The command has ended, and what it wrote has been taken by the client; others may hold its pipes a while."""
-        if self._drained_at is None or self._connection.backlog:
-            return False
-        if not self._outputs:
-            return True
-        return time.monotonic() >= self._drained_at and not any(self._owed.values())
+        return self._drain is not None and not self._connection.backlog and self._drain.is_over
 
     def _timeout_ms(self, pid: int) -> float | None:
         """Do what is due and give the time to the next due thing."""
@@ -139,13 +129,13 @@ class PipedRun:
         if self._probe_at is not None and now >= self._probe_at:
             self._probe_at = now + PROBE_INTERVAL_S
             self._connection.probe()
-        due = [at for at in (self._kill_at, self._probe_at, self._drained_at) if at is not None and at > now]
+        drained_at = self._drain.deadline if self._drain is not None else None
+        due = [at for at in (self._kill_at, self._probe_at, drained_at) if at is not None and at > now]
         return (min(due) - now) * 1000 + 1 if due else None
 
     def _note_end(self) -> None:
         """The command has ended: what its pipes hold now is still its output, what comes later is somebody else's."""
-        self._drained_at = time.monotonic() + GRACE_S
-        self._owed = {descriptor: _held_bytes(descriptor) for descriptor in self._outputs}
+        self._drain = Drain(list(self._outputs))
         self._close_stdin()
 
     def _on_client(self, pid: int, event: int) -> None:
@@ -201,11 +191,12 @@ class PipedRun:
         if not count:
             self._poll.unregister(descriptor)
             self._outputs.pop(descriptor)
-            self._owed.pop(descriptor, None)
+            if self._drain is not None:
+                self._drain.closed(descriptor)
             os.close(descriptor)
             return
-        if descriptor in self._owed:
-            self._owed[descriptor] = max(0, self._owed[descriptor] - count)
+        if self._drain is not None:
+            self._drain.took(descriptor, count)
         self._agent.touch()
         self._connection.offer(self._outputs[descriptor], memoryview(self._buffer)[:count])
 
@@ -246,9 +237,3 @@ class PipedRun:
         for descriptor in self._outputs:
             os.close(descriptor)
         self._outputs.clear()
-
-
-def _held_bytes(descriptor: int) -> int:
-    """Tell how much a pipe holds (FIONREAD)."""
-    count: int = unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, b"\0\0\0\0"))[0]
-    return count
