@@ -7,18 +7,17 @@ import asyncio
 from hearth.errors import GuestFailed, HearthError, InvalidInput, TimedOut
 from hearth.guest.connector import Connector
 from hearth.guest.dial import Dialer
-from hearth.guest.execution import Collector, ExecResult, Execution
+from hearth.guest.execution import Collector, ExecResult, Execution, read_exit
 from hearth.guest.faults import Deadline, decode_reply, decode_reply_list, encode_request
 from hearth.guest.files import Files
 from hearth.guest.forward import ForwardStream, forward
+from hearth.guest.patience import DEFAULT_PATIENCE, Patience
 from hearth.guest.sessions import Sessions
 from hearth.guest.status import expect_ok
 from hearth.wire import frames
 from hearth.wire.frames import FrameType
 from hearth.wire.messages import ActivityInfo, ExecRequest, MachineConfig, PortInfo, ProcessStarted
 
-REPLY_TIMEOUT_S = 10.0
-"""How long the guest may take over a question that needs no work."""
 FIRST_PROBE_PAUSE_S = 0.005
 LAST_PROBE_PAUSE_S = 0.1
 FIRST_PROBE_TIMEOUT_S = 0.1
@@ -36,10 +35,19 @@ class Guest:
         dialer: opens connections to the agent.
         token: the agent's token, None for one that has not been configured.
         connection_limit: operations at a time; more wait for a while.
+        patience: how long to wait for what.
     """
 
-    def __init__(self, dialer: Dialer, token: str | None, *, connection_limit: int = 40) -> None:
-        self._connector = Connector(dialer, token, connection_limit=connection_limit)
+    def __init__(
+        self,
+        dialer: Dialer,
+        token: str | None,
+        *,
+        connection_limit: int = 40,
+        patience: Patience = DEFAULT_PATIENCE,
+    ) -> None:
+        self._patience = patience
+        self._connector = Connector(dialer, token, connection_limit=connection_limit, patience=patience)
         self.files = Files(self._connector)
         self.sessions = Sessions(self._connector)
 
@@ -124,7 +132,7 @@ class Guest:
                     await asyncio.gather(feeder, return_exceptions=True)
             return collector.result(execution.exit_code)
 
-    async def start_detached(self, request: ExecRequest, *, timeout_s: float = REPLY_TIMEOUT_S) -> ProcessStarted:
+    async def start_detached(self, request: ExecRequest) -> ProcessStarted:
         """Start a command that nobody waits for; its output goes to ``output_file`` in the guest.
 
         Raises:
@@ -133,53 +141,53 @@ class Guest:
         """
         if not request.detach:
             raise InvalidInput("not a detached command", field="detach")
-        async with Deadline(timeout_s, "starting the command"):
+        async with Deadline(self._patience.reply_s, "starting the command"):
             with await self._connector.open(encode_request(FrameType.EXEC_REQ, request)) as connection:
                 frame = await connection.expect(FrameType.STDOUT)
                 started = decode_reply(ProcessStarted, frame.payload)
-                await connection.expect(FrameType.EXIT)
+                read_exit((await connection.expect(FrameType.EXIT)).payload)
         return started
 
-    async def activity(self, *, timeout_s: float = REPLY_TIMEOUT_S) -> ActivityInfo:
-        """Ask when the guest was last busy; asking is not use.
+    async def activity(self, *, timeout_s: float | None = None) -> ActivityInfo:
+        """Ask when the guest was last busy; asking is not use. ``timeout_s`` bounds the whole exchange.
 
         Raises:
             TimedOut, GuestFailed: the guest did not answer, or wrongly.
         """
-        async with Deadline(timeout_s, "asking for activity"):
+        async with Deadline(timeout_s or self._patience.reply_s, "asking for activity"):
             with await self._connector.open(encode_request(FrameType.ACTIVITY_REQ), urgent=True) as connection:
                 frame = await connection.expect(FrameType.ACTIVITY_RESP)
         return decode_reply(ActivityInfo, frame.payload)
 
-    async def ports(self, *, timeout_s: float = REPLY_TIMEOUT_S) -> list[PortInfo]:
+    async def ports(self) -> list[PortInfo]:
         """List the listening TCP sockets of the guest.
 
         Raises:
             TimedOut, GuestFailed: the guest did not answer, or wrongly.
         """
-        async with Deadline(timeout_s, "listing ports"):
+        async with Deadline(self._patience.reply_s, "listing ports"):
             with await self._connector.open(encode_request(FrameType.PORTS_REQ), urgent=True) as connection:
                 frame = await connection.expect(FrameType.PORTS_RESP)
         return decode_reply_list(PortInfo, frame.payload)
 
-    async def power_off(self, *, timeout_s: float = REPLY_TIMEOUT_S) -> None:
+    async def power_off(self) -> None:
         """Ask the guest to write its disks and switch itself off; the machine ends some time after the reply.
 
         Raises:
             TimedOut, GuestFailed: the guest did not answer, or wrongly.
         """
-        async with Deadline(timeout_s, "switching the guest off"):
+        async with Deadline(self._patience.reply_s, "switching the guest off"):
             with await self._connector.open(encode_request(FrameType.POWER_OFF_REQ), urgent=True) as connection:
                 await expect_ok(connection, FrameType.POWER_OFF_RESP)
 
-    async def forward(self, port: int, *, timeout_s: float = REPLY_TIMEOUT_S) -> ForwardStream:
+    async def forward(self, port: int, *, timeout_s: float | None = None) -> ForwardStream:
         """Connect to a TCP port of the guest's loopback.
 
         Raises:
             Unavailable: nothing listens there.
             TimedOut, GuestFailed: the guest did not answer, or wrongly.
         """
-        return await forward(self._connector, port, timeout_s=timeout_s)
+        return await forward(self._connector, port, timeout_s=timeout_s or self._patience.reply_s)
 
 
 def _check_plain(request: ExecRequest) -> None:

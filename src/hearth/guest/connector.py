@@ -9,13 +9,9 @@ from hearth.errors import GuestFailed, TimedOut, Unavailable
 from hearth.guest.connection import Connection
 from hearth.guest.dial import CONTROL_PORT, FORWARD_PORT, Dialer
 from hearth.guest.faults import Deadline
+from hearth.guest.patience import Patience
 from hearth.wire import frames
 from hearth.wire.frames import FrameType
-
-CONNECT_TIMEOUT_S = 5.0
-"""How long one dial, with the request sent, may take."""
-SLOT_TIMEOUT_S = 10.0
-"""How long an operation waits for one of the connections before it gives up."""
 
 
 class Connector:
@@ -26,9 +22,11 @@ class Connector:
         token: what AUTH carries; None for an agent that was told none yet.
         connection_limit: control connections at a time. The agent takes 50; what lies between is for urgent requests,
             which are short.
+        patience: how long to wait for what.
     """
 
-    def __init__(self, dialer: Dialer, token: str | None, *, connection_limit: int) -> None:
+    def __init__(self, dialer: Dialer, token: str | None, *, connection_limit: int, patience: Patience) -> None:
+        self.patience = patience
         self._dialer = dialer
         self._slots = asyncio.Semaphore(connection_limit)
         self._auth = b""
@@ -64,7 +62,7 @@ class Connector:
 
     async def _wait_for_slot(self) -> None:
         try:
-            async with Deadline(SLOT_TIMEOUT_S, "waiting for a free connection"):
+            async with Deadline(self.patience.slot_s, "waiting for a free connection"):
                 await self._slots.acquire()
         except TimedOut as error:
             raise Unavailable(
@@ -76,7 +74,7 @@ class Connector:
     async def _connect(self, port: int, request: bytes, *, slot: asyncio.Semaphore | None) -> Connection:
         connection: Connection | None = None
         try:
-            async with Deadline(CONNECT_TIMEOUT_S, "connecting to the guest"):
+            async with Deadline(self.patience.connect_s, "connecting to the guest"):
                 connection = Connection(await self._dialer.connect(port))
                 with contextlib.suppress(GuestFailed):  # refused and closed: the reason waits to be received
                     await connection.send(self._auth + request)

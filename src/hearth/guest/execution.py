@@ -70,7 +70,7 @@ class ProcessStream:
             return Output("stdout", frame.payload)
         if frame.type == FrameType.STDERR:
             return Output("stderr", frame.payload)
-        self._exit_code = _exit_code(frame.payload)
+        self._exit_code = read_exit(frame.payload)
         raise StopAsyncIteration
 
     @property
@@ -184,7 +184,12 @@ class Collector:
         return ExecResult(exit_code=exit_code, stdout=stdout, stderr=stderr, truncated=self._truncated)
 
 
-def _exit_code(payload: bytes) -> int:
+def read_exit(payload: bytes) -> int:
+    """Read the exit code out of an EXIT payload.
+
+    Raises:
+        GuestFailed: it is none.
+    """
     try:
         return frames.parse_exit(payload)
     except ProtocolError as error:

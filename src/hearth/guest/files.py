@@ -29,8 +29,6 @@ from hearth.wire.messages import (
     WatchRequest,
 )
 
-FILE_TIMEOUT_S = 30.0
-"""How long one operation without a body may take; removing or changing a large tree takes its time."""
 MAX_LIST_ENTRIES = 20_000
 """Twice what the agent lists; a guest that sends more is not our agent."""
 
@@ -92,13 +90,14 @@ class Files:
             )
             return
         with await self._connector.open(request) as connection:
+            stall_s = self._connector.patience.stall_s
             pieces = chunks(body) if isinstance(body, bytes) else body
-            await upload(connection, pieces, FrameType.FILE_WRITE_RESP, size=size)
+            await upload(connection, pieces, FrameType.FILE_WRITE_RESP, stall_s=stall_s, size=size)
 
     async def stat(self, path: str) -> FileInfo:
         """Tell a file's size, mode and kind; a symlink is followed."""
         request = encode_request(FrameType.FILE_STAT_REQ, PathRequest(path=path))
-        async with Deadline(FILE_TIMEOUT_S, "asking for a file"):
+        async with Deadline(self._connector.patience.work_s, "asking for a file"):
             with await self._connector.open(request) as connection:
                 frame = await connection.expect(FrameType.FILE_STAT_RESP)
         return decode_reply(FileInfo, frame.payload)
@@ -110,7 +109,7 @@ class Files:
         """
         request = encode_request(FrameType.FILE_LS_REQ, PathRequest(path=path))
         entries: builtins.list[FileInfo] = []
-        async with Deadline(FILE_TIMEOUT_S, "listing a directory"):
+        async with Deadline(self._connector.patience.work_s, "listing a directory"):
             with await self._connector.open(request) as connection:
                 frame: Frame | None = await connection.expect(FrameType.FILE_LS_RESP)
                 while frame is not None:
@@ -151,7 +150,7 @@ class Files:
         """Unpack a tar archive below the directory ``path``."""
         request = encode_request(FrameType.TAR_WRITE_REQ, TarWriteRequest(path=path))
         with await self._connector.open(request) as connection:
-            await upload(connection, body, FrameType.TAR_WRITE_RESP)
+            await upload(connection, body, FrameType.TAR_WRITE_RESP, stall_s=self._connector.patience.stall_s)
 
     def watch(self, path: str, *, recursive: bool = False) -> Watch:
         """Give the changes of a file or directory; once the context is entered, no change is missed."""
@@ -159,7 +158,7 @@ class Files:
         return Watch(self._connector, request)
 
     async def _request(self, request: bytes, reply: FrameType, what: str) -> None:
-        async with Deadline(FILE_TIMEOUT_S, what):
+        async with Deadline(self._connector.patience.work_s, what):
             with await self._connector.open(request) as connection:
                 await expect_ok(connection, reply)
 
@@ -173,7 +172,7 @@ class Watch:
         self._connection: Connection | None = None
 
     async def __aenter__(self) -> Self:
-        async with Deadline(FILE_TIMEOUT_S, "beginning to watch"):
+        async with Deadline(self._connector.patience.reply_s, "beginning to watch"):
             connection = await self._connector.open(self._request)
             try:
                 await expect_ok(connection, FrameType.WATCH_RESP)

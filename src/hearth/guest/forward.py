@@ -9,7 +9,7 @@ from hearth.errors import Unavailable
 from hearth.guest.connection import Connection
 from hearth.guest.connector import Connector
 from hearth.guest.faults import Deadline, encode_request, printable
-from hearth.guest.status import receive_status
+from hearth.guest.status import read_status
 from hearth.model import check_range
 from hearth.wire.frames import FrameType
 from hearth.wire.messages import ForwardRequest
@@ -29,7 +29,7 @@ async def forward(connector: Connector, port: int, *, timeout_s: float) -> Forwa
     async with Deadline(timeout_s, f"connecting to port {port}"):
         connection = await connector.open_forward(request)
         try:
-            status = await receive_status(connection, FrameType.FWD_RESP)
+            status = read_status((await connection.expect(FrameType.FWD_RESP)).payload)
             if status.status != "ok":
                 raise Unavailable(
                     f"nothing answers on port {port} of the sandbox",

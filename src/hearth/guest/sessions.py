@@ -6,13 +6,10 @@ from typing import Self
 
 from hearth.errors import InvalidInput
 from hearth.guest.connector import Connector
-from hearth.guest.execution import ProcessStream
+from hearth.guest.execution import ProcessStream, read_exit
 from hearth.guest.faults import Deadline, decode_reply, decode_reply_list, encode_request
 from hearth.wire.frames import FrameType
 from hearth.wire.messages import ExecKillRequest, ExecRequest, SessionInfo
-
-SESSION_TIMEOUT_S = 15.0
-"""How long the guest may take to open, list or kill a session."""
 
 
 class Shell(ProcessStream):
@@ -27,7 +24,7 @@ class Shell(ProcessStream):
     async def __aenter__(self) -> Self:
         await super().__aenter__()
         try:
-            async with Deadline(SESSION_TIMEOUT_S, "opening the session"):
+            async with Deadline(self._connector.patience.reply_s, "opening the session"):
                 frame = await self._open_connection.expect(FrameType.SESSION_INFO)
             self.info = decode_reply(SessionInfo, frame.payload)
         except BaseException:
@@ -61,18 +58,18 @@ class Sessions:
         request = ExecRequest(session_id=session_id, if_detached=if_detached, rows=rows, cols=columns)
         return Shell(self._connector, encode_request(FrameType.EXEC_REQ, request))
 
-    async def list(self, *, timeout_s: float = SESSION_TIMEOUT_S) -> list[SessionInfo]:
+    async def list(self) -> list[SessionInfo]:
         """List the sessions.
 
         Raises:
             TimedOut, GuestFailed: the guest did not answer, or wrongly.
         """
-        async with Deadline(timeout_s, "listing sessions"):
+        async with Deadline(self._connector.patience.reply_s, "listing sessions"):
             with await self._connector.open(encode_request(FrameType.EXEC_LIST_REQ), urgent=True) as connection:
                 frame = await connection.expect(FrameType.EXEC_LIST_RESP)
         return decode_reply_list(SessionInfo, frame.payload)
 
-    async def kill(self, session_id: str, *, timeout_s: float = SESSION_TIMEOUT_S) -> None:
+    async def kill(self, session_id: str) -> None:
         """Kill a session's process group (SIGKILL).
 
         Raises:
@@ -80,6 +77,6 @@ class Sessions:
             TimedOut, GuestFailed: the guest did not answer, or wrongly.
         """
         request = encode_request(FrameType.EXEC_KILL, ExecKillRequest(session_id=session_id))
-        async with Deadline(timeout_s, "killing the session"):
+        async with Deadline(self._connector.patience.reply_s, "killing the session"):
             with await self._connector.open(request, urgent=True) as connection:
-                await connection.expect(FrameType.EXIT)
+                read_exit((await connection.expect(FrameType.EXIT)).payload)

@@ -9,17 +9,27 @@ from hearth.wire.frames import FrameType
 from hearth.wire.messages import Status
 
 
-async def receive_status(connection: Connection, frame_type: FrameType) -> Status:
-    """Wait for a Status reply.
+def read_status(payload: bytes) -> Status:
+    """Read a Status reply.
 
     Raises:
-        GuestFailed: something else came, or a status that is neither ``ok`` nor ``error``.
-        HearthError: the agent answered ERROR.
+        GuestFailed: it is none, or neither ``ok`` nor ``error``.
     """
-    status = decode_reply(Status, (await connection.expect(frame_type)).payload)
+    status = decode_reply(Status, payload)
     if status.status not in ("ok", "error"):
         raise GuestFailed("the guest broke the protocol", details=f"unknown status {printable(status.status)!r}")
     return status
+
+
+def check_ok(payload: bytes) -> None:
+    """Read a Status reply that has to be ``ok``.
+
+    Raises:
+        GuestFailed: it is not.
+    """
+    status = read_status(payload)
+    if status.status != "ok":
+        raise GuestFailed("the guest failed", details=printable(status.message or ""))
 
 
 async def expect_ok(connection: Connection, frame_type: FrameType) -> None:
@@ -29,6 +39,4 @@ async def expect_ok(connection: Connection, frame_type: FrameType) -> None:
         GuestFailed: the guest says it failed, or answered wrongly.
         HearthError: the agent answered ERROR.
     """
-    status = await receive_status(connection, frame_type)
-    if status.status != "ok":
-        raise GuestFailed("the guest failed", details=printable(status.message or ""))
+    check_ok((await connection.expect(frame_type)).payload)

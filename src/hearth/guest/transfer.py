@@ -10,15 +10,11 @@ from hearth.errors import GuestFailed, InvalidInput, TooLarge
 from hearth.guest.connection import Connection
 from hearth.guest.connector import Connector
 from hearth.guest.faults import Deadline, decode_reply
-from hearth.guest.status import expect_ok
+from hearth.guest.status import check_ok, expect_ok
 from hearth.wire import frames
 from hearth.wire.frames import Frame, FrameType
 from hearth.wire.messages import FileReadResponse
 
-REPLY_TIMEOUT_S = 15.0
-"""How long the guest may take to open a file or begin an archive."""
-STALL_TIMEOUT_S = 30.0
-"""How long a body may stand still."""
 BODY_CHUNK = 65_536
 """Bytes of a body in one frame."""
 
@@ -37,7 +33,7 @@ class Download:
         self._done = False
 
     async def __aenter__(self) -> Self:
-        async with Deadline(REPLY_TIMEOUT_S, "opening what is to be read"):
+        async with Deadline(self._connector.patience.reply_s, "opening what is to be read"):
             connection = await self._connector.open(self._request)
             try:
                 self._take_reply(await connection.expect(self._reply))
@@ -66,7 +62,7 @@ class Download:
             raise RuntimeError("use the download as 'async with'")
         if self._done:
             raise StopAsyncIteration
-        async with Deadline(STALL_TIMEOUT_S, "the next piece"):
+        async with Deadline(self._connector.patience.stall_s, "the next piece"):
             frame = await self._connection.expect(FrameType.STDOUT, FrameType.EXIT)
         if frame.type == FrameType.STDOUT:
             return frame.payload
@@ -91,7 +87,7 @@ class Download:
         return b"".join(pieces)
 
     def _take_reply(self, frame: Frame) -> None:
-        """Read what the reply says about the body."""
+        check_ok(frame.payload)
 
 
 class FileDownload(Download):
@@ -108,7 +104,7 @@ class FileDownload(Download):
 
 
 async def upload(
-    connection: Connection, body: AsyncIterable[bytes], reply: FrameType, *, size: int | None = None
+    connection: Connection, body: AsyncIterable[bytes], reply: FrameType, *, stall_s: float, size: int | None = None
 ) -> None:
     """Send a body in STDIN frames and wait for the status ``ok``; a refusal ends the sending at once.
 
@@ -121,14 +117,14 @@ async def upload(
         HearthError: it refused, see ``hearth.guest.faults``.
     """
     answer = asyncio.create_task(expect_ok(connection, reply), name="guest reply")
-    sender = asyncio.create_task(_send_body(connection, body, size), name="guest body")
+    sender = asyncio.create_task(_send_body(connection, body, size, stall_s), name="guest body")
     try:
         await asyncio.wait((answer, sender), return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
             error = sender.exception()
             if error is not None and not isinstance(error, GuestFailed):
                 raise error  # the body itself failed; a broken connection is the answer's to explain
-            async with Deadline(STALL_TIMEOUT_S, "the reply to what was sent"):
+            async with Deadline(stall_s, "the reply to what was sent"):
                 await answer
         answer.result()
     finally:
@@ -143,7 +139,7 @@ async def chunks(data: bytes) -> AsyncIterator[bytes]:
         yield data[start : start + BODY_CHUNK]
 
 
-async def _send_body(connection: Connection, body: AsyncIterable[bytes], size: int | None) -> None:
+async def _send_body(connection: Connection, body: AsyncIterable[bytes], size: int | None, stall_s: float) -> None:
     sent = 0
     async for piece in body:
         sent += len(piece)
@@ -151,7 +147,7 @@ async def _send_body(connection: Connection, body: AsyncIterable[bytes], size: i
             raise _wrong_size(size, "more")
         view = memoryview(piece)
         for start in range(0, len(view), BODY_CHUNK):
-            async with Deadline(STALL_TIMEOUT_S, "the guest taking the next piece"):
+            async with Deadline(stall_s, "the guest taking the next piece"):
                 await connection.send(frames.encode(FrameType.STDIN, view[start : start + BODY_CHUNK]))
     if size is None:
         await connection.send(frames.encode(FrameType.STDIN_EOF))
