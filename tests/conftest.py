@@ -1,0 +1,57 @@
+"""Every test proves that it left nothing behind; those that need root or real machines say so by a marker."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from tests import leaks
+
+TASK_END_ROUNDS = 10
+"""Turns of the loop a task that was told to end may take to do so."""
+
+
+def pytest_configure() -> None:
+    leaks.isolate()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("root") and os.geteuid() != 0:
+        pytest.skip("needs root: run it with sudo")
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a process, a namespace, a descriptor, a thread or the like."""
+    before = leaks.take()
+    yield
+    found = leaks.left_behind(before)
+    directory = request.node.funcargs.get("tmp_path")
+    if isinstance(directory, Path):
+        found += leaks.half_written(directory)
+    if found:
+        pytest.fail("left behind: " + "; ".join(found), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def no_task_left_behind(request: pytest.FixtureRequest, nothing_left_behind: None) -> None:
+    """Watch the tasks of asynchronous tests; the others are spared a loop, which is gone before the rest is counted."""
+    if inspect.iscoroutinefunction(getattr(request, "function", None)):
+        request.getfixturevalue("every_task_ended")
+
+
+@pytest.fixture
+async def every_task_ended() -> AsyncIterator[None]:
+    """Fail an asynchronous test whose tasks outlive it and its fixtures; the loop's end would hide them."""
+    before = asyncio.all_tasks()
+    yield
+    for _ in range(TASK_END_ROUNDS):
+        left = asyncio.all_tasks() - before - {asyncio.current_task()}
+        if not left:
+            return
+        await asyncio.sleep(0)
+    pytest.fail("left behind: " + "; ".join(f"task {task.get_name()}" for task in left), pytrace=False)

@@ -220,7 +220,7 @@ def _none(mounts: Sequence[Mount]) -> Layout:
 
 
 def _delegated_above(own: Path, top: Path) -> Path | None:
-    """Give our group, or the nearest above it, that systemd marked as handed over ("Control Group APIs and Delegation").
+    """Give our group, or the nearest above it, that systemd marked as given away ("Control Group Delegation").
 
     It is one above once we have stepped aside.
     """

@@ -1,0 +1,151 @@
+"""What a test could leave behind: a snapshot before, a snapshot after, and words for the difference.
+
+Looking costs a third of a millisecond. Only what looks left behind is looked at again, until the kernel has had time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+Snapshot = dict[str, frozenset[str]]
+
+SETTLE_S = 2.0
+"""How long the kernel may take to finish what the test ended: the last close of a TAP frees it a moment later."""
+PAUSE_S = 0.005
+PR_SET_CHILD_SUBREAPER = 36
+"""linux/prctl.h"""
+CLONE_NEWNS = 0x20000
+MS_REC = 0x4000
+MS_PRIVATE = 0x40000
+RUN_NETNS = Path("/run/netns")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def isolate() -> None:
+    """Give this process, where it may, mounts of its own with an empty directory of network namespaces.
+
+    Two runs at a time then do not see each other's, and the kernel sweeps when a run is killed. Orphans of our children
+    become our children, where they are seen.
+    """
+    _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    if os.geteuid() != 0 or _libc.unshare(CLONE_NEWNS) != 0:
+        return
+    _libc.mount(b"none", b"/", None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None)
+    RUN_NETNS.mkdir(parents=True, exist_ok=True)
+    _libc.mount(b"tmpfs", os.fsencode(RUN_NETNS), b"tmpfs", ctypes.c_ulong(0), b"mode=755")
+
+
+def take() -> Snapshot:
+    """Look at everything once."""
+    return {kind: frozenset(look()) for kind, look in LOOKS.items()}
+
+
+def left_behind(before: Snapshot) -> list[str]:
+    """Tell what is there now and was not ``before``, after waiting up to ``SETTLE_S`` seconds for it to go."""
+    found = _difference(before)
+    deadline = time.monotonic() + SETTLE_S
+    if found:
+        gc.collect()
+        found = _difference(before)
+    while found and time.monotonic() < deadline:
+        time.sleep(PAUSE_S)
+        found = _difference(before)
+    return found
+
+
+def half_written(directory: Path) -> list[str]:
+    """Tell the temporary files below a directory: whatever publishes atomically has renamed or removed its own."""
+    return [f"file {path}" for path in directory.rglob("*.tmp")]
+
+
+def _difference(before: Snapshot) -> list[str]:
+    return [f"{kind} {item}" for kind, look in LOOKS.items() for item in sorted(set(look()) - before[kind])]
+
+
+def _names(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir()]
+
+
+def _processes() -> Iterator[str]:
+    """Our living children; dead orphans are buried on the way, dead children of our own complain by themselves."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return
+    for directory in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            name, _, rest = (directory / "stat").read_text().rpartition(")")
+            state, parent = rest.split()[:2]
+            if int(parent) == os.getpid() and state != "Z":
+                yield name + ")"
+
+
+def _network_namespaces() -> Iterator[str]:
+    with contextlib.suppress(FileNotFoundError):
+        yield from _names(RUN_NETNS)
+
+
+def _links() -> Iterator[str]:
+    return (name for _, name in socket.if_nameindex())
+
+
+def _mounts() -> Iterator[str]:
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        if "hearth" in line:
+            yield line.split(" ")[4]
+
+
+def _loop_devices() -> Iterator[str]:
+    for name in _names(Path("/sys/block")):
+        if name.startswith("loop"):
+            with contextlib.suppress(OSError):
+                yield f"{name} on {Path('/sys/block', name, 'loop/backing_file').read_text().strip()}"
+
+
+def _control_groups() -> Iterator[str]:
+    """Empty groups of ours: one with processes is in use, perhaps by somebody else on this host."""
+    for pattern in ("hearth-*/*/cgroup.procs", "*/hearth-*/*/cgroup.procs"):
+        for file in Path("/sys/fs/cgroup").glob(pattern):
+            with contextlib.suppress(OSError):
+                if not file.read_text():
+                    yield str(file.parent)
+
+
+def _temporary_files() -> Iterator[str]:
+    directory = Path(tempfile.gettempdir())
+    return (f"{directory}/{name}" for name in _names(directory) if name.startswith("hearth"))
+
+
+def _descriptors() -> Iterator[str]:
+    for name in _names(Path("/proc/self/fd")):
+        with contextlib.suppress(OSError):
+            target = str(Path("/proc/self/fd", name).readlink())
+            if not target.startswith("/proc/"):  # the directory being listed
+                yield f"{name} -> {target}"
+
+
+def _threads() -> Iterator[str]:
+    return (f"{thread.name} ({thread.ident})" for thread in threading.enumerate())
+
+
+LOOKS: dict[str, Callable[[], Iterator[str]]] = {
+    "process": _processes,
+    "network namespace": _network_namespaces,
+    "link": _links,
+    "mount": _mounts,
+    "loop device": _loop_devices,
+    "control group": _control_groups,
+    "temporary file": _temporary_files,
+    "descriptor": _descriptors,
+    "thread": _threads,
+}
