@@ -1,0 +1,228 @@
+"""What every store of jobs promises: compare-and-set states, and leases reckoned by the store's clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import pytest
+
+from hearth.errors import Code, Conflict, NotFound
+from hearth.host.clock import ManualClock
+from hearth.model import Job, JobError, JobState, StepPhase, StepRecord
+from hearth.store.base import LeaseLost, PageRequest, Store
+
+PENDING, RUNNING, UNDOING = JobState.PENDING, JobState.RUNNING, JobState.UNDOING
+LEASE_S = 30.0
+Submit = Callable[..., Awaitable[Job]]
+
+
+@pytest.fixture
+def submit(store: Store, clock: ManualClock) -> Submit:
+    """Stores pending jobs, each a second younger than the one before."""
+    count = 0
+
+    async def submit_one(job_id: str = "job-1", *, subject: str = "sb-1") -> Job:
+        nonlocal count
+        count += 1
+        created_at = clock.now() + timedelta(seconds=count)
+        job = Job(id=job_id, kind="k", subject=subject, input={"size": 1, "tags": ["ü"]}, created_at=created_at)
+        await store.jobs.create(job)
+        return job
+
+    return submit_one
+
+
+async def claim(store: Store, owner: str, *, displacing: str | None = None) -> Job:
+    return await store.jobs.claim(
+        "job-1", owner, expected={PENDING, RUNNING}, new=RUNNING, lease_s=LEASE_S, displacing=displacing
+    )
+
+
+async def test_a_job_reads_back_as_it_was_written(store: Store, clock: ManualClock) -> None:
+    record = StepRecord(name="a", phase=StepPhase.UNDO, started_at=clock.now(), duration_s=0.25, error="no")
+    job = Job(
+        id="job-1",
+        kind="sandbox.create",
+        subject="sb-1",
+        input={"nested": {"list": [1, None, "x"]}},
+        state=UNDOING,
+        step="a",
+        attempt=3,
+        error=JobError(code=Code.NO_SPACE, brief="full", details="d", resolution="r"),
+        steps=(record, record),
+        lease_owner="d1",
+        lease_until=clock.now(),
+        created_at=clock.now(),
+        started_at=clock.now(),
+        finished_at=clock.now(),
+    )
+    await store.jobs.create(job)
+    assert await store.jobs.get("job-1") == job
+
+
+async def test_a_fresh_job_reads_back_with_nothing_in_it(store: Store, submit: Submit) -> None:
+    job = await submit()
+    assert await store.jobs.get("job-1") == job
+
+
+async def test_a_taken_id_is_a_conflict(submit: Submit) -> None:
+    await submit()
+    with pytest.raises(Conflict):
+        await submit()
+
+
+async def test_a_claim_takes_the_lease_counts_and_stamps(store: Store, submit: Submit, clock: ManualClock) -> None:
+    await submit()
+    job = await claim(store, "d1")
+    assert (job.state, job.lease_owner, job.attempt) == (RUNNING, "d1", 1)
+    assert job.lease_until == clock.now() + timedelta(seconds=LEASE_S)
+    assert job.started_at == clock.now()
+    assert await store.jobs.get("job-1") == job
+
+
+async def test_of_many_claims_at_once_one_wins(store: Store, submit: Submit) -> None:
+    await submit()
+    outcomes = await asyncio.gather(*(claim(store, f"d{n}") for n in range(20)), return_exceptions=True)
+    assert sum(isinstance(outcome, Job) for outcome in outcomes) == 1
+    assert sum(isinstance(outcome, LeaseLost) for outcome in outcomes) == 19
+
+
+async def test_a_lease_can_be_taken_over_once_it_has_run_out(store: Store, submit: Submit, clock: ManualClock) -> None:
+    await submit()
+    first = await claim(store, "d1")
+    clock.advance(LEASE_S - 0.001)
+    with pytest.raises(LeaseLost, match="d1"):
+        await claim(store, "d2")
+    clock.advance(0.001)
+    second = await claim(store, "d2")
+    assert (second.lease_owner, second.attempt) == ("d2", 2)
+    assert second.started_at == first.started_at
+
+
+async def test_a_renewed_lease_lasts_longer(store: Store, submit: Submit, clock: ManualClock) -> None:
+    await submit()
+    await claim(store, "d1")
+    clock.advance(LEASE_S - 1)
+    await store.jobs.renew("job-1", "d1", lease_s=LEASE_S)
+    clock.advance(LEASE_S - 1)
+    with pytest.raises(LeaseLost):
+        await claim(store, "d2")
+
+
+async def test_a_lease_of_an_owner_known_to_be_dead_can_be_displaced(store: Store, submit: Submit) -> None:
+    await submit()
+    await claim(store, "dead")
+    with pytest.raises(LeaseLost):
+        await claim(store, "d2", displacing="somebody else")
+    assert (await claim(store, "d2", displacing="dead")).lease_owner == "d2"
+
+
+async def test_whoever_lost_the_lease_can_change_nothing(store: Store, submit: Submit, clock: ManualClock) -> None:
+    await submit()
+    await claim(store, "d1")
+    clock.advance(LEASE_S)
+    taken = await claim(store, "d2")
+    for late in (
+        store.jobs.renew("job-1", "d1", lease_s=LEASE_S),
+        store.jobs.record("job-1", "d1", step="b", steps=()),
+        store.jobs.transition("job-1", {RUNNING}, JobState.COMPLETED, owner="d1"),
+        store.jobs.transition("job-1", {RUNNING}, JobState.CANCELLED, owner=None),
+    ):
+        with pytest.raises(LeaseLost):
+            await late
+    assert await store.jobs.get("job-1") == taken
+
+
+async def test_a_claim_from_another_state_is_a_conflict(store: Store, submit: Submit) -> None:
+    await submit()
+    with pytest.raises(Conflict, match="pending") as caught:
+        await store.jobs.claim("job-1", "d1", expected={RUNNING}, new=UNDOING, lease_s=1)
+    assert not isinstance(caught.value, LeaseLost)
+
+
+async def test_a_record_keeps_the_step_and_the_times(store: Store, submit: Submit, clock: ManualClock) -> None:
+    await submit()
+    await claim(store, "d1")
+    record = StepRecord(name="a", phase=StepPhase.DO, started_at=clock.now(), duration_s=1.5)
+    await store.jobs.record("job-1", "d1", step="b", steps=[record])
+    job = await store.jobs.get("job-1")
+    assert (job.step, job.steps) == ("b", (record,))
+
+
+@pytest.mark.parametrize("final", [JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED])
+async def test_a_final_state_ends_the_lease_for_good(
+    store: Store, submit: Submit, clock: ManualClock, final: JobState
+) -> None:
+    await submit()
+    await claim(store, "d1")
+    error = JobError(code=Code.TIMEOUT, brief="slow")
+    ended = await store.jobs.transition("job-1", {RUNNING}, final, owner="d1", error=error)
+    assert (ended.state, ended.lease_owner, ended.lease_until) == (final, None, None)
+    assert (ended.finished_at, ended.error) == (clock.now(), error)
+    with pytest.raises(LeaseLost):
+        await store.jobs.renew("job-1", "d1", lease_s=LEASE_S)
+    with pytest.raises(Conflict, match=str(final)):
+        await claim(store, "d2")
+
+
+async def test_a_transition_keeps_error_and_steps_it_is_not_given(store: Store, submit: Submit) -> None:
+    await submit()
+    await claim(store, "d1")
+    error = JobError(code=Code.TIMEOUT, brief="slow")
+    await store.jobs.transition("job-1", {RUNNING}, UNDOING, owner="d1", error=error)
+    job = await store.jobs.transition("job-1", {UNDOING}, UNDOING, owner="d1")
+    assert (job.error, job.lease_owner) == (error, "d1")
+
+
+async def test_a_pending_job_is_cancelled_without_a_lease(store: Store, submit: Submit) -> None:
+    await submit()
+    job = await store.jobs.transition("job-1", {PENDING}, JobState.CANCELLED, owner=None)
+    assert job.state == JobState.CANCELLED
+
+
+async def test_a_transition_from_another_state_is_a_conflict(store: Store, submit: Submit) -> None:
+    await submit()
+    await claim(store, "d1")
+    with pytest.raises(Conflict, match="running") as caught:
+        await store.jobs.transition("job-1", {PENDING}, UNDOING, owner="d1")
+    assert not isinstance(caught.value, LeaseLost)
+
+
+async def test_claimable_are_those_without_a_valid_lease_oldest_first(
+    store: Store, submit: Submit, clock: ManualClock
+) -> None:
+    for job_id in ("job-2", "job-1", "job-3", "job-4"):
+        await submit(job_id)
+    await claim(store, "d1")
+    await store.jobs.transition("job-3", {PENDING}, JobState.CANCELLED, owner=None)
+    states = {PENDING, RUNNING}
+    assert [job.id for job in await store.jobs.claimable(states=states)] == ["job-2", "job-4"]
+    clock.advance(LEASE_S)
+    assert [job.id for job in await store.jobs.claimable(states=states)] == ["job-2", "job-1", "job-4"]
+    assert [job.id for job in await store.jobs.claimable(states=states, limit=1)] == ["job-2"]
+    assert [job.id for job in await store.jobs.claimable(states={RUNNING})] == ["job-1"]
+
+
+async def test_jobs_are_listed_by_subject_and_state_in_pages(store: Store, submit: Submit) -> None:
+    for number in range(4):
+        await submit(f"job-{9 - number}", subject=f"sb-{number % 2}")
+    await store.jobs.transition("job-9", {PENDING}, JobState.CANCELLED, owner=None)
+    assert [job.id for job in (await store.jobs.list(subject="sb-0")).items] == ["job-9", "job-7"]
+    assert [job.id for job in (await store.jobs.list(states={PENDING})).items] == ["job-8", "job-7", "job-6"]
+    first = await store.jobs.list(page=PageRequest(limit=3))
+    rest = await store.jobs.list(page=PageRequest(limit=3, cursor=first.next_cursor))
+    assert [job.id for job in (*first.items, *rest.items)] == ["job-9", "job-8", "job-7", "job-6"]
+
+
+async def test_what_is_not_there_cannot_be_read_or_changed(store: Store) -> None:
+    for work in (
+        store.jobs.get("job-1"),
+        claim(store, "d1"),
+        store.jobs.renew("job-1", "d1", lease_s=1),
+        store.jobs.record("job-1", "d1", step="a", steps=()),
+        store.jobs.transition("job-1", {RUNNING}, UNDOING, owner="d1"),
+    ):
+        with pytest.raises(NotFound, match="job-1"):
+            await work

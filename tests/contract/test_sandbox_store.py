@@ -1,0 +1,226 @@
+"""What every store of sandboxes promises."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hearth.errors import Conflict, NotFound
+from hearth.host.clock import ManualClock
+from hearth.model import Sandbox, SandboxSpec, SandboxState, User
+from hearth.store.base import PageRequest, SandboxExists, Store
+
+CREATING, RUNNING, FAILED = SandboxState.CREATING, SandboxState.RUNNING, SandboxState.FAILED
+Make = Callable[..., Sandbox]
+
+
+@pytest.fixture
+def make(clock: ManualClock, ada: User) -> Make:
+    """Makes sandboxes of ada's, each a second younger than the one before."""
+    count = 0
+
+    def make_one(name: str, *, owner: str = ada.id, labels: Mapping[str, str] | None = None) -> Sandbox:
+        nonlocal count
+        count += 1
+        return Sandbox(
+            id=f"sb-{name}-{owner}",
+            owner=owner,
+            spec=SandboxSpec(name=name, labels=labels or {}),
+            state=CREATING,
+            created_at=clock.now() + timedelta(seconds=count),
+        )
+
+    return make_one
+
+
+async def test_a_sandbox_reads_back_as_it_was_written(store: Store, ada: User, clock: ManualClock) -> None:
+    spec = SandboxSpec(
+        name="web", image="alpine", cpus=3, memory_mib=512, env={"A": "ü\n\x00", "B": ""}, labels={"a.b": '"x"'}
+    )
+    sandbox = Sandbox(id="sb-1", owner=ada.id, spec=spec, state=FAILED, created_at=clock.now(), error="no disk")
+    await store.sandboxes.create(sandbox)
+    assert await store.sandboxes.get("sb-1") == sandbox
+
+
+async def test_a_second_one_of_the_same_name_is_refused_with_the_first(store: Store, make: Make) -> None:
+    first = make("web")
+    await store.sandboxes.create(first)
+    with pytest.raises(SandboxExists) as caught:
+        await store.sandboxes.create(Sandbox(**{**vars(make("web")), "id": "sb-other"}))
+    assert caught.value.existing == first
+    assert await store.sandboxes.count(None) == 1
+
+
+async def test_of_many_racing_for_a_name_one_wins_and_all_learn_who(store: Store, make: Make) -> None:
+    rivals = [Sandbox(**{**vars(make("web")), "id": f"sb-{number}"}) for number in range(20)]
+    outcomes = await asyncio.gather(*(store.sandboxes.create(rival) for rival in rivals), return_exceptions=True)
+    winners = [rival for rival, outcome in zip(rivals, outcomes, strict=True) if outcome is None]
+    assert len(winners) == 1
+    losers = [outcome for outcome in outcomes if isinstance(outcome, SandboxExists)]
+    assert [loser.existing for loser in losers] == winners * 19
+
+
+async def test_two_owners_may_use_one_name(store: Store, make: Make, ada: User, bob: User) -> None:
+    await store.sandboxes.create(make("web"))
+    await store.sandboxes.create(make("web", owner=bob.id))
+    assert await store.sandboxes.count(ada.id) == 1
+    assert await store.sandboxes.count(None) == 2
+
+
+async def test_a_taken_id_is_a_conflict_but_not_an_existing_sandbox(store: Store, make: Make) -> None:
+    await store.sandboxes.create(make("web"))
+    twin = Sandbox(**{**vars(make("other")), "id": make("web").id})
+    with pytest.raises(Conflict) as caught:
+        await store.sandboxes.create(twin)
+    assert not isinstance(caught.value, SandboxExists)
+
+
+async def test_an_owner_must_exist(store: Store, make: Make) -> None:
+    with pytest.raises(NotFound, match="user"):
+        await store.sandboxes.create(make("web", owner="user-x"))
+    assert await store.sandboxes.count(None) == 0
+
+
+async def test_a_reference_is_an_id_or_a_name_of_the_owner(store: Store, make: Make, ada: User, bob: User) -> None:
+    mine, theirs = make("web"), make("db", owner=bob.id)
+    await store.sandboxes.create(mine)
+    await store.sandboxes.create(theirs)
+    assert await store.sandboxes.resolve(ada.id, "web") == mine
+    assert await store.sandboxes.resolve(ada.id, mine.id) == mine
+    assert await store.sandboxes.resolve(None, "db") == theirs
+    for reference in ("db", theirs.id, "nothing"):
+        with pytest.raises(NotFound):
+            await store.sandboxes.resolve(ada.id, reference)
+
+
+async def test_an_id_goes_before_a_name(store: Store, make: Make, ada: User) -> None:
+    first = make("web")
+    await store.sandboxes.create(first)
+    await store.sandboxes.create(make(first.id))
+    assert await store.sandboxes.resolve(ada.id, first.id) == first
+
+
+async def test_a_name_of_several_owners_is_ambiguous_for_an_administrator(store: Store, make: Make, bob: User) -> None:
+    await store.sandboxes.create(make("web"))
+    await store.sandboxes.create(make("web", owner=bob.id))
+    with pytest.raises(Conflict, match="id"):
+        await store.sandboxes.resolve(None, "web")
+
+
+@pytest.mark.parametrize(
+    ("labels", "states", "found"),
+    [
+        ({}, (), ["a", "b", "c"]),
+        ({"tier": "web"}, (), ["a", "b"]),
+        ({"tier": "web", "x.y": "1"}, (), ["a"]),
+        ({"tier": "we"}, (), []),
+        ({"x": "1"}, (), []),
+        ({"x.y": "1", "q'\"$[0]": "2"}, (), ["c"]),
+        ({"0": "zero"}, (), ["b"]),
+        ({}, (RUNNING, FAILED), ["b"]),
+        ({"tier": "web"}, (CREATING,), ["a"]),
+    ],
+)
+async def test_a_list_is_filtered_by_whole_labels_and_by_state(
+    store: Store,
+    make: Make,
+    ada: User,
+    labels: Mapping[str, str],
+    states: tuple[SandboxState, ...],
+    found: list[str],
+) -> None:
+    await store.sandboxes.create(make("a", labels={"tier": "web", "x.y": "1"}))
+    await store.sandboxes.create(make("b", labels={"tier": "web", "0": "zero"}))
+    await store.sandboxes.create(make("c", labels={"x.y": "1", "q'\"$[0]": "2"}))
+    await store.sandboxes.transition(f"sb-b-{ada.id}", {CREATING}, RUNNING)
+    page = await store.sandboxes.list(ada.id, labels=labels, states=states)
+    assert [sandbox.spec.name for sandbox in page.items] == found
+
+
+async def test_pages_neither_repeat_nor_skip_when_rows_come_and_go(store: Store, make: Make, ada: User) -> None:
+    for name in "abcd":
+        await store.sandboxes.create(make(name))
+    first = await store.sandboxes.list(ada.id, page=PageRequest(limit=2))
+    await store.sandboxes.delete(first.items[1].id, {CREATING})
+    await store.sandboxes.create(make("e"))
+    second = await store.sandboxes.list(ada.id, page=PageRequest(limit=2, cursor=first.next_cursor))
+    third = await store.sandboxes.list(ada.id, page=PageRequest(limit=2, cursor=second.next_cursor))
+    names = [[sandbox.spec.name for sandbox in page.items] for page in (first, second, third)]
+    assert names == [["a", "b"], ["c", "d"], ["e"]]
+    assert third.next_cursor is None
+
+
+async def test_pages_split_rows_of_one_moment(store: Store, make: Make, ada: User, clock: ManualClock) -> None:
+    for name in "dbca":
+        await store.sandboxes.create(Sandbox(**{**vars(make(name)), "created_at": clock.now()}))
+    names: list[str] = []
+    cursor = None
+    for _ in range(4):
+        page = await store.sandboxes.list(ada.id, page=PageRequest(limit=1, cursor=cursor))
+        names += [sandbox.spec.name for sandbox in page.items]
+        cursor = page.next_cursor
+    assert names == ["a", "b", "c", "d"]
+    assert cursor is None
+
+
+async def test_a_transition_sets_state_and_error(store: Store, make: Make) -> None:
+    sandbox = make("web")
+    await store.sandboxes.create(sandbox)
+    failed = await store.sandboxes.transition(sandbox.id, {CREATING, RUNNING}, FAILED, error="no kernel")
+    assert (failed.state, failed.error) == (FAILED, "no kernel")
+    assert await store.sandboxes.get(sandbox.id) == failed
+    revived = await store.sandboxes.transition(sandbox.id, {FAILED}, RUNNING)
+    assert (revived.state, revived.error) == (RUNNING, None)
+
+
+async def test_a_transition_from_another_state_is_a_conflict_and_changes_nothing(store: Store, make: Make) -> None:
+    sandbox = make("web")
+    await store.sandboxes.create(sandbox)
+    with pytest.raises(Conflict, match="creating"):
+        await store.sandboxes.transition(sandbox.id, {RUNNING}, FAILED, error="x")
+    assert await store.sandboxes.get(sandbox.id) == sandbox
+
+
+async def test_of_many_transitions_at_once_one_wins(store: Store, make: Make) -> None:
+    sandbox = make("web")
+    await store.sandboxes.create(sandbox)
+    changes = [store.sandboxes.transition(sandbox.id, {CREATING}, RUNNING) for _ in range(20)]
+    outcomes = await asyncio.gather(*changes, return_exceptions=True)
+    assert sum(isinstance(outcome, Sandbox) for outcome in outcomes) == 1
+    assert sum(isinstance(outcome, Conflict) for outcome in outcomes) == 19
+
+
+async def test_a_sandbox_is_deleted_only_from_the_states_expected(store: Store, make: Make) -> None:
+    sandbox = make("web")
+    await store.sandboxes.create(sandbox)
+    with pytest.raises(Conflict):
+        await store.sandboxes.delete(sandbox.id, {RUNNING})
+    await store.sandboxes.delete(sandbox.id, {CREATING})
+    assert await store.sandboxes.count(None) == 0
+
+
+async def test_what_is_not_there_cannot_be_read_changed_or_deleted(store: Store) -> None:
+    for work in (
+        store.sandboxes.get("sb-x"),
+        store.sandboxes.transition("sb-x", {RUNNING}, FAILED),
+        store.sandboxes.delete("sb-x", {RUNNING}),
+    ):
+        with pytest.raises(NotFound, match="sb-x"):
+            await work
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(labels=st.dictionaries(st.text(min_size=1), st.text(), max_size=3), env=st.dictionaries(st.text(), st.text()))
+async def test_any_text_in_labels_and_env_survives_and_is_found(
+    store: Store, make: Make, ada: User, labels: dict[str, str], env: dict[str, str]
+) -> None:
+    made = make("web", labels=labels)
+    sandbox = Sandbox(**{**vars(made), "spec": SandboxSpec(name="web", labels=labels, env=env)})
+    await store.sandboxes.create(sandbox)
+    assert (await store.sandboxes.list(ada.id, labels=labels)).items == [sandbox]
+    await store.sandboxes.delete(sandbox.id, {CREATING})
