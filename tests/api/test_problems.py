@@ -1,0 +1,54 @@
+"""Errors become problems and come back as the same errors."""
+
+from __future__ import annotations
+
+import pytest
+
+from hearth import errors
+from hearth.api.problems import STATUS, error_from, event_of, internal_error, problem_of, status_of
+from hearth.api.schemas import Problem
+from hearth.errors import Code, HearthError, NotFound
+
+CLASSES = [
+    value
+    for value in vars(errors).values()
+    if isinstance(value, type) and issubclass(value, HearthError) and value is not HearthError
+]
+
+
+def test_every_code_has_a_status() -> None:
+    assert set(STATUS) == set(Code)
+    assert all(400 <= status < 600 for status in STATUS.values())
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_an_error_survives_the_way_to_the_caller(kind: type[HearthError]) -> None:
+    sent = kind("brief", details="details", resolution="resolution")
+    for message in (problem_of(sent, "req-1"), event_of(sent, "req-1")):
+        got = error_from(message)
+        assert type(got) is kind
+        assert (got.brief, got.details, got.resolution, got.code) == ("brief", "details", "resolution", kind.code)
+
+
+@pytest.mark.parametrize("code", [Code.RATE_LIMITED, Code.QUOTA_EXCEEDED])
+def test_a_code_without_a_class_of_its_own_is_kept(code: Code) -> None:
+    error = error_from(Problem(error="slow down", code=code.value))
+    assert type(error) is HearthError
+    assert error.code is code
+    assert HearthError.code is Code.INTERNAL
+
+
+def test_a_code_of_a_newer_daemon_counts_as_internal() -> None:
+    assert error_from(Problem(error="x", code="not_yet_known")).code is Code.INTERNAL
+
+
+def test_a_problem_has_exactly_the_fields_of_the_contract() -> None:
+    problem = problem_of(NotFound("no such sandbox", details="web"), "req-1")
+    assert problem.__struct_fields__ == ("error", "code", "details", "resolution", "request_id")
+    assert status_of(NotFound("x")) == 404
+
+
+def test_an_internal_error_tells_where_to_look_and_nothing_else() -> None:
+    error = internal_error("req-7")
+    assert status_of(error) == 500
+    assert "req-7" in error.resolution
