@@ -16,7 +16,7 @@ from hearth.image.progress import OnProgress
 from hearth.image.rootfs import build_rootfs
 from hearth.image.store import Image, ImageStore
 
-TOOLS = {"apt-get": "apt", "dpkg-deb": "dpkg", "mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "zstd": "zstd"}
+TOOLS = {"apt-get": "apt", "dpkg-deb": "dpkg", "mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "lz4": "lz4"}
 """Programs a build runs, with the packages that hold them."""
 
 

@@ -1,4 +1,4 @@
-"""Just enough of ELF to ask a file for one of its sections or for its loader (System V gABI, chapters 4, 5)."""
+"""Just enough of ELF to ask a file for a section, its loader or its libraries (System V gABI, chapters 4, 5)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ MAGIC = b"\x7fELF"
 CLASS_64 = 2
 LITTLE_ENDIAN = 1
 TYPE_INTERPRETER = 3
+TAG_NEEDED = 1
 HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
+DYNAMIC_ENTRY = struct.Struct("<qQ")
 SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
 
 
@@ -46,6 +48,18 @@ def interpreter(data: bytes) -> str | None:
         if kind == TYPE_INTERPRETER:
             return span(data, at, size).rstrip(b"\0").decode()
     return None
+
+
+def needed(data: bytes) -> list[str]:
+    """Give the names of the shared libraries a program or library asks for itself.
+
+    Raises:
+        BadElf: the file is not what it should be.
+    """
+    dynamic, names = section(data, ".dynamic") or b"", section(data, ".dynstr") or b""
+    whole = len(dynamic) - len(dynamic) % DYNAMIC_ENTRY.size
+    offsets = [value for tag, value in DYNAMIC_ENTRY.iter_unpack(dynamic[:whole]) if tag == TAG_NEEDED]
+    return [names[offset:].split(b"\0", 1)[0].decode() for offset in offsets]
 
 
 def read_header(data: bytes) -> tuple[int, ...]:
