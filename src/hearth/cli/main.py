@@ -21,6 +21,7 @@ COMMANDS = {
     "serve": "run the daemon",
     "setup": "make everything this host needs: kernel, agent, root file systems",
     "doctor": "tell whether this host is fit, and what to do where it is not",
+    "demo": "boot a sandbox, run commands in it, show what each step took",
     "bench": "measure this host",
     "version": "tell the version",
 }

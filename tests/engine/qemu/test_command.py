@@ -1,0 +1,96 @@
+"""QEMU's command line is a pure function: these are its golden lines."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from hearth.engine.qemu.command import QemuSpec, build, kernel_parameters
+from hearth.model import Accelerator
+
+EMULATED = QemuSpec(
+    name="hearth-sb-1",
+    accelerator=Accelerator.TCG,
+    cpus=2,
+    memory_mib=512,
+    tsc_khz=2_300_000,
+    guest_cidr="172.16.0.2/30",
+    gateway="172.16.0.1",
+    mac="02:00:00:00:00:02",
+)
+VIRTUALISED = replace(EMULATED, accelerator=Accelerator.KVM)
+
+GOLDEN = """
+qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot -name hearth-sb-1
+-accel tcg,tb-size=64 -cpu max
+-M microvm,x-option-roms=off,isa-serial=on,pit=on,pic=on,rtc=on,acpi=on,memory-backend=ram0,dump-guest-core=off
+-bios qboot.rom -smp 2 -object memory-backend-ram,id=ram0,size=512M -m 512
+-kernel /proc/self/fd/8 -initrd /proc/self/fd/9 -append @kernel
+-chardev socket,id=qmp,fd=3,server=on,wait=off -mon chardev=qmp,mode=control
+-chardev socket,id=console,fd=4,server=on,wait=off -serial chardev:console
+-object rng-random,id=rng0,filename=/dev/urandom -device virtio-rng-device,rng=rng0
+-add-fd fd=5,set=1 -add-fd fd=6,set=2
+-blockdev @base -blockdev @root -device virtio-blk-device,drive=root
+-netdev tap,id=net0,fd=7 -device virtio-net-device,netdev=net0,mac=02:00:00:00:00:02
+-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
+"""
+KERNEL = (
+    "quiet console=ttyS0 reboot=t panic=-1 8250.nr_uarts=1 random.trust_cpu=on no_timer_check mitigations=off "
+    "tsc=reliable tsc_early_khz=2300000 lpj=9200000 "
+    "hearth.root=/dev/vda hearth.rootfs=ext4 hearth.ip=172.16.0.2/30 hearth.gw=172.16.0.1"
+)
+BASE = (
+    '{"driver":"raw","node-name":"base","read-only":true,'
+    '"file":{"driver":"file","filename":"/dev/fdset/1","read-only":true}}'
+)
+ROOT = (
+    '{"driver":"qcow2","node-name":"root","discard":"unmap",'
+    '"file":{"driver":"file","filename":"/dev/fdset/2","discard":"unmap"},"backing":"base"}'
+)
+
+
+def test_an_emulated_machine_has_the_golden_command_line() -> None:
+    long_words = {"@kernel": KERNEL, "@base": BASE, "@root": ROOT}
+    golden = [long_words.get(word, word) for word in GOLDEN.split()]
+
+    assert build("qemu-system-x86_64", EMULATED) == golden
+
+
+def test_a_virtualised_machine_has_the_hosts_processor_and_no_emulated_timers() -> None:
+    line = " ".join(build("qemu-system-x86_64", VIRTUALISED))
+
+    assert "-accel kvm -cpu host" in line
+    assert "pit=off,pic=off,rtc=on" in line
+    assert "tsc_early_khz" not in line
+    assert "mitigations=off" not in line
+
+
+def test_without_the_counters_speed_an_emulated_machine_is_one_that_calibrates_safely() -> None:
+    line = " ".join(build("qemu-system-x86_64", replace(EMULATED, tsc_khz=None)))
+
+    assert "-M q35," in line
+    assert "microvm" not in line
+    assert "-device virtio-blk-pci,drive=root" in line
+    assert "-device virtio-net-pci," in line
+    assert "lpj=" not in line
+
+
+@pytest.mark.parametrize("spec", [EMULATED, VIRTUALISED, replace(EMULATED, tsc_khz=None)])
+def test_no_command_line_names_a_file_of_a_machine(spec: QemuSpec) -> None:
+    paths = [word for word in build("qemu-system-x86_64", spec) if "/" in word and "hearth.root" not in word]
+
+    assert all("/dev/fdset/" in path or "/proc/self/fd/" in path or "/dev/urandom" in path for path in paths)
+
+
+def test_a_machine_without_disk_and_network_has_neither() -> None:
+    line = " ".join(build("qemu-system-x86_64", replace(EMULATED, disk=False, mac=None, guest_cidr=None)))
+
+    assert "blockdev" not in line
+    assert "netdev" not in line
+    assert "hearth.root" not in line
+    assert "hearth.ip" not in line
+
+
+def test_loops_per_jiffy_follow_the_counter() -> None:
+    assert "lpj=4000000 " in kernel_parameters(replace(EMULATED, tsc_khz=1_000_000))
