@@ -7,6 +7,7 @@ import threading
 import time
 
 from hearth.agent.exit_watch import watch_exit
+from hearth.agent.pipes import close_all, open_pipes
 from hearth.agent.refusal import Refused
 from hearth.agent.session import Session
 from hearth.agent.spawn import StartFailed, end_group, spawn
@@ -89,20 +90,17 @@ class SessionTable:
             output, ours, childs = input_, [input_], [child]
             triple = (child, child, child)
         else:
-            child_in, input_ = os.pipe()
-            output, child_out = os.pipe()
+            child_in, input_, output, child_out = open_pipes(2)
             ours, childs = [input_, output], [child_in, child_out]
             triple = (child_in, child_out, child_out)
         try:
             pid = spawn(command, *triple, session=True, terminal=request.tty)
             session = self._adopt(request, session_id, pid, input_, output)
         except BaseException:
-            for descriptor in ours:
-                os.close(descriptor)
+            close_all(ours)
             raise
         finally:
-            for descriptor in childs:
-                os.close(descriptor)
+            close_all(childs)
         self._agent.add_group(pid, is_job=False)
         session.start()
         return session

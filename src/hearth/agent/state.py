@@ -8,7 +8,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from hearth.agent.accounts import DEFAULT_UID, Account, find_account, own_account
+from hearth.agent.accounts import DEFAULT_UID, Account, Accounts
 from hearth.agent.spawn import Command, StartFailed, end_group
 from hearth.wire.messages import ExecRequest
 
@@ -39,6 +39,7 @@ class Agent:
     last_activity: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
+        self._accounts = Accounts()
         self._groups: dict[int, bool] = {}
         self._lock = threading.Lock()
 
@@ -96,9 +97,9 @@ class Agent:
             StartFailed: the user is unknown, or not ours to become.
         """
         if user is None and not self.in_machine:
-            return own_account()
+            return self._accounts.own()
         wanted = user or self.user or str(DEFAULT_UID)
-        account = find_account(wanted)
+        account = self._accounts.find(wanted)
         if account is None:
             raise StartFailed(f"user {wanted[:64]}", "no such user")
         if account.uid != os.geteuid() and os.geteuid() != 0:

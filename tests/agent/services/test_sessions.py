@@ -46,11 +46,12 @@ def finish(wire: Wire) -> int:
 
 
 def test_a_piped_session_merges_output_and_tells_its_exit(client: Client) -> None:
-    wire, info = client.session("sh", "-c", "echo a; echo b >&2; exit 4")
+    wire, info = client.session("sh", "-c", "read x; echo a; echo b >&2; exit 4")
     with wire:
+        wire.send(FrameType.STDIN, b"\n")
         result = Result(wire)
     assert (result.stdout, result.stderr, result.exit_code) == (b"a\nb\n", b"", 4)
-    assert info.argv == "sh -c echo a; echo b >&2; exit 4"
+    assert info.argv == "sh -c read x; echo a; echo b >&2; exit 4"
     assert info.running
     assert info.attached
     assert not info.tty

@@ -12,12 +12,14 @@ import time
 from hearth.agent.connection import PROBE_INTERVAL_S, Connection, PeerGone
 from hearth.agent.drain import Drain
 from hearth.agent.exit_watch import ExitWatch, watch_exit
+from hearth.agent.pipes import open_pipes
 from hearth.agent.spawn import StartFailed, end_group, exit_code, spawn
 from hearth.agent.state import Agent
 from hearth.wire.frames import Frame, FrameType, WireError, parse_signal
 from hearth.wire.messages import ExecRequest
 
-_READ_BYTES = 256 * 1024
+_PIPE_BYTES = 65_536
+"""What a pipe holds unless told otherwise (pipe(7)): more cannot come in one read."""
 _INPUT_AHEAD_BYTES = 1024 * 1024
 _GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL
 _READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
@@ -41,7 +43,6 @@ class PipedRun:
         self._probe_at: float | None = None
         self._drain: Drain | None = None
         self._client_events = select.POLLIN
-        self._buffer = bytearray()
 
     def run(self) -> None:
         """Run the command to its end, or to the client's.
@@ -66,18 +67,17 @@ class PipedRun:
         finally:
             if not finished:
                 end_group(pid)
-            self._close_pipes()
             self._agent.remove_group(pid)
             status = watch.collect()
-        self._connection.send_exit(exit_code(status))
+            if finished:
+                self._connection.send_exit(exit_code(status))
+            self._close_pipes()
 
     def _start(self) -> int:
         command = self._agent.command(self._request)
         if self._request.timeout_sec is not None:
             self._kill_at = time.monotonic() + self._request.timeout_sec
-        child_in, self._stdin = os.pipe()
-        out, child_out = os.pipe()
-        err, child_err = os.pipe()
+        child_in, self._stdin, out, child_out, err, child_err = open_pipes(3)
         self._outputs = {out: FrameType.STDOUT, err: FrameType.STDERR}
         try:
             return spawn(command, child_in, child_out, child_err)
@@ -174,7 +174,7 @@ class PipedRun:
             return
         try:
             while self._input:
-                written = os.write(self._stdin, memoryview(self._input)[:_READ_BYTES])
+                written = os.write(self._stdin, memoryview(self._input)[:_PIPE_BYTES])
                 del self._input[:written]
         except BlockingIOError:
             return
@@ -185,10 +185,8 @@ class PipedRun:
             self._close_stdin()
 
     def _read_output(self, descriptor: int) -> None:
-        if not self._buffer:
-            self._buffer = bytearray(_READ_BYTES)
-        count = os.readv(descriptor, [self._buffer])
-        if not count:
+        data = os.read(descriptor, _PIPE_BYTES)
+        if not data:
             self._poll.unregister(descriptor)
             self._outputs.pop(descriptor)
             if self._drain is not None:
@@ -196,9 +194,9 @@ class PipedRun:
             os.close(descriptor)
             return
         if self._drain is not None:
-            self._drain.took(descriptor, count)
+            self._drain.took(descriptor, len(data))
         self._agent.touch()
-        self._connection.offer(self._outputs[descriptor], memoryview(self._buffer)[:count])
+        self._connection.offer(self._outputs[descriptor], data)
 
     def _adjust(self) -> None:
         """Poll for exactly what can be used now."""
