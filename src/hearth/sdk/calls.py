@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from hearth.api.limits import DEFAULT_TIMEOUT_S, JSON, MAX_BODY_BYTES, NDJSON
+from hearth.api.limits import JSON, MAX_BODY_BYTES, NDJSON
 from hearth.api.operations import (
     CREATE_SANDBOX,
     DESTROY_SANDBOX,
@@ -187,7 +187,6 @@ def _command(cmd: Sequence[str], options: ExecOptions) -> ExecCommand:
             values["stdin"] = stdin.decode()
         except UnicodeDecodeError:
             values |= {"stdin": base64.b64encode(stdin).decode("ascii"), "stdin_encoding": "base64"}
-    values.setdefault("timeout_sec", DEFAULT_TIMEOUT_S)
     return _check(ExecCommand, values)
 
 

@@ -26,13 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="kill it after so long (default: 300)")
     parser.add_argument("-n", "--no-stdin", action="store_true", help="give it no input, even if ours is no terminal")
     add_json(parser)
-    parser.add_argument("sandbox", help="id or name")
-    parser.add_argument("cmd", nargs=argparse.REMAINDER, metavar="CMD ...", help="program and arguments, no shell")
+    # One positional for all that follows: argparse would swallow the '--' behind a sandbox of its own.
+    parser.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    parser.usage = "hearth exec [OPTIONS] SANDBOX [--] CMD [ARGUMENT ...]"
 
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        cmd = command_words(arguments.cmd)
+        sandbox, cmd = split_words(arguments.words)
         options: ExecOptions = {
             "env": read_pairs(arguments.env, what="--env"),
             "cwd": arguments.cwd,
@@ -43,32 +44,36 @@ def run(arguments: argparse.Namespace) -> int:
             options["timeout_sec"] = arguments.timeout
         with Client() as client:
             run_it = _buffered if arguments.json else _streamed
-            return run_it(client, arguments.sandbox, cmd, options)
+            return run_it(client, sandbox, cmd, options)
     except HearthError as error:
         show_error(error)
         return exec_status(error)
 
 
-def command_words(words: list[str]) -> list[str]:
-    """Give the command without the ``--`` that may stand before it.
+def split_words(words: list[str]) -> tuple[str, list[str]]:
+    """Give the sandbox and the command, without the ``--`` that may stand between them.
 
     Raises:
-        InvalidInput: there is no command, or an option of ours stands where it should be.
+        InvalidInput: one is missing, or an option of ours stands where the command should be.
     """
-    if words[:1] == ["--"]:
-        words = words[1:]
-    elif words and words[0].startswith("-"):
+    sandbox, cmd = words[:1], words[1:]
+    if cmd[:1] == ["--"]:
+        cmd = cmd[1:]
+    elif cmd and cmd[0].startswith("-"):
         raise InvalidInput(
             "the command begins with an option",
-            details=f"{words[0]!r} comes after the sandbox",
+            details=f"{cmd[0]!r} comes after the sandbox",
             resolution="put options of hearth before the sandbox, or '--' before the command",
             field="CMD",
         )
-    if not words:
+    if not sandbox or not cmd:
         raise InvalidInput(
-            "no command", details="CMD is missing", resolution="write 'hearth exec SANDBOX CMD ...'", field="CMD"
+            "no command" if sandbox else "no sandbox and no command",
+            details="CMD is missing" if sandbox else "SANDBOX and CMD are missing",
+            resolution="write 'hearth exec SANDBOX CMD ...'",
+            field="CMD",
         )
-    return words
+    return sandbox[0], cmd
 
 
 def read_stdin() -> bytes | None:

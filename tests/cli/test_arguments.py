@@ -1,0 +1,63 @@
+"""Words of the command line become values, or errors that name the next step."""
+
+from __future__ import annotations
+
+import pytest
+
+from hearth.cli.arguments import Parser, read_pairs
+from hearth.cli.commands import exec as exec_command
+from hearth.errors import InvalidInput
+
+
+def parse_exec(*words: str) -> tuple[str, list[str], list[str], str | None]:
+    parser = Parser(prog="hearth exec", description="", usage_status=125)
+    exec_command.add_arguments(parser)
+    arguments = parser.parse_args(words)
+    return *exec_command.split_words(arguments.words), arguments.env, arguments.cwd
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("web", "ls"), ("web", ["ls"], [], None)),
+        (("web", "ls", "-la", "--cwd", "/x"), ("web", ["ls", "-la", "--cwd", "/x"], [], None)),
+        (("web", "--", "ls", "-la"), ("web", ["ls", "-la"], [], None)),
+        (("web", "--", "--odd"), ("web", ["--odd"], [], None)),
+        (("web", "sh", "-c", "a -- b", "--", "c"), ("web", ["sh", "-c", "a -- b", "--", "c"], [], None)),
+        (("-e", "A=1", "--cwd", "/tmp", "web", "env"), ("web", ["env"], ["A=1"], "/tmp")),
+        (("-e", "A=1", "-e", "B=", "web", "--", "env", "-i"), ("web", ["env", "-i"], ["A=1", "B="], None)),
+    ],
+)
+def test_options_before_the_sandbox_are_ours_what_follows_is_the_commands(
+    words: tuple[str, ...], expected: tuple[str, list[str], list[str], str | None]
+) -> None:
+    assert parse_exec(*words) == expected
+
+
+@pytest.mark.parametrize("words", [(), ("web",), ("web", "--"), ("web", "--cwd", "/x", "ls")])
+def test_a_command_that_is_none_is_refused(words: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        parse_exec(*words)
+    assert refused.value.resolution
+
+
+@pytest.mark.parametrize("words", [("--colour", "web", "ls"), ("--timeout", "soon", "web", "ls")])
+def test_wrong_usage_ends_with_the_commands_own_status(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse_exec(*words)
+    assert ended.value.code == 125
+    assert "'hearth exec --help'" in capsys.readouterr().err
+
+
+def test_pairs_keep_everything_after_the_first_equals_sign() -> None:
+    assert read_pairs(["A=b=c", "B=", "A=d"], what="--env") == {"A": "d", "B": ""}
+
+
+@pytest.mark.parametrize("text", ["A", "=x", "", "supersecretvalue-that-is-long-indeed"])
+def test_a_pair_without_a_key_is_refused_without_telling_all_of_it(text: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        read_pairs([text], what="--env")
+    assert "KEY=VALUE" in refused.value.resolution
+    assert len(text) <= 20 or text not in str(refused.value)
