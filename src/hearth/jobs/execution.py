@@ -115,9 +115,8 @@ class Execution(Generic[T]):
         except LeaseLost as error:
             log.warning("job was taken over", job=self._job.id, error=str(error))
             return False
-        except Exception:
-            # The disk may be full of what the undo is about to remove: go on.
-            log.exception("job's end could not be stored", job=self._job.id, state=new)
+        except Exception as error:  # noqa: BLE001  the disk may be full of what the undo is about to remove: go on
+            _log_failure("job's end could not be stored", error, job=self._job.id, state=new)
         return True
 
     async def _undo(self, value: T, begun: str | None) -> list[str]:
@@ -131,7 +130,7 @@ class Execution(Generic[T]):
                 if self._abandoned:
                     raise
                 failed.append(step.name)
-                log.error("undo failed", job=self._job.id, step=step.name, exc_info=error)
+                _log_failure("undo failed", error, job=self._job.id, step=step.name)
         return failed
 
     async def _finish(self, new: JobState, error: JobError | None) -> Job:
@@ -182,6 +181,14 @@ class Execution(Generic[T]):
             self._observer(event)
         except Exception:
             log.exception("an observer failed", job=self._job.id, step=step.name)
+
+
+def _log_failure(event: str, error: BaseException, **context: str) -> None:
+    """Log an error of ours in its own words, anything else with its traceback."""
+    if isinstance(error, HearthError):
+        log.error(event, error=str(error), **context)
+    else:
+        log.error(event, exc_info=error, **context)
 
 
 async def _bounded(step: Step[T], value: T) -> None:
