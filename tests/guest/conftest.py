@@ -13,7 +13,7 @@ from hearth.guest.client import Guest
 from hearth.guest.dial import UnixDialer
 from hearth.guest.patience import Patience
 
-IMPATIENT = Patience(connect_s=0.1, slot_s=0.1, reply_s=0.1, work_s=0.1, stall_s=0.1)
+IMPATIENT = Patience(connect_s=0.05, slot_s=0.05, reply_s=0.05, work_s=0.05, stall_s=0.05)
 """For peers that never answer."""
 
 

@@ -54,15 +54,14 @@ Script = Callable[[Caller], None]
 
 
 class Peer:
-    """Serves connections with a script. ``accepted`` and ``ended`` count them."""
+    """Serves connections with a script."""
 
     def __init__(self, path: Path) -> None:
         self.dialer = UnixDialer(control=path, forward=path)
         self.script: Script = lambda caller: None
         self.failures: list[BaseException] = []
-        self.gone = threading.Semaphore(0)
-        """Released once for every connection whose script has ended."""
-        self.accepted = 0
+        self.released = threading.Event()
+        """Set by a test to let scripts end that wait for it; set at the end in any case."""
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
         self._listener.listen(64)
@@ -75,6 +74,7 @@ class Peer:
 
     def close(self) -> None:
         """Stop accepting and wait for all scripts."""
+        self.released.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join()
@@ -88,7 +88,6 @@ class Peer:
                 sock, _ = self._listener.accept()
             except OSError:
                 return
-            self.accepted += 1
             thread = threading.Thread(target=self._run, args=(sock, self.script), name="peer script")
             self._threads.append(thread)
             thread.start()
@@ -103,7 +102,6 @@ class Peer:
             self.failures.append(error)
         finally:
             sock.close()
-            self.gone.release()
 
 
 @contextmanager

@@ -100,7 +100,7 @@ class Connection:
         """
         frame = await self.expect_or_end(*wanted)
         if frame is None:
-            raise GuestFailed("the guest closed the connection before it had answered")
+            raise GuestFailed("the guest closed the connection too early")
         return frame
 
     async def expect_or_end(self, *wanted: FrameType) -> Frame | None:
@@ -150,7 +150,6 @@ class Connection:
         self.close()
         return duplicate, early
 
-    @property
     def is_readable(self) -> bool:
         """True when bytes, an end or an error have come that nobody received; looks at the socket without waiting."""
         if self._decoder.pending or self._ended or self._closed or self._error is not None:

@@ -84,10 +84,9 @@ class ForwardStream:
         """
         self._connection.end_write()
 
-    @property
     def is_readable(self) -> bool:
         """True when a read would not wait: bytes, an end or an error are there."""
-        return bool(self._early) or self._connection.is_readable
+        return bool(self._early) or self._connection.is_readable()
 
     def detach(self) -> tuple[socket.socket, bytes]:
         """Hand over the non-blocking socket, now the caller's, and the bytes already read from it.

@@ -51,11 +51,12 @@ class GuestStream(httpcore.AsyncNetworkStream):
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.AsyncNetworkStream:
+        self._stream.close()  # httpcore leaves a stream whose handshake failed to itself
         raise httpcore.UnsupportedProtocol("TLS ends at the host; inside the sandbox only plain HTTP is spoken")
 
     def get_extra_info(self, info: str) -> Any:
         """Tell ``is_readable``, by which a pool drops idle connections that the server has closed; nothing else."""
-        return self._stream.is_readable if info == "is_readable" else None
+        return self._stream.is_readable() if info == "is_readable" else None
 
 
 class GuestBackend(httpcore.AsyncNetworkBackend):

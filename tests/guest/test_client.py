@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+from tests.agent.conftest import AgentProcess, is_running, wait_until
+from tests.guest.conftest import guest_of
+from tests.guest.peer import Caller, Peer, listening_peer
+
+from hearth.errors import Conflict, GuestFailed, InvalidInput, StartFailed, TimedOut
+from hearth.guest.client import Guest
+from hearth.guest.dial import UnixDialer
+from hearth.wire import frames
+from hearth.wire.frames import FrameType
+from hearth.wire.messages import ActivityInfo, ExecRequest, MachineConfig, Status, decode
+
+ACTIVITY = ActivityInfo(last_activity_unix=1, active_sessions=0, attached_sessions=0)
+
+
+def answers_activity(caller: Caller) -> None:
+    caller.read()
+    caller.reply(FrameType.ACTIVITY_RESP, ACTIVITY)
+
+
+async def test_readiness_comes_soon_after_the_agent_does() -> None:
+    with listening_peer() as peer:
+        peer.serve(lambda caller: None)
+        guest = Guest(peer.dialer, None)
+        waiting = asyncio.create_task(guest.wait_ready(10))
+        await asyncio.sleep(0.05)
+        assert not waiting.done(), "a peer that accepts and closes is no agent"
+        peer.serve(answers_activity)
+        started = time.monotonic()
+        await waiting
+        assert time.monotonic() - started < 1.0
+
+
+async def test_a_guest_that_never_comes_is_named_with_what_happened_last(tmp_path: Path) -> None:
+    guest = Guest(UnixDialer(control=tmp_path / "c", forward=tmp_path / "f"), None)
+    with pytest.raises(TimedOut, match=r"not become ready in 0.1 s: the guest cannot be reached.*No such file"):
+        await guest.wait_ready(0.1)
+
+
+async def test_a_guest_that_knows_another_token_is_named_so(agent_process: AgentProcess) -> None:
+    with pytest.raises(GuestFailed, match="auth required"):
+        await guest_of(agent_process, "wrong").wait_ready(0.1)
+
+
+async def test_a_real_agent_is_ready(guest: Guest) -> None:
+    await guest.wait_ready(5)
+
+
+async def test_configuring_sends_the_identity_and_changes_the_token(peer: Peer) -> None:
+    seen: list[frames.Frame] = []
+
+    def script(caller: Caller) -> None:
+        seen.append(frame := caller.read())
+        if frame.type == FrameType.CONFIGURE:
+            caller.reply(FrameType.CONFIGURED, Status(status="ok"))
+        else:
+            seen.append(caller.read())
+            caller.reply(FrameType.ACTIVITY_RESP, ACTIVITY)
+
+    peer.serve(script)
+    guest = Guest(peer.dialer, None)
+    config = MachineConfig(sandbox_id="sb-1", hostname="box", token="new", unix_time_ns=5, env={"A": "b"})
+    await guest.configure(config, 5)
+    await guest.activity()
+    assert decode(MachineConfig, seen[0].payload) == config
+    assert seen[1:] == [(FrameType.AUTH, b"new"), (FrameType.ACTIVITY_REQ, b"")]
+
+
+async def test_a_refused_configuration_leaves_the_token_as_it_was(peer: Peer) -> None:
+    def script(caller: Caller) -> None:
+        assert caller.read() == (FrameType.AUTH, b"old")
+        if caller.read().type == FrameType.CONFIGURE:
+            caller.send(frames.encode_error("conflict: the disk is busy"))
+        else:
+            caller.reply(FrameType.ACTIVITY_RESP, ACTIVITY)
+
+    peer.serve(script)
+    guest = Guest(peer.dialer, "old")
+    with pytest.raises(Conflict, match="disk is busy"):
+        await guest.configure(MachineConfig(sandbox_id="s", hostname="h", token="new", unix_time_ns=5), 5)
+    assert await guest.activity() == ACTIVITY
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ExecRequest(argv=["a"], tty=True),
+        ExecRequest(argv=["a"], session=True),
+        ExecRequest(argv=["a"], detach=True),
+        ExecRequest(session_id="s1"),
+    ],
+)
+async def test_only_plain_commands_are_started_plainly(guest: Guest, request_: ExecRequest) -> None:
+    with pytest.raises(InvalidInput):
+        guest.start(request_)
+    with pytest.raises(InvalidInput):
+        await guest.run(request_, timeout_s=1, max_output_bytes=1)
+
+
+async def test_a_detached_command_outlives_its_request(guest: Guest, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    request = ExecRequest(argv=["sh", "-c", "echo hi; exec sleep 1000"], detach=True, output_file=str(output))
+    started = await guest.start_detached(request)
+    assert started.output_file == str(output)
+    await asyncio.to_thread(wait_until, lambda: output.exists() and output.read_bytes() == b"hi\n", "the output")
+    assert is_running(started.pid)
+    await guest.run(ExecRequest(argv=["kill", "-KILL", str(started.pid)]), timeout_s=5, max_output_bytes=100)
+    await asyncio.to_thread(wait_until, lambda: not is_running(started.pid), "the command gone")
+
+
+async def test_a_detached_command_that_cannot_start_says_so(guest: Guest) -> None:
+    with pytest.raises(StartFailed):
+        await guest.start_detached(ExecRequest(argv=["/nonexistent"], detach=True))
+    with pytest.raises(InvalidInput):
+        await guest.start_detached(ExecRequest(argv=["true"]))
+
+
+async def test_use_moves_the_time_of_last_activity(guest: Guest) -> None:
+    before = int(time.time())
+    await guest.run(ExecRequest(argv=["true"]), timeout_s=5, max_output_bytes=100)
+    assert (await guest.activity()).last_activity_unix >= before
+
+
+async def test_listening_ports_are_listed(guest: Guest) -> None:
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        (found,) = [info for info in await guest.ports() if info.port == port]
+    assert found.address == "127.0.0.1"

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from tests.guest.conftest import IMPATIENT
+from tests.guest.peer import Caller, Peer
+
+from hearth.errors import GuestFailed, TimedOut, Unavailable
+from hearth.guest.client import Guest
+from hearth.guest.connector import Connector
+from hearth.guest.dial import UnixDialer
+from hearth.wire import frames
+from hearth.wire.frames import FrameType
+from hearth.wire.messages import ActivityInfo, ExecRequest
+
+REQUEST = frames.encode(FrameType.FILE_STAT_REQ, b'{"path":"/"}')
+ACTIVITY = ActivityInfo(last_activity_unix=1, active_sessions=0, attached_sessions=0)
+
+
+def waits(caller: Caller) -> None:
+    caller.read_until_gone()
+
+
+async def test_the_token_and_the_request_leave_in_one_write(peer: Peer) -> None:
+    received = asyncio.get_running_loop().create_future()
+    loop = asyncio.get_running_loop()
+
+    def script(caller: Caller) -> None:
+        data = caller.socket.recv(65_536)
+        loop.call_soon_threadsafe(received.set_result, data)
+
+    peer.serve(script)
+    connector = Connector(peer.dialer, "tok", connection_limit=1, patience=IMPATIENT)
+    with await connector.open(REQUEST):
+        assert await received == frames.encode(FrameType.AUTH, b"tok") + REQUEST
+
+
+async def test_no_more_connections_than_the_limit_and_a_free_one_is_used_again(peer: Peer) -> None:
+    peer.serve(waits)
+    connector = Connector(peer.dialer, None, connection_limit=2, patience=IMPATIENT)
+    first, second = await connector.open(REQUEST), await connector.open(REQUEST)
+    with second:
+        with pytest.raises(Unavailable, match="all connections"):
+            await connector.open(REQUEST)
+        waiting = asyncio.create_task(connector.open(REQUEST))
+        await asyncio.sleep(0)
+        first.close()
+        (await waiting).close()
+        with await connector.open(REQUEST):
+            pass
+
+
+async def test_an_urgent_request_needs_no_slot(peer: Peer) -> None:
+    peer.serve(waits)
+    connector = Connector(peer.dialer, None, connection_limit=1, patience=IMPATIENT)
+    with await connector.open(REQUEST), await connector.open(REQUEST, urgent=True):
+        pass
+
+
+async def test_a_failed_or_cancelled_dial_gives_its_slot_back(tmp_path: Path) -> None:
+    nowhere = UnixDialer(control=tmp_path / "c", forward=tmp_path / "f")
+    connector = Connector(nowhere, None, connection_limit=1, patience=IMPATIENT)
+    for _ in range(3):
+        with pytest.raises(GuestFailed, match="cannot be reached"):
+            await connector.open(REQUEST)
+
+
+async def test_a_guest_that_takes_no_bytes_is_given_up(peer: Peer) -> None:
+    def deaf(caller: Caller) -> None:
+        peer.released.wait(10)
+
+    peer.serve(deaf)
+    connector = Connector(peer.dialer, None, connection_limit=1, patience=IMPATIENT)
+    large = frames.encode(FrameType.EXEC_REQ, bytes(1_000_000))
+    for _ in range(2):
+        with pytest.raises(TimedOut, match="connecting to the guest took longer"):
+            await connector.open(large)
+
+
+async def test_a_refusal_sent_before_the_request_was_read_is_still_told(peer: Peer) -> None:
+    def script(caller: Caller) -> None:
+        caller.send(frames.encode_error("connection limit exceeded"))
+
+    peer.serve(script)
+    guest = Guest(peer.dialer, None)
+    for _ in range(20):
+        with pytest.raises(Unavailable, match="limit"):
+            await guest.files.stat("/")
+        with pytest.raises(Unavailable, match="limit"):
+            await guest.run(ExecRequest(argv=["a" * 500_000]), timeout_s=5, max_output_bytes=10)
+
+
+async def test_the_encoded_request_is_what_was_asked(peer: Peer) -> None:
+    asked = []
+
+    def script(caller: Caller) -> None:
+        asked.append(caller.read())
+        caller.reply(FrameType.ACTIVITY_RESP, ACTIVITY)
+        caller.read_until_gone()
+
+    peer.serve(script)
+    assert await Guest(peer.dialer, None).activity() == ACTIVITY
+    assert asked == [(FrameType.ACTIVITY_REQ, b"")]
