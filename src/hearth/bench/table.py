@@ -1,0 +1,26 @@
+"""All rows there are, in the order they are measured. A new family is one file and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hearth.bench.row import Row
+from hearth.bench.rows import agent, api, cli, daemon, vm, wire
+from hearth.errors import InvalidInput
+
+ROWS: tuple[Row, ...] = (*wire.ROWS, *agent.ROWS, *api.ROWS, *cli.ROWS, *daemon.ROWS, *vm.ROWS)
+
+
+def choose(names: Sequence[str], rows: Sequence[Row] = ROWS) -> list[Row]:
+    """Give the rows with these names, in the table's order; all of them without names.
+
+    Raises:
+        InvalidInput: there is no such row; the resolution lists those there are.
+    """
+    known = [row.name for row in rows]
+    for name in names:
+        if name not in known:
+            raise InvalidInput(
+                "unknown row", details=f"there is no row {name!r}", resolution=f"rows: {', '.join(known)}", field="ROW"
+            )
+    return [row for row in rows if not names or row.name in names]
