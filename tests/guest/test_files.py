@@ -8,11 +8,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.guest.peer import Caller, Peer
 
-from hearth.errors import Conflict, Forbidden, HearthError, InvalidInput, NotFound, TooLarge
+from hearth.errors import Conflict, Forbidden, GuestFailed, HearthError, InvalidInput, NotFound, TooLarge
 from hearth.guest.client import Guest
 from hearth.guest.files import Watch
 from hearth.guest.transfer import FileDownload, chunks
+from hearth.wire.frames import FrameType
+from hearth.wire.messages import FileInfo
 
 LIMIT = 200_000_000
 
@@ -46,7 +49,7 @@ async def test_a_stream_is_written_when_it_keeps_its_word_about_its_size(guest: 
             await guest.files.write(str(path), pieces(b"three", b"!!"), size=size)
     with pytest.raises(ValueError, match="size"):
         await guest.files.write(str(path), pieces(b"x"))
-    assert [entry.name for entry in await guest.files.list(str(tmp_path))] == ["f"]
+    assert [entry.name for entry in (await guest.files.list(str(tmp_path))).entries] == ["f"]
     assert path.read_bytes() == b"one two"
 
 
@@ -98,7 +101,7 @@ async def test_entries_are_listed_in_order_and_told_apart(guest: Guest, tmp_path
     (tmp_path / "b").write_bytes(b"12")
     (tmp_path / "a").mkdir()
     (tmp_path / os.fsdecode(b"c\xff")).touch()
-    entries = await guest.files.list(str(tmp_path))
+    entries = (await guest.files.list(str(tmp_path))).entries
     assert [(entry.name, entry.size, entry.is_dir) for entry in entries if not entry.is_dir] == [
         ("b", 2, False),
         ("c\udcff", 0, False),
@@ -111,9 +114,29 @@ async def test_entries_are_listed_in_order_and_told_apart(guest: Guest, tmp_path
 async def test_a_long_directory_is_listed_whole(guest: Guest, tmp_path: Path) -> None:
     for number in range(9_000):
         (tmp_path / f"{number:04}-{'x' * 120}").touch()
-    entries = await guest.files.list(str(tmp_path))
-    assert len(entries) == 9_000
-    assert [entry.name for entry in entries] == sorted(entry.name for entry in entries)
+    listing = await guest.files.list(str(tmp_path))
+    assert (len(listing.entries), listing.total) == (9_000, 9_000)
+    assert [entry.name for entry in listing.entries] == sorted(entry.name for entry in listing.entries)
+
+
+async def test_a_directory_too_long_to_list_tells_its_size(guest: Guest, tmp_path: Path) -> None:
+    for number in range(10_003):
+        (tmp_path / f"{number:05}").touch()
+    listing = await guest.files.list(str(tmp_path))
+    assert (len(listing.entries), listing.total) == (10_000, 10_003)
+    assert listing.entries[-1].name == "09999"
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "..", ".", "", "a/b"])
+async def test_a_name_that_would_lead_elsewhere_is_refused(peer: Peer, steady: Guest, name: str) -> None:
+    def script(caller: Caller) -> None:
+        caller.read()
+        files = [FileInfo(name=n, size=0, mode="0644", is_dir=False, mtime=0) for n in (name, "fine")]
+        caller.reply(FrameType.FILE_LS_RESP, files)
+
+    peer.serve(script)
+    with pytest.raises(GuestFailed, match="a file named"):
+        await steady.files.list("/d")
 
 
 async def test_directories_are_made_moved_changed_and_removed(guest: Guest, tmp_path: Path) -> None:
@@ -134,7 +157,7 @@ async def test_directories_are_made_moved_changed_and_removed(guest: Guest, tmp_
         await files.remove(str(tmp_path / "c"))
     await files.remove(str(tmp_path / "c"), recursive=True)
     await files.remove(str(tmp_path / "e"))
-    assert await files.list(str(tmp_path)) == []
+    assert (await files.list(str(tmp_path))).entries == []
 
 
 async def test_what_is_not_there_is_not_found(guest: Guest, tmp_path: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import AsyncIterable, AsyncIterator
+from dataclasses import dataclass
 from typing import Self
 
 from hearth.errors import GuestFailed
 from hearth.guest.connection import Connection
 from hearth.guest.connector import Connector
-from hearth.guest.faults import Deadline, decode_reply, decode_reply_list, encode_request
+from hearth.guest.faults import Deadline, decode_reply, decode_reply_list, encode_request, printable
 from hearth.guest.status import expect_ok
 from hearth.guest.transfer import BODY_CHUNK, Download, FileDownload, chunks, upload
 from hearth.wire import frames
@@ -31,6 +32,14 @@ from hearth.wire.messages import (
 
 MAX_LIST_ENTRIES = 20_000
 """Twice what the agent lists; a guest that sends more is not our agent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """A directory's entries. ``total`` is how many it has; the agent tells no more than 10 000 of them."""
+
+    entries: list[FileInfo]
+    total: int
 
 
 class Files:
@@ -102,11 +111,8 @@ class Files:
                 frame = await connection.expect(FrameType.FILE_STAT_RESP)
         return decode_reply(FileInfo, frame.payload)
 
-    async def list(self, path: str) -> builtins.list[FileInfo]:
-        """List a directory, sorted; names that are not UTF-8 hold surrogate escapes.
-
-        The agent stops after 10 000 entries with one more that tells how many there are.
-        """
+    async def list(self, path: str) -> Listing:
+        """List a directory, sorted; names that are not UTF-8 hold surrogate escapes."""
         request = encode_request(FrameType.FILE_LS_REQ, PathRequest(path=path))
         entries: builtins.list[FileInfo] = []
         async with Deadline(self._connector.patience.work_s, "listing a directory"):
@@ -117,7 +123,7 @@ class Files:
                     if len(entries) > MAX_LIST_ENTRIES:
                         raise GuestFailed("the guest broke the protocol", details="a directory list without end")
                     frame = await connection.expect_or_end(FrameType.FILE_LS_RESP)
-        return entries
+        return _listing(entries)
 
     async def make_directory(self, path: str, *, mode: str | None = None) -> None:
         """Make a directory and its parents; one that is there is fine."""
@@ -198,3 +204,15 @@ class Watch:
         if self._connection is None:
             raise RuntimeError("use the watch as 'async with'")
         return decode_reply(WatchEvent, (await self._connection.expect(FrameType.WATCH_EVENT)).payload)
+
+
+def _listing(entries: list[FileInfo]) -> Listing:
+    """Take the entry off that tells the total (its name holds a slash), and refuse names that would lead elsewhere."""
+    total = len(entries)
+    if entries and "/" in entries[-1].name:
+        total = max(total - 1, entries[-1].size)
+        entries = entries[:-1]
+    for entry in entries:
+        if "/" in entry.name or entry.name in ("", ".", ".."):
+            raise GuestFailed("the guest broke the protocol", details=f"a file named {printable(entry.name)!r}")
+    return Listing(entries=entries, total=total)

@@ -95,7 +95,8 @@ class ForwardStream:
             GuestFailed: the connection is gone.
         """
         sock, rest = self._connection.detach()
-        return sock, self._early + rest
+        early, self._early = self._early, b""
+        return sock, early + rest
 
     def close(self) -> None:
         """End both directions at once."""
