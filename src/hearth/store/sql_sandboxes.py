@@ -18,8 +18,8 @@ from hearth.store.paging import cut_page, read_request
 from hearth.store.schema import sandboxes, users
 from hearth.store.sql_paging import page_of
 
-GET = select(sandboxes).where(sandboxes.c.id == bindparam("sandbox_id"))
-OF_OWNER = select(sandboxes).where(sandboxes.c.owner == bindparam("owner"), sandboxes.c.name == bindparam("name"))
+GET = select(*rows.SANDBOX).where(sandboxes.c.id == bindparam("sandbox_id"))
+OF_OWNER = select(*rows.SANDBOX).where(sandboxes.c.owner == bindparam("owner"), sandboxes.c.name == bindparam("name"))
 
 
 class SqlSandboxes:
@@ -51,10 +51,10 @@ class SqlSandboxes:
         mine = () if owner is None else (sandboxes.c.owner == owner,)
 
         def work(connection: Connection) -> Sandbox:
-            row = connection.execute(select(sandboxes).where(sandboxes.c.id == reference, *mine)).first()
+            row = connection.execute(select(*rows.SANDBOX).where(sandboxes.c.id == reference, *mine)).first()
             if row is not None:
                 return rows.sandbox_of(row)
-            named = connection.execute(select(sandboxes).where(sandboxes.c.name == reference, *mine).limit(2)).all()
+            named = connection.execute(select(*rows.SANDBOX).where(sandboxes.c.name == reference, *mine).limit(2)).all()
             if not named:
                 raise refusals.not_found("sandbox", reference)
             if len(named) > 1:
@@ -72,7 +72,7 @@ class SqlSandboxes:
         page: PageRequest = FIRST_PAGE,
     ) -> Page[Sandbox]:
         limit, after = read_request(page)
-        statement = select(sandboxes)
+        statement = select(*rows.SANDBOX)
         if owner is not None:
             statement = statement.where(sandboxes.c.owner == owner)
         if states:
@@ -102,7 +102,7 @@ class SqlSandboxes:
             update(sandboxes)
             .where(sandboxes.c.id == sandbox_id, sandboxes.c.state.in_(sorted(expected)))
             .values(state=new.value, error=error, updated_at=self._clock.now())
-            .returning(*sandboxes.c)
+            .returning(*rows.SANDBOX)
         )
 
         def work(connection: Connection) -> Sandbox:
