@@ -25,7 +25,7 @@ from hearth.server.notify import notify
 log = structlog.get_logger(__name__)
 
 DRAIN_S = 10
-"""How long running requests may take to end once the daemon was told to stop."""
+"""How long running requests may take to end once the daemon was told to stop; then they are told that it stops."""
 KEEP_ALIVE_S = 75
 
 
@@ -36,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-remote", action="store_true", help="let --listen take addresses that are not loopback")
     parser.add_argument(
         "--engine", choices=("qemu", "local"), default="qemu", help="what runs sandboxes (local: unsafe)"
+    )
+    parser.add_argument(
+        "--drain", metavar="SECONDS", type=int, default=DRAIN_S, help="wait so long for requests at the end"
     )
     parser.add_argument("--log-format", choices=("console", "json"), default="console")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
@@ -52,11 +55,11 @@ def run(arguments: argparse.Namespace) -> int:
     data.check()
     addresses = [parse_address(text, allow_remote=arguments.allow_remote) for text in arguments.listen]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(data, Settings(engine=arguments.engine), addresses))
+        runner.run(serve(data, Settings(engine=arguments.engine), addresses, drain_s=arguments.drain))
     return 0
 
 
-async def serve(data: DataDirectory, settings: Settings, addresses: list[tuple[str, int]]) -> None:
+async def serve(data: DataDirectory, settings: Settings, addresses: list[tuple[str, int]], *, drain_s: int) -> None:
     """Open the daemon of a data directory and serve its API until SIGTERM or SIGINT."""
     async with open_daemon(data, settings) as daemon:
         with contextlib.ExitStack() as listeners:
@@ -64,14 +67,14 @@ async def serve(data: DataDirectory, settings: Settings, addresses: list[tuple[s
             spoken = [*map(spoken_address, sockets), f"unix:{data.api_socket}"]
             sockets.append(listeners.enter_context(unix_listener(data.api_socket)))
             log.info("listening", addresses=spoken)
-            await Server(build_app(daemon)).serve_sockets(sockets)
+            await Server(build_app(daemon), drain_s=drain_s).serve_sockets(sockets)
     log.info("stopped")
 
 
 class Server(uvicorn.Server):
     """uvicorn with our own ears for signals: its own would end the process before the daemon is closed."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, drain_s: int) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -83,7 +86,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=DRAIN_S,
+                timeout_graceful_shutdown=drain_s,
             )
         )
 

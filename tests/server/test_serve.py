@@ -1,0 +1,87 @@
+"""The daemon as a process: how it starts, refuses to start, and ends."""
+
+from __future__ import annotations
+
+import re
+import signal
+import stat
+import subprocess
+import sys
+
+import pytest
+from tests.server.daemon import RunningDaemon, daemon_command, data_directory, running_daemon
+
+from hearth.sdk.client import Client
+
+END_S = 30
+
+
+def refused(*words: str) -> str:
+    """Run the server's process that is to end by itself with status 1, and give what it said."""
+    command = [sys.executable, "-m", "hearth.server", *words]
+    ended = subprocess.run(command, capture_output=True, timeout=END_S, text=True, check=False)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    return ended.stderr
+
+
+def test_a_second_daemon_on_the_same_data_says_who_is_there(daemon: RunningDaemon) -> None:
+    ended = subprocess.run(daemon_command(daemon.data), capture_output=True, timeout=END_S, text=True, check=False)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert str(daemon.process.pid) in ended.stderr
+    assert "HEARTH_DATA" in ended.stderr
+    with daemon.client() as client:
+        assert client.health().status == "healthy"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--listen", "0.0.0.0:0"), "--allow-remote"),
+        (("--listen", "8080"), "127.0.0.1:8080"),
+        (("--data", "/proc/nope"), "/proc/nope"),
+        (("--data", "/tmp/" + "x" * 120), "HEARTH_DATA"),
+    ],
+)
+def test_a_daemon_that_cannot_start_says_why_and_what_to_do(words: tuple[str, ...], said: str) -> None:
+    assert said in refused("serve", *words)
+
+
+@pytest.mark.parametrize("words", [(), ("paint",), ("serve", "--colour"), ("serve", "--log-format", "xml")])
+def test_wrong_arguments_end_with_2(words: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "hearth.server", *words]
+    assert subprocess.run(command, capture_output=True, timeout=END_S, check=False).returncode == 2
+
+
+def test_the_socket_is_private(daemon: RunningDaemon) -> None:
+    assert stat.S_IMODE(daemon.data.api_socket.stat().st_mode) == 0o600
+    assert stat.S_IMODE(daemon.data.root.stat().st_mode) == 0o700
+
+
+def test_it_says_where_it_listens_and_answers_there_over_tcp_too(daemon: RunningDaemon) -> None:
+    (entry,) = [entry for entry in daemon.log() if entry["event"] == "listening"]
+    tcp, unix = entry["addresses"]
+    assert unix == f"unix:{daemon.data.api_socket}"
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+", tcp)
+    with Client(tcp, daemon.token) as client:
+        assert client.list() is not None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_in_order(number: signal.Signals) -> None:
+    with data_directory() as data, running_daemon(data) as daemon:
+        daemon.process.send_signal(number)
+        assert daemon.process.wait(END_S) == 0
+        assert not data.api_socket.exists()
+        assert [entry["event"] for entry in daemon.log()][-1] == "stopped"
+
+
+def test_after_a_crash_the_next_daemon_takes_over_the_socket() -> None:
+    with data_directory() as data:
+        with running_daemon(data) as crashed:
+            crashed.process.kill()
+            crashed.process.wait(END_S)
+            assert data.api_socket.exists()
+        with running_daemon(data) as daemon, daemon.client() as client:
+            assert client.health().status == "healthy"
