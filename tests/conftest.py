@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 from tests import leaks
 
 TASK_END_ROUNDS = 10
 """Turns of the loop a task that was told to end may take to do so."""
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     leaks.isolate()
+    run = contextlib.ExitStack()
+    run.enter_context(leaks.own_temporary_directory())
+    config.add_cleanup(run.close)
+    uvloop.new_event_loop().close()  # opens a pipe for signals, once per process, that stays
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

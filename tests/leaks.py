@@ -45,6 +45,22 @@ def isolate() -> None:
     _libc.mount(b"tmpfs", os.fsencode(RUN_NETNS), b"tmpfs", ctypes.c_ulong(0), b"mode=755")
 
 
+@contextlib.contextmanager
+def own_temporary_directory() -> Iterator[None]:
+    """Keep what this run and its children put into the temporary directory apart from what others put there.
+
+    pytest's own directories stay where they are looked for after a failure.
+    """
+    shared = tempfile.gettempdir()
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", shared)
+    with tempfile.TemporaryDirectory(prefix="t-") as directory:
+        os.environ["TMPDIR"] = tempfile.tempdir = directory
+        try:
+            yield
+        finally:
+            os.environ["TMPDIR"] = tempfile.tempdir = shared
+
+
 def take() -> Snapshot:
     """Look at everything once."""
     return {kind: frozenset(look()) for kind, look in LOOKS.items()}
@@ -123,7 +139,7 @@ def _control_groups() -> Iterator[str]:
 
 def _temporary_files() -> Iterator[str]:
     directory = Path(tempfile.gettempdir())
-    return (f"{directory}/{name}" for name in _names(directory) if name.startswith("hearth"))
+    return (f"{directory}/{name}" for name in _names(directory))
 
 
 def _descriptors() -> Iterator[str]:

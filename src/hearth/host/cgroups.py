@@ -76,6 +76,7 @@ class Cgroups:
     """
 
     def __init__(self, tag: str, layout: Layout) -> None:
+        self.tag = tag
         self.layout = layout
         self._parents = {name: base / f"hearth-{tag}" for name, base in layout.bases.items()}
 
@@ -141,7 +142,8 @@ class Cgroups:
 def detect(tag: str) -> Cgroups:
     """Find out what this process may do with control groups on this host."""
     mounts = parse_mounts(Path("/proc/self/mountinfo").read_text())
-    layout = _detect_v2(mounts) or _detect_v1(mounts) or _none(mounts)
+    own = own_path(Path("/proc/self/cgroup").read_text())
+    layout = detect_v2(mounts, own) or _detect_v1(mounts) or _none(mounts)
     log.debug("control groups", version=layout.version, reason=layout.reason)
     return Cgroups(tag, layout)
 
@@ -180,11 +182,15 @@ def limits(version: int, memory_max_bytes: int, pids_max: int, cpu_weight: int) 
     }
 
 
-def _detect_v2(mounts: Sequence[Mount]) -> Layout | None:
+def detect_v2(mounts: Sequence[Mount], own_group: str) -> Layout | None:
+    """Find the version 2 group to put ours in and have it hand its controllers down; None when that cannot be.
+
+    Where the daemon's own group was delegated to it, the daemon moves into a leaf of it.
+    """
     top = next((mount.point for mount in mounts if mount.kind == "cgroup2"), None)
     if top is None:
         return None
-    own = top / own_path(Path("/proc/self/cgroup").read_text()).lstrip("/")
+    own = top / own_group.lstrip("/")
     delegated = _delegated_above(own, top)
     base = delegated or top
     try:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
+import select
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +27,7 @@ log = structlog.get_logger(__name__)
 
 IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 """Python starts with these ignored, and ignored signals survive exec."""
+NOT_A_PROGRAM = (errno.ENOENT, errno.EACCES, errno.ENOEXEC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +164,9 @@ def spawn(
                 setsigmask=(),
                 setsigdef=IGNORED_BY_PYTHON,
             )
-        except (FileNotFoundError, PermissionError) as error:
+        except OSError as error:
+            if error.errno not in NOT_A_PROGRAM:
+                raise
             raise HostUnfit(
                 f"{argv[0]} cannot be started",
                 details=str(error),
@@ -181,10 +186,17 @@ def adopt(identity: Identity) -> Adopted | None:
     except OSError:
         return None
     # Compared after opening: a process that is still the right one now held its number at the opening too.
-    if identify(identity.pid) != identity:
+    if identify(identity.pid) != identity or _has_ended(pidfd):
         os.close(pidfd)
         return None
     return Adopted(identity, pidfd)
+
+
+def _has_ended(pidfd: int) -> bool:
+    """Tell whether the process is dead already, perhaps not yet buried by its parent (pidfd_open(2))."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def identify(pid: int) -> Identity | None:

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from hearth.host.threads import on_own_thread
+
+
+async def test_the_result_comes_from_another_thread_that_is_gone_afterwards() -> None:
+    def work() -> tuple[int, str]:
+        return threading.get_ident(), threading.current_thread().name
+
+    ident, name = await on_own_thread("worker", work)
+    assert name == "worker"
+    assert ident != threading.get_ident()
+    assert "worker" not in {thread.name for thread in threading.enumerate()}
+
+
+async def test_an_error_is_the_callers() -> None:
+    def work() -> None:
+        raise PermissionError("no")
+
+    with pytest.raises(PermissionError, match="no"):
+        await on_own_thread("worker", work)
+
+
+async def test_a_cancelled_caller_waits_for_the_work_and_its_result_is_discarded() -> None:
+    began, go_on = threading.Event(), threading.Event()
+    discarded: list[str] = []
+
+    def work() -> str:
+        began.set()
+        go_on.wait(10)
+        return "made in the last moment"
+
+    task = asyncio.create_task(on_own_thread("worker", work, discard=discarded.append))
+    await asyncio.to_thread(began.wait, 10)
+    task.cancel()
+    await asyncio.sleep(0)
+    assert not task.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert discarded == ["made in the last moment"]
+
+
+async def test_an_error_after_cancellation_does_not_hide_the_cancellation() -> None:
+    began, go_on = threading.Event(), threading.Event()
+
+    def work() -> None:
+        began.set()
+        go_on.wait(10)
+        raise OSError("late")
+
+    task = asyncio.create_task(on_own_thread("worker", work))
+    await asyncio.to_thread(began.wait, 10)
+    task.cancel()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
