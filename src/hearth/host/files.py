@@ -14,14 +14,22 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from hearth.errors import Conflict, NoSpace
 
 TEMPORARY_SUFFIX = ".tmp"
 """Whatever ends so is unfinished work; nobody reads it and a sweep may remove it."""
 OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+HASH_CHUNK_BYTES = 1024 * 1024
 MOUNTINFO = Path("/proc/self/mountinfo")
 ESCAPED_OCTAL = re.compile(r"\\([0-7]{3})")
+
+
+class Digest(Protocol):
+    """A hash being computed."""
+
+    def update(self, data: bytes, /) -> None: ...
 
 
 def temporary_beside(path: Path) -> Path:
@@ -97,9 +105,42 @@ def publish_directory(staging: Path, final: Path) -> bool:
 
 
 def hash_file(path: Path) -> str:
-    """Give the SHA-256 of a file's bytes in hex, holes read as zeros: what ``sha256sum`` prints."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Give the SHA-256 of a file's bytes in hex, what ``sha256sum`` prints; holes are hashed without being read."""
+    digest = hashlib.sha256()
+    buffer = bytearray(HASH_CHUNK_BYTES)
+    zeros = bytes(HASH_CHUNK_BYTES)
+    with path.open("rb", buffering=0) as file:
+        position = 0
+        for start, end in data_ranges(file.fileno()):
+            update_repeatedly(digest, zeros, start - position)
+            file.seek(start)
+            position = start
+            while position < end and (count := file.readinto(memoryview(buffer)[: end - position])):
+                digest.update(memoryview(buffer)[:count])
+                position += count
+        update_repeatedly(digest, zeros, os.fstat(file.fileno()).st_size - position)
+    return digest.hexdigest()
+
+
+def update_repeatedly(digest: Digest, block: bytes, size: int) -> None:
+    """Hash ``size`` bytes of a block that is all alike."""
+    for _ in range(size // len(block)):
+        digest.update(block)
+    digest.update(block[: size % len(block)])
+
+
+def data_ranges(descriptor: int) -> Iterator[tuple[int, int]]:
+    """Give the ranges of a file that are not holes; one range of all where the file system cannot tell (lseek(2))."""
+    end = 0
+    while True:
+        try:
+            start = os.lseek(descriptor, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        end = os.lseek(descriptor, start, os.SEEK_HOLE)
+        yield start, end
 
 
 def require_free(path: Path, size_bytes: int) -> None:

@@ -17,9 +17,7 @@ RETRY_S = 0.1
 
 
 class FileLock:
-    """A held exclusive lock, from ``try_lock`` or ``lock``. The lock file is never deleted: whoever waits for it holds
-    it open, and a fresh file under the same name would be a second lock.
-    """
+    """A held exclusive lock, from ``try_lock`` or ``lock``."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
@@ -30,6 +28,14 @@ class FileLock:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def discard(self) -> None:
+        """Free the lock and delete its file, for locks on things that come and go. Only the holder may delete it, and
+        who takes a lock checks that its file is still the one of that name.
+        """
+        if self._descriptor >= 0:
+            self.path.unlink(missing_ok=True)
+        self.release()
 
     def __enter__(self) -> FileLock:
         return self
@@ -42,13 +48,28 @@ class FileLock:
 
 def try_lock(path: Path) -> FileLock | None:
     """Take the lock now, or None when somebody else (or this process by another call) holds it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if is_named(descriptor, path):
+                return FileLock(path, descriptor)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except OSError:
+            os.close(descriptor)
+            raise
+        # The holder deleted the file between our open and our flock: what we locked is nobody's lock any more.
         os.close(descriptor)
-        return None
-    return FileLock(path, descriptor)
+
+
+def is_named(descriptor: int, path: Path) -> bool:
+    """Tell whether ``path`` is still the name of the open file."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 @asynccontextmanager

@@ -6,15 +6,16 @@ Whatever mirror, proxy and keys the operator set up for apt are used as they are
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hearth.errors import HostUnfit, Unavailable
 from hearth.host import files, process
-from hearth.image.store import ImageStore
+from hearth.host.threads import on_own_thread
+from hearth.image import tools
+from hearth.image.store import ImageStore, hash_aside
 
 QUERY_TIMEOUT_S = 60.0
 REFRESH_TIMEOUT_S = 300.0
@@ -22,9 +23,8 @@ DOWNLOAD_TIMEOUT_S = 900.0
 EXTRACT_TIMEOUT_S = 120.0
 AS_ROOT = ("-o", "APT::Sandbox::User=root")
 """Our download directory is closed to the user _apt, to whom apt would otherwise drop."""
-
-FETCH_SETTING = re.compile(r"Acquire::(?:(?:https?|ftp)::.*Proxy.*|https::.*|Check-Valid-Until|Check-Date|Retries)")
-PROXY_VARIABLES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy")
+DOWNLOAD_STATUS = re.compile(r"dlstatus:[^:]*:([0-9]+)[.:].*")
+"""apt's machine-readable progress: README.progress-reporting in its documentation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,15 +82,16 @@ class Apt:
 
     def __init__(self, store: ImageStore) -> None:
         self._store = store
-        self._refreshed = False
         self._refreshing = asyncio.Lock()
+        self.is_fresh = False
+        """True once the package lists were fetched by this object."""
 
     async def show(self, wanted: Sequence[str]) -> list[Package]:
-        """Describe the candidate versions of packages, in the order wanted; old package lists are refreshed.
+        """Describe packages' candidate versions, in the order wanted; the lists are fetched when one is not known.
 
         Raises:
             HostUnfit: apt does not know one of them even then.
-            Unavailable: the lists could not be refreshed.
+            Unavailable: the lists could not be fetched.
         """
         found = await self._show(wanted)
         if len(found) < len(wanted):
@@ -108,7 +109,7 @@ class Apt:
         try:
             shown = await process.run(["apt-cache", "show", "--no-all-versions", *wanted], timeout_s=QUERY_TIMEOUT_S)
         except process.CommandFailed:
-            # apt-cache fails as a whole when one name is unknown; who that is, asking one by one tells.
+            # apt-cache fails as a whole when one name is unknown; which one, asking one by one tells.
             if len(wanted) == 1:
                 return {}
             return {name: package for one in wanted for name, package in (await self._show([one])).items()}
@@ -121,15 +122,12 @@ class Apt:
             Unavailable: apt could not.
         """
         async with self._refreshing:
-            if self._refreshed:
-                return
-            try:
-                await process.run(
-                    ["apt-get", "-q", "update"], timeout_s=REFRESH_TIMEOUT_S, environment=proxy_environment()
-                )
-            except process.CommandFailed as error:
-                raise fetch_failed("apt could not fetch the package lists", error) from error
-            self._refreshed = True
+            if not self.is_fresh:
+                try:
+                    await tools.run(["apt-get", "-q", "update"], timeout_s=REFRESH_TIMEOUT_S, where=self._store.root)
+                except process.CommandFailed as error:
+                    raise tools.fetch_failed("apt could not fetch the package lists", error) from error
+                self.is_fresh = True
 
     async def download(self, package: Package) -> Path:
         """Give the package's .deb, from the cache when a whole one is there, else from the archive.
@@ -138,25 +136,44 @@ class Apt:
             Unavailable: apt could not download it, or what came has the wrong checksum.
             NoSpace: the disk is full.
         """
-        final = self._store.downloads / f"{package.sha256}.deb"
+        final = self._cached(package)
         async with self._store.alone(f"download-{package.sha256[:16]}") as aside:
-            if final.exists() and await asyncio.to_thread(files.hash_file, final) == package.sha256:
+            if final.exists() and await hash_aside(final) == package.sha256:
                 return final
             files.require_free(aside, package.size_bytes)
             argv = ["apt-get", "-q", *AS_ROOT, "download", f"{package.name}={package.version}"]
             try:
-                await process.run(argv, timeout_s=DOWNLOAD_TIMEOUT_S, cwd=aside, environment=proxy_environment())
+                await tools.run(argv, timeout_s=DOWNLOAD_TIMEOUT_S, where=aside)
             except process.CommandFailed as error:
-                raise fetch_failed(f"apt could not download {package.name}", error) from error
+                raise tools.fetch_failed(f"apt could not download {package.name}", error) from error
             (arrived,) = aside.glob("*.deb")
-            if await asyncio.to_thread(files.hash_file, arrived) != package.sha256:
+            if await hash_aside(arrived) != package.sha256:
                 raise Unavailable(
                     "a download has the wrong checksum",
                     details=f"{package.name} {package.version} is not what the package lists promise",
                     resolution="run 'apt-get update' and try again",
                 )
-            await asyncio.to_thread(files.publish_file, arrived, final)
+            await on_own_thread("publish", lambda: files.publish_file(arrived, final))
         return final
+
+    def forget(self, packages: Iterable[Package]) -> None:
+        """Delete downloads that nobody will want again."""
+        for package in packages:
+            self._cached(package).unlink(missing_ok=True)
+
+    def _cached(self, package: Package) -> Path:
+        return self._store.downloads / f"{package.sha256}.deb"
+
+    async def unpack(self, packages: Iterable[Package], directory: Path) -> None:
+        """Download packages and extract their files below ``directory``, without running anything of theirs.
+
+        Raises:
+            Unavailable: a download failed.
+            NoSpace: the disk is full.
+        """
+        for package in packages:
+            deb = await self.download(package)
+            await tools.run(["dpkg-deb", "-x", str(deb), str(directory)], timeout_s=EXTRACT_TIMEOUT_S, where=directory)
 
     async def index_targets(self) -> str:
         """Tell what apt knows of its archives, ``REPO_URI|RELEASE|ORIGIN|CODENAME`` a line."""
@@ -175,14 +192,12 @@ class Apt:
         Raises:
             HostUnfit: apt cannot resolve them from these sources.
         """
-        async with self._store.alone(f"closure-{os.getpid()}") as scratch:
-            source_list = scratch / "sources.list"
-            source_list.write_text("".join(f"{line}\n" for line in source_lines))
-            options = [f"Dir::Etc::SourceList={source_list}", "Dir::Etc::SourceParts=/dev/null"]
-            options += ["Dir::State::status=/dev/null", "APT::Install-Recommends=false"]
-            argv = ["apt-get", "-q", *(word for option in options for word in ("-o", option))]
+        async with self._store.alone("closure") as scratch:
+            argv = fresh_system_command(scratch, source_lines)
             try:
-                shown = await process.run([*argv, "--print-uris", "-y", "install", *wanted], timeout_s=QUERY_TIMEOUT_S)
+                shown = await tools.run(
+                    [*argv, "--print-uris", "install", *wanted], timeout_s=QUERY_TIMEOUT_S, where=scratch
+                )
             except process.CommandFailed as error:
                 raise HostUnfit(
                     "apt cannot put together a root file system",
@@ -192,33 +207,62 @@ class Apt:
         lines = [line.split() for line in shown.stdout.decode().splitlines() if line.startswith("'")]
         return {words[1]: int(words[2]) for words in lines}
 
-    async def unpack(self, packages: Iterable[Package], directory: Path) -> None:
-        """Download packages and extract their files below ``directory``, without running anything of theirs.
+    async def prefetch(
+        self, source_lines: Sequence[str], wanted: Sequence[str], on_fraction: Callable[[float], None]
+    ) -> Path:
+        """Download what ``closure`` told; what an interrupted run got, even half a file, is not fetched again.
+
+        Returns:
+            The directory with the .deb files under their names in the archive; apt checks them before it uses them.
 
         Raises:
             Unavailable: a download failed.
             NoSpace: the disk is full.
         """
-        for package in packages:
-            deb = await self.download(package)
-            await process.run(["dpkg-deb", "-x", str(deb), str(directory)], timeout_s=EXTRACT_TIMEOUT_S)
+
+        told = -1
+
+        def on_line(line: str) -> None:
+            nonlocal told
+            match = DOWNLOAD_STATUS.fullmatch(line)
+            percent = int(match[1]) if match else told
+            if percent > told:
+                told = percent
+                on_fraction(percent / 100)
+
+        archives = self._store.downloads / "archives"
+        async with self._store.alone("archives") as scratch:
+            archives.mkdir(exist_ok=True)
+            options = ["-o", f"Dir::Cache::archives={archives}", "-o", "APT::Status-Fd=2", *AS_ROOT]
+            argv = [*fresh_system_command(scratch, source_lines), *options, "--download-only", "install", *wanted]
+            try:
+                await tools.run(argv, timeout_s=DOWNLOAD_TIMEOUT_S, where=scratch, on_line=on_line)
+            except process.CommandFailed as error:
+                raise tools.fetch_failed("apt could not download the root file system's packages", error) from error
+        return archives
+
+
+def fresh_system_command(scratch: Path, source_lines: Sequence[str]) -> list[str]:
+    """Give the beginning of a command line of apt-get for a system where nothing is installed yet.
+
+    Args:
+        scratch: a directory for the list of sources.
+        source_lines: the only sources to consider.
+    """
+    source_list = scratch / "sources.list"
+    source_list.write_text("".join(f"{line}\n" for line in source_lines))
+    options = [
+        f"Dir::Etc::SourceList={source_list}",
+        "Dir::Etc::SourceParts=/dev/null",
+        "Dir::State::status=/dev/null",
+        "APT::Install-Recommends=false",
+    ]
+    return ["apt-get", "-q", "-y", *(word for option in options for word in ("-o", option))]
 
 
 def fingerprint(packages: Iterable[Package]) -> list[str]:
     """Give what identifies these packages' contents, for a build key."""
     return [f"{package.name} {package.version} {package.sha256}" for package in packages]
-
-
-async def acquire_options() -> list[str]:
-    """Give the host's settings for fetching, ``Name "value";``, for an apt that does not read the host's files."""
-    shown = await process.run(["apt-config", "dump", "--format", "%F %v%n", "Acquire"], timeout_s=QUERY_TIMEOUT_S)
-    settings = [line.split(" ", 1) for line in shown.stdout.decode().splitlines() if " " in line]
-    return [f'{name} "{value}";' for name, value in settings if FETCH_SETTING.fullmatch(name) and value]
-
-
-def proxy_environment() -> dict[str, str]:
-    """Give the proxies this process was told to use, which apt honours too."""
-    return {name: value for name in PROXY_VARIABLES if (value := os.environ.get(name))}
 
 
 async def architecture() -> str:
@@ -227,10 +271,11 @@ async def architecture() -> str:
     return shown.stdout.decode().strip()
 
 
-def fetch_failed(brief: str, error: process.CommandFailed) -> Unavailable:
-    """Tell a failed fetch in words, with apt's own."""
-    return Unavailable(
-        brief,
-        details=error.output.strip(),
-        resolution="check the network, the proxy and apt's sources, then run it again: finished downloads are kept",
-    )
+FETCH_SETTING = re.compile(r"Acquire::(?:(?:https?|ftp)::.*Proxy.*|https::.*|Check-Valid-Until|Check-Date|Retries)")
+
+
+async def fetch_settings() -> list[str]:
+    """Give the host's settings for fetching, ``Name "value";``, for an apt that does not read the host's files."""
+    shown = await process.run(["apt-config", "dump", "--format", "%F %v%n", "Acquire"], timeout_s=QUERY_TIMEOUT_S)
+    settings = [line.split(" ", 1) for line in shown.stdout.decode().splitlines() if " " in line]
+    return [f'{name} "{value}";' for name, value in settings if FETCH_SETTING.fullmatch(name) and value]

@@ -7,8 +7,9 @@ import os
 import shutil
 from dataclasses import dataclass
 
-from hearth.errors import HostUnfit
+from hearth.errors import HostUnfit, Unavailable
 from hearth.host.process import SMALL_ENVIRONMENT
+from hearth.host.threads import on_own_thread
 from hearth.image.apt import Apt
 from hearth.image.initramfs import build_agent
 from hearth.image.kernel import build_kernel
@@ -16,7 +17,15 @@ from hearth.image.progress import OnProgress
 from hearth.image.rootfs import build_rootfs
 from hearth.image.store import Image, ImageStore
 
-TOOLS = {"apt-get": "apt", "dpkg-deb": "dpkg", "mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "lz4": "lz4"}
+TOOLS = {
+    "apt-get": "apt",
+    "dpkg-deb": "dpkg",
+    "mmdebstrap": "mmdebstrap",
+    "mke2fs": "e2fsprogs",
+    "lz4": "lz4",
+    "setpriv": "util-linux",
+    "unshare": "util-linux",
+}
 """Programs a build runs, with the packages that hold them."""
 
 
@@ -40,9 +49,20 @@ async def build_all(store: ImageStore, on_progress: OnProgress) -> BootSet:
         NoSpace: the disk is or would be full.
     """
     check_host()
-    store.prepare()
-    await asyncio.to_thread(store.sweep)
+    await on_own_thread("sweep", store.sweep)
     apt = Apt(store)
+    try:
+        return await build_missing(store, apt, on_progress)
+    except Unavailable:
+        if apt.is_fresh:
+            raise
+    # The lists on this host were fetched some time ago and may name versions that have left the archive since.
+    await apt.refresh()
+    return await build_missing(store, apt, on_progress)
+
+
+async def build_missing(store: ImageStore, apt: Apt, on_progress: OnProgress) -> BootSet:
+    """Build from what the package lists say now, the root file system beside the other two."""
 
     async def kernel_and_agent() -> tuple[Image, Image]:
         kernel = await build_kernel(store, apt, on_progress)
@@ -83,5 +103,5 @@ def check_host() -> None:
         raise HostUnfit(
             "programs needed to build images are not installed",
             details=", ".join(missing),
-            resolution=f"apt-get install {' '.join(sorted(missing.values()))}",
+            resolution=f"apt-get install {' '.join(sorted(set(missing.values())))}",
         )

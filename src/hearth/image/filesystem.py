@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hearth.errors import NoSpace
 from hearth.host import files, process
+from hearth.image import tools
 
 MEBIBYTE = 1024 * 1024
 MOUNT_POINTS = {"proc": 0o555, "sys": 0o555, "dev": 0o755, "run": 0o755, "tmp": 0o1777, "etc": 0o755, "root": 0o700}
@@ -86,7 +87,7 @@ async def make_ext4(tree: Path, target: Path, *, label: str, size_mib: int, seed
     argv = ["mke2fs", "-q", "-F", "-t", "ext4", "-d", str(tree), "-m", "0", "-L", label[:16], "-U", identity]
     journal = ["-J", "size=16"] if size_mib >= 512 else []
     try:
-        await process.run([*argv, *journal, "-E", extended, str(target)], timeout_s=MAKE_TIMEOUT_S)
+        await tools.run([*argv, *journal, "-E", extended, str(target)], timeout_s=MAKE_TIMEOUT_S, where=target.parent)
     except process.CommandFailed as error:
         if shutil.disk_usage(target.parent).free < MEBIBYTE:
             raise NoSpace("the disk is full", details=f"{target}: {error.output.strip()}") from error

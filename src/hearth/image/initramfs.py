@@ -6,7 +6,6 @@ distribution's packages and is asked itself what it needs, so that nothing is pa
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
 import shutil
@@ -16,12 +15,13 @@ from pathlib import Path
 
 import hearth
 from hearth.errors import HostUnfit
-from hearth.host import process
+from hearth.host import files, process
+from hearth.host.threads import on_own_thread
 from hearth.image import cpio, elf
 from hearth.image.apt import Apt, Package, fingerprint
 from hearth.image.progress import OnProgress, Progress
 from hearth.image.recipe import AgentRecipe, agent_recipe
-from hearth.image.store import Image, ImageStore, Made, build_key
+from hearth.image.store import Image, ImageStore, Made, build_key, remove
 from hearth.model import ImageKind
 
 NAME = "agent"
@@ -91,7 +91,7 @@ async def build_agent(
             "recipe": hashlib.sha256(repr(recipe).encode()).hexdigest(),
             "packages": fingerprint(packages),
             "kernel": kernel.id,
-            "sources": hash_sources(source_root),
+            "sources": await on_own_thread("hash", lambda: hash_sources(source_root)),
         },
     )
 
@@ -102,14 +102,14 @@ async def build_agent(
         await apt.unpack(packages, root)
         on_progress(Progress(stage=NAME, fraction=0.5, message="asking it what the agent imports"))
         interpreter = find_interpreter(root, version)
-        await asyncio.to_thread(drop_unusable_extensions, interpreter)
-        packed = await asyncio.to_thread(stage_sources, interpreter, source_root)
+        await on_own_thread("stage", lambda: drop_unusable_extensions(interpreter))
+        packed = await on_own_thread("stage", lambda: stage_sources(interpreter, source_root))
         entries = await collect(interpreter, recipe, kernel, packed, staging / "compiled")
-        archive = await asyncio.to_thread(cpio.pack, entries)
+        archive = await on_own_thread("pack", lambda: cpio.pack(entries))
         on_progress(Progress(stage=NAME, fraction=0.8, message="compressing"))
         await compress(archive, staging / "initramfs")
         for name in ("root", "compiled"):
-            await asyncio.to_thread(shutil.rmtree, staging / name)
+            await remove(staging / name)
         return Made(
             primary="initramfs",
             facts={
@@ -195,7 +195,6 @@ async def collect(
 ) -> list[cpio.Entry]:
     """Put together everything the initramfs holds; ``packed`` are hearth's own modules as staged."""
     modules, libraries = await import_closure(interpreter, recipe, packed)
-    await asyncio.to_thread(compiled.mkdir)
     bytecode = await compile_modules(interpreter, {*modules, *packed}, compiled)
     program = (interpreter.root / interpreter.program).read_bytes()
     loader_path = str(elf.interpreter(program)).removeprefix("/")
@@ -259,7 +258,7 @@ async def import_closure(
         HostUnfit: the import fails; the details hold the traceback.
     """
     library = interpreter.root / interpreter.library
-    names = [*module_names(library, packed, recipe.packages), *recipe.extra_modules]
+    names = [recipe.entry, *module_names(library, packed, recipe.packages), *recipe.extra_modules]
     try:
         told = await process.run(
             interpreter.command(str(STAGED_SCRIPTS / "closure.py"), *names), timeout_s=IMPORT_TIMEOUT_S
@@ -309,7 +308,7 @@ async def compile_modules(interpreter: Interpreter, modules: Iterable[Path], com
 
 def init_script(interpreter: Interpreter, recipe: AgentRecipe) -> bytes:
     """Give ``/init``. The kernel runs scripts, so the interpreter's options need no place on its command line."""
-    lines = [f"#!/{interpreter.program} {recipe.options}", "from hearth.agent.init import main", "main()", ""]
+    lines = [f"#!/{interpreter.program} {recipe.options}", f"from {recipe.entry} import main", "main()", ""]
     return "\n".join(lines).encode()
 
 
@@ -335,4 +334,4 @@ async def compress(archive: bytes, target: Path) -> None:
         HostUnfit: the tool is not installed.
     """
     packed = await process.run(["lz4", "-l", "-9", "-q", "-c"], timeout_s=COMPRESS_TIMEOUT_S, stdin=archive)
-    await asyncio.to_thread(target.write_bytes, packed.stdout)
+    await on_own_thread("write", lambda: files.write_atomic(target, packed.stdout))

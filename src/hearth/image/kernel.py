@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from hearth.errors import HostUnfit
-from hearth.host import process
+from hearth.host import files, process
+from hearth.host.threads import on_own_thread
 from hearth.image import modules
 from hearth.image.apt import Apt, Package, architecture, fingerprint
 from hearth.image.progress import OnProgress, Progress
 from hearth.image.recipe import KernelRecipe, kernel_recipe
 from hearth.image.release import read_release
-from hearth.image.store import Image, ImageStore, Made, build_key
+from hearth.image.store import Image, ImageStore, Made, build_key, remove
 from hearth.model import ImageKind
 
 NAME = "kernel"
 IMAGE_PACKAGE = re.compile(r"linux-image-(?:unsigned-)?\d.*")
 MODULES_PACKAGE = re.compile(r"linux-modules-\d.*")
 DECOMPRESS_TIMEOUT_S = 60.0
+SIZE_FACTOR = 6
+"""Bytes needed while building for each byte of packages (measured: 27 MB of them unpack to 106)."""
 
 
 async def build_kernel(store: ImageStore, apt: Apt, on_progress: OnProgress) -> Image:
@@ -44,16 +46,18 @@ async def build_kernel(store: ImageStore, apt: Apt, on_progress: OnProgress) -> 
         on_progress(Progress(stage=NAME, fraction=0.1, message=f"downloading {packages[0].name}"))
         unpacked = staging / "unpacked"
         unpacked.mkdir()
+        files.require_free(staging, sum(package.size_bytes for package in packages) * SIZE_FACTOR)
         await apt.unpack(packages, unpacked)
         on_progress(Progress(stage=NAME, fraction=0.7, message="collecting modules"))
         (vmlinuz,) = unpacked.glob("boot/vmlinuz-*")
         release = vmlinuz.name.removeprefix("vmlinuz-")
         vmlinuz.rename(staging / "vmlinuz")
         names = await collect_modules(unpacked, release, recipe.modules.names, staging / "modules")
-        await asyncio.to_thread(shutil.rmtree, unpacked)
+        await remove(unpacked)
         return Made(primary="vmlinuz", facts={"release": release, "modules": names, "packages": fingerprint(packages)})
 
     image = await store.obtain(ImageKind.KERNEL, NAME, key, build, on_progress)
+    apt.forget(packages)
     on_progress(Progress(stage=NAME, fraction=1.0, message=f"{image.id} is Linux {image.facts['release']}"))
     return image
 
@@ -102,7 +106,6 @@ async def collect_modules(unpacked: Path, release: str, wanted: list[str], targe
     tree = next(path for path in (unpacked / "lib", unpacked / "usr/lib") if (path / "modules" / release).is_dir())
     found = modules.find_modules(tree / "modules" / release)
     builtin = modules.built_in((tree / "modules" / release / "modules.builtin").read_text())
-    await asyncio.to_thread(target.mkdir)
     contents: dict[str, bytes] = {}
     pending = [name for name in wanted if name in found]
     while pending:
@@ -113,9 +116,15 @@ async def collect_modules(unpacked: Path, release: str, wanted: list[str], targe
     order = modules.load_order(
         wanted, lambda name: modules.dependencies(contents[name]), available=found, builtin=builtin
     )
-    for name in order:
-        (target / f"{name}.ko").write_bytes(contents[name])
+    await on_own_thread("write", lambda: write_modules(target, {name: contents[name] for name in order}))
     return [f"{target.name}/{name}.ko" for name in order]
+
+
+def write_modules(directory: Path, contents: Mapping[str, bytes]) -> None:
+    """Write modules into a new directory."""
+    directory.mkdir()
+    for name, data in contents.items():
+        (directory / f"{name}.ko").write_bytes(data)
 
 
 async def read_module(path: Path) -> bytes:
@@ -127,4 +136,4 @@ async def read_module(path: Path) -> bytes:
     if path.suffix == ".zst":
         shown = await process.run(["zstd", "-dcq", str(path)], timeout_s=DECOMPRESS_TIMEOUT_S)
         return shown.stdout
-    return modules.DECOMPRESSORS[path.suffix](await asyncio.to_thread(path.read_bytes))
+    return modules.DECOMPRESSORS[path.suffix](await on_own_thread("read", path.read_bytes))

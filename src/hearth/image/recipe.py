@@ -30,6 +30,7 @@ class AgentRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     opened_late: list[str]
     packages: list[str]
     extra_modules: list[str]
+    entry: str
     options: str
 
 

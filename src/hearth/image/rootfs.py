@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import shutil
+import re
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from hearth.errors import HostUnfit, InvalidInput
 from hearth.host import files, process
-from hearth.image import apt as packages
-from hearth.image import sources
-from hearth.image.apt import Apt
+from hearth.host.threads import on_own_thread
+from hearth.image import sources, tools
+from hearth.image.apt import Apt, fetch_settings
 from hearth.image.filesystem import Account, add_account, add_mount_points, make_ext4, trim
 from hearth.image.progress import OnProgress, Progress, ignore_progress
 from hearth.image.recipe import RootfsRecipe, rootfs_recipe
 from hearth.image.release import Release, read_release
-from hearth.image.store import Image, ImageStore, Made, build_key
+from hearth.image.store import Image, ImageStore, Made, build_key, remove
 from hearth.model import ImageKind
 
 NAME = "debian"
 BOOTSTRAP_TIMEOUT_S = 1800.0
 COPY_TIMEOUT_S = 600.0
+INSTALLED = re.compile(r"^Package: (\S+)\n(?:[^\n]+\n)*?Version: (\S+)$", re.MULTILINE)
 STEPS = 9
 """Lines with which mmdebstrap tells its stages, for the fraction."""
 SIZE_FACTOR = 8
@@ -54,20 +55,21 @@ async def build_rootfs(store: ImageStore, apt: Apt, on_progress: OnProgress) -> 
     async def build(staging: Path) -> Made:
         files.require_free(staging, sum(closure.values()) * SIZE_FACTOR)
         tree = staging / "tree"
-        await bootstrap(recipe, release, chosen, staging, on_progress)
-        on_progress(Progress(stage=NAME, fraction=0.8, message="trimming"))
-        await asyncio.to_thread(finish_tree, tree, recipe, chosen)
-        on_progress(Progress(stage=NAME, fraction=0.85, message="making the file system"))
+        await bootstrap(apt, recipe, release, chosen, staging, on_progress)
+        installed = parse_installed((tree / "var/lib/dpkg/status").read_text())
+        on_progress(Progress(stage=ImageKind.ROOTFS, fraction=0.8, message="trimming"))
+        await on_own_thread("finish", lambda: finish_tree(tree, recipe, chosen))
+        on_progress(Progress(stage=ImageKind.ROOTFS, fraction=0.85, message="making the file system"))
         await make_ext4(tree, staging / "rootfs.ext4", label=NAME, size_mib=recipe.size_mib, seed=key)
-        await asyncio.to_thread(files.remove_tree, tree)
-        on_progress(Progress(stage=NAME, fraction=0.95, message="computing checksums"))
+        await remove(tree)
+        on_progress(Progress(stage=ImageKind.ROOTFS, fraction=0.95, message="computing checksums"))
         return Made(
             primary="rootfs.ext4",
-            facts={"release": release.codename, "user": recipe.user, "packages": sorted(closure)},
+            facts={"release": release.codename, "user": recipe.user, "packages": installed},
         )
 
     image = await store.obtain(ImageKind.ROOTFS, NAME, key, build, on_progress)
-    on_progress(Progress(stage=NAME, fraction=1.0, message=image.id))
+    on_progress(Progress(stage=ImageKind.ROOTFS, fraction=1.0, message=image.id))
     return image
 
 
@@ -83,23 +85,26 @@ async def rootfs_from_tree(
         CommandFailed: the archive is damaged, or its files do not fit into ``size_mib``.
         NoSpace: the disk is full.
     """
-    content = await asyncio.to_thread(hash_source, source)
+    content = await on_own_thread("hash", lambda: hash_source(source))
     key = build_key(ImageKind.ROOTFS, {"content": content, "size_mib": size_mib, "name": name})
 
     async def build(staging: Path) -> Made:
         tree = staging / "tree"
-        if stat.S_ISDIR((await asyncio.to_thread(source.stat)).st_mode):
-            argv = ["cp", "-a", "--reflink=auto", "--", str(source), str(tree)]
-        else:
-            await asyncio.to_thread(tree.mkdir, 0o755)
-            argv = ["tar", "--numeric-owner", "-xpf", str(source), "-C", str(tree)]
-        await process.run(argv, timeout_s=COPY_TIMEOUT_S)
-        await asyncio.to_thread(add_mount_points, tree)
+        tree.mkdir(mode=0o755)
+        await tools.run(copy_command(source, tree), timeout_s=COPY_TIMEOUT_S, where=staging)
+        add_mount_points(tree)
         await make_ext4(tree, staging / "rootfs.ext4", label=name, size_mib=size_mib, seed=key)
-        await asyncio.to_thread(files.remove_tree, tree)
+        await remove(tree)
         return Made(primary="rootfs.ext4", facts={"from": source.name})
 
     return await store.obtain(ImageKind.ROOTFS, name, key, build, on_progress)
+
+
+def copy_command(source: Path, tree: Path) -> list[str]:
+    """Give the command that puts a directory's or an archive's files into the existing directory ``tree``."""
+    if source.is_dir():
+        return ["cp", "-a", "--reflink=auto", "--", f"{source.absolute()}/.", str(tree)]
+    return ["tar", "--numeric-owner", "-xpf", str(source.absolute()), "-C", str(tree)]
 
 
 async def find_sources(apt: Apt, release: Release) -> list[sources.Source]:
@@ -108,7 +113,7 @@ async def find_sources(apt: Apt, release: Release) -> list[sources.Source]:
     Raises:
         HostUnfit: there is none.
     """
-    configured = await asyncio.to_thread(sources.read_sources)
+    configured = sources.read_sources()
 
     async def choose() -> list[sources.Source]:
         releases = sources.parse_index_targets(await apt.index_targets())
@@ -132,10 +137,20 @@ def required_packages(recipe: RootfsRecipe) -> list[str]:
     return ["?essential", "?priority(required)", "apt", *recipe.packages]
 
 
-def bootstrap_command(
-    recipe: RootfsRecipe, release: Release, source_list: Path, tree: Path, options: list[str]
-) -> list[str]:
-    """Give mmdebstrap's command line; ``options`` are apt's own, ``Name "value";``."""
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """What mmdebstrap reads and writes."""
+
+    source_list: Path
+    archives: Path
+    tree: Path
+
+
+def bootstrap_command(recipe: RootfsRecipe, release: Release, places: Places, options: list[str]) -> list[str]:
+    """Give mmdebstrap's command line; ``options`` are apt's own, ``Name "value";``.
+
+    The packages fetched before are copied in, which it would otherwise refuse to find there.
+    """
     return [
         "mmdebstrap",
         "--mode=root",
@@ -146,37 +161,66 @@ def bootstrap_command(
         *(f"--dpkgopt=path-include={pattern}" for pattern in recipe.include),
         '--aptopt=Acquire::Languages "none";',
         *(f"--aptopt={option}" for option in options),
+        "--skip=download/empty",
+        '--setup-hook=mkdir -p "$1/var/cache/apt/archives"',
+        f"--setup-hook=sync-in {places.archives} /var/cache/apt/archives",
         release.codename,
-        str(tree),
-        str(source_list),
+        str(places.tree),
+        str(places.source_list),
     ]
 
 
 async def bootstrap(
-    recipe: RootfsRecipe, release: Release, chosen: list[sources.Source], staging: Path, on_progress: OnProgress
+    apt: Apt,
+    recipe: RootfsRecipe,
+    release: Release,
+    chosen: list[sources.Source],
+    staging: Path,
+    on_progress: OnProgress,
 ) -> None:
     """Install the packages into ``staging/tree``."""
+    lines = [source.line() for source in chosen]
     source_list = staging / "sources.list"
-    await asyncio.to_thread(source_list.write_text, "".join(f"{source.line()}\n" for source in chosen))
+    source_list.write_text("".join(f"{line}\n" for line in lines))
     scratch = staging / "scratch"
-    await asyncio.to_thread(scratch.mkdir)
+    scratch.mkdir()
+
+    def fetched(fraction: float) -> None:
+        on_progress(Progress(stage=ImageKind.ROOTFS, fraction=0.3 * fraction, message="downloading packages"))
+
+    archives = await apt.prefetch(lines, required_packages(recipe), fetched)
     seen = 0
 
     def told(line: str) -> None:
         nonlocal seen
-        if line.startswith("I: "):
+        if line.startswith("I: ") and "hook" not in line:
             seen += 1
-            fraction = 0.75 * min(1.0, seen / STEPS)
-            on_progress(Progress(stage=NAME, fraction=fraction, message=line.removeprefix("I: ").rstrip(".")))
+            fraction = 0.3 + 0.45 * min(1.0, seen / STEPS)
+            on_progress(
+                Progress(stage=ImageKind.ROOTFS, fraction=fraction, message=line.removeprefix("I: ").rstrip("."))
+            )
 
-    argv = bootstrap_command(recipe, release, source_list, staging / "tree", await packages.acquire_options())
+    places = Places(source_list=source_list, archives=archives, tree=staging / "tree")
+    argv = bootstrap_command(recipe, release, places, await fetch_settings())
     try:
-        environment = {**packages.proxy_environment(), "TMPDIR": str(scratch)}
-        await process.run(argv, timeout_s=BOOTSTRAP_TIMEOUT_S, environment=environment, on_line=told)
+        await tools.run(
+            [*tools.OWN_WORLD, *argv],
+            timeout_s=BOOTSTRAP_TIMEOUT_S,
+            where=staging,
+            environment={"TMPDIR": str(scratch)},
+            on_line=told,
+        )
     except process.CommandFailed as error:
-        raise packages.fetch_failed("the root file system's packages could not be installed", error) from error
-    await asyncio.to_thread(shutil.rmtree, scratch)
-    await asyncio.to_thread(source_list.unlink)
+        if tools.is_about_network(error):
+            raise tools.fetch_failed("the root file system's packages could not be fetched", error) from error
+        raise
+    await remove(scratch)
+    source_list.unlink()
+
+
+def parse_installed(status: str) -> list[str]:
+    """Read dpkg's status file: ``name version`` of every package, sorted."""
+    return sorted(f"{name} {version}" for name, version in INSTALLED.findall(status))
 
 
 def finish_tree(tree: Path, recipe: RootfsRecipe, chosen: list[sources.Source]) -> None:
@@ -185,11 +229,13 @@ def finish_tree(tree: Path, recipe: RootfsRecipe, chosen: list[sources.Source]) 
     add_mount_points(tree)
     for directory in ("var/cache/apt/archives/partial", "var/lib/apt/lists/partial", "var/log/apt"):
         (tree / directory).mkdir(parents=True, exist_ok=True)
-    (tree / "etc/machine-id").write_text("")
+    for empty in ("etc/machine-id", "etc/resolv.conf"):
+        (tree / empty).write_text("")
     (tree / "etc/hostname").write_text("sandbox\n")
     (tree / "etc/hosts").write_text("127.0.0.1 localhost sandbox\n::1 localhost sandbox\n")
     lines = "".join(f"{source.without_password().line()}\n" for source in chosen)
     (tree / "etc/apt/sources.list").write_text(lines)
+    (tree / "etc/apt/apt.conf.d/90sandbox").write_text('Acquire::Languages "none";\n')
     add_account(tree, Account(name=recipe.user, uid=recipe.uid))
 
 

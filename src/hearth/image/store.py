@@ -3,14 +3,13 @@
 images/
   kernel-<16 hex>/    one image: its files and manifest.json, named after their checksums, never changed
   names/<name>        the id that a name stands for
-  locks/              one lock file for each build key
+  locks/              one lock file for each build under way
   downloads/          packages by checksum
   *.tmp               unfinished work, swept when nobody holds its lock
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -26,6 +25,7 @@ import structlog
 from hearth.config import DataDirectory
 from hearth.errors import HearthError, InvalidInput, NotFound
 from hearth.host import files, locks
+from hearth.host.threads import on_own_thread
 from hearth.image.progress import OnProgress, Progress
 from hearth.model import ImageKind, check_name
 
@@ -150,7 +150,7 @@ class ImageStore:
                 raise damaged(file, "the file is missing")
             if (size := file.stat().st_size) != record.size_bytes:
                 raise damaged(file, f"it has {size} bytes instead of {record.size_bytes}")
-            if await asyncio.to_thread(files.hash_file, file) != record.sha256:
+            if await hash_aside(file) != record.sha256:
                 raise damaged(file, "its checksum is wrong")
 
     async def remove(self, name_or_id: str) -> None:
@@ -160,15 +160,14 @@ class ImageStore:
             NotFound: there is no such image.
         """
         image = self.get(name_or_id)
-        doomed = files.temporary_beside(image.directory)
-        image.directory.rename(doomed)
-        if image.current:
-            left = [other for other in self.list() if other.name == image.name]
-            if left:
-                self._point(image.name, left[0].id)
-            else:
-                (self._names / image.name).unlink(missing_ok=True)
-        await asyncio.to_thread(files.remove_tree, doomed)
+        async with self.alone(image.id) as doomed:
+            image.directory.rename(doomed / "image")
+            if image.current:
+                left = [other for other in self.list() if other.name == image.name]
+                if left:
+                    self._point(image.name, left[0].id)
+                else:
+                    (self._names / image.name).unlink(missing_ok=True)
 
     async def obtain(self, kind: ImageKind, name: str, key: str, builder: Builder, on_progress: OnProgress) -> Image:
         """Give the image made of ``key``, building it if there is none yet, and let ``name`` stand for it.
@@ -193,7 +192,7 @@ class ImageStore:
             if found is None:
                 with files.space_errors(self.root):
                     made = await builder(staging)
-                    found = await asyncio.to_thread(self._publish, staging, kind, name, key, made)
+                    found = await on_own_thread("publish", lambda: self._publish(staging, kind, name, key, made))
             self._point(name, found.id)
         return self.get(found.id)
 
@@ -205,15 +204,16 @@ class ImageStore:
         Raises:
             TimedOut: another process has been at it for an hour.
         """
-        async with locks.lock(self._locks / f"{label}.lock", timeout_s=BUILD_WAIT_S, on_wait=on_wait):
+        async with locks.lock(self._locks / f"{label}.lock", timeout_s=BUILD_WAIT_S, on_wait=on_wait) as held:
             for left in self.root.glob(f"{label}.*{files.TEMPORARY_SUFFIX}"):
-                await asyncio.to_thread(files.remove_tree, left)
+                await remove(left)
             staging = files.temporary_beside(self.root / label)
             staging.mkdir(mode=0o700)
             try:
                 yield staging
             finally:
-                await asyncio.to_thread(files.remove_tree, staging)
+                await remove(staging)
+                held.discard()
 
     def _publish(self, staging: Path, kind: ImageKind, name: str, key: str, made: Made) -> Manifest:
         records = {}
@@ -250,6 +250,7 @@ class ImageStore:
             if held is not None:
                 with held:
                     files.remove_tree(path)
+                    held.discard()
 
     def _find(self, key: str) -> Manifest | None:
         for path in self.root.glob(f"*/{MANIFEST}"):
@@ -301,6 +302,16 @@ class ImageStore:
 def is_final(directory: Path) -> bool:
     """Tell whether a directory in the store is a published image rather than unfinished work."""
     return not directory.name.endswith(files.TEMPORARY_SUFFIX)
+
+
+async def remove(path: Path) -> None:
+    """Remove a tree without holding up the event loop; a cancelled caller waits until it is gone."""
+    await on_own_thread("remove", lambda: files.remove_tree(path))
+
+
+async def hash_aside(path: Path) -> str:
+    """Hash a file without holding up the event loop."""
+    return await on_own_thread("hash", lambda: files.hash_file(path))
 
 
 def damaged(path: Path, what: str) -> ImageDamaged:
