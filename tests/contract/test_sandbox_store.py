@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hearth.errors import Conflict, NotFound
+from hearth.errors import Conflict, InvalidInput, NotFound
 from hearth.host.clock import ManualClock
 from hearth.model import Sandbox, SandboxSpec, SandboxState, User
 from hearth.store.base import PageRequest, SandboxExists, Store
@@ -40,24 +41,36 @@ def make(clock: ManualClock, ada: User) -> Make:
 
 async def test_a_sandbox_reads_back_as_it_was_written(store: Store, ada: User, clock: ManualClock) -> None:
     spec = SandboxSpec(
-        name="web", image="alpine", cpus=3, memory_mib=512, env={"A": "ü\n\x00", "B": ""}, labels={"a.b": '"x"'}
+        name="web", image="alpine", cpus=3, memory_mib=512, env={"A": "ü\n\x01", "B": ""}, labels={"a.b": '"x"'}
     )
     sandbox = Sandbox(id="sb-1", owner=ada.id, spec=spec, state=FAILED, created_at=clock.now(), error="no disk")
     await store.sandboxes.create(sandbox)
     assert await store.sandboxes.get("sb-1") == sandbox
 
 
+@pytest.mark.parametrize("pair", [{"a\0b": "x"}, {"a": "\0"}])
+@pytest.mark.parametrize("field", ["labels", "env"])
+async def test_a_nul_which_databases_cannot_keep_is_refused(
+    store: Store, make: Make, field: str, pair: Mapping[str, str]
+) -> None:
+    sandbox = make("web")
+    with pytest.raises(InvalidInput) as caught:
+        await store.sandboxes.create(replace(sandbox, spec=replace(sandbox.spec, **{field: pair})))
+    assert caught.value.field == field
+    assert await store.sandboxes.count(None) == 0
+
+
 async def test_a_second_one_of_the_same_name_is_refused_with_the_first(store: Store, make: Make) -> None:
     first = make("web")
     await store.sandboxes.create(first)
     with pytest.raises(SandboxExists) as caught:
-        await store.sandboxes.create(Sandbox(**{**vars(make("web")), "id": "sb-other"}))
+        await store.sandboxes.create(replace(make("web"), id="sb-other"))
     assert caught.value.existing == first
     assert await store.sandboxes.count(None) == 1
 
 
 async def test_of_many_racing_for_a_name_one_wins_and_all_learn_who(store: Store, make: Make) -> None:
-    rivals = [Sandbox(**{**vars(make("web")), "id": f"sb-{number}"}) for number in range(20)]
+    rivals = [replace(make("web"), id=f"sb-{number}") for number in range(20)]
     outcomes = await asyncio.gather(*(store.sandboxes.create(rival) for rival in rivals), return_exceptions=True)
     winners = [rival for rival, outcome in zip(rivals, outcomes, strict=True) if outcome is None]
     assert len(winners) == 1
@@ -74,7 +87,7 @@ async def test_two_owners_may_use_one_name(store: Store, make: Make, ada: User, 
 
 async def test_a_taken_id_is_a_conflict_but_not_an_existing_sandbox(store: Store, make: Make) -> None:
     await store.sandboxes.create(make("web"))
-    twin = Sandbox(**{**vars(make("other")), "id": make("web").id})
+    twin = replace(make("other"), id=make("web").id)
     with pytest.raises(Conflict) as caught:
         await store.sandboxes.create(twin)
     assert not isinstance(caught.value, SandboxExists)
@@ -157,7 +170,7 @@ async def test_pages_neither_repeat_nor_skip_when_rows_come_and_go(store: Store,
 
 async def test_pages_split_rows_of_one_moment(store: Store, make: Make, ada: User, clock: ManualClock) -> None:
     for name in "dbca":
-        await store.sandboxes.create(Sandbox(**{**vars(make(name)), "created_at": clock.now()}))
+        await store.sandboxes.create(replace(make(name), created_at=clock.now()))
     names: list[str] = []
     cursor = None
     for _ in range(4):
@@ -214,13 +227,16 @@ async def test_what_is_not_there_cannot_be_read_changed_or_deleted(store: Store)
             await work
 
 
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+
+
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(labels=st.dictionaries(st.text(min_size=1), st.text(), max_size=3), env=st.dictionaries(st.text(), st.text()))
+@given(labels=st.dictionaries(TEXT, TEXT, max_size=3), env=st.dictionaries(TEXT, TEXT))
 async def test_any_text_in_labels_and_env_survives_and_is_found(
     store: Store, make: Make, ada: User, labels: dict[str, str], env: dict[str, str]
 ) -> None:
     made = make("web", labels=labels)
-    sandbox = Sandbox(**{**vars(made), "spec": SandboxSpec(name="web", labels=labels, env=env)})
+    sandbox = replace(made, spec=SandboxSpec(name="web", labels=labels, env=env))
     await store.sandboxes.create(sandbox)
     assert (await store.sandboxes.list(ada.id, labels=labels)).items == [sandbox]
     await store.sandboxes.delete(sandbox.id, {CREATING})

@@ -110,7 +110,10 @@ class SandboxStore(Protocol):
     """Sandboxes. ``owner`` None stands for an administrator, who sees everybody's."""
 
     async def create(self, sandbox: Sandbox) -> None:
-        """Raises SandboxExists (judged by the unique index of owner and name), NotFound without the owner."""
+        """Raises SandboxExists (judged by the unique index of owner and name), NotFound without the owner.
+
+        Raises InvalidInput for NUL characters in labels or env.
+        """
         ...
 
     async def get(self, sandbox_id: str) -> Sandbox: ...

@@ -113,6 +113,7 @@ class MemorySandboxes:
         self._tables = tables
 
     async def create(self, sandbox: Sandbox) -> None:
+        refusals.check_storable(sandbox)
         for other in self._tables.sandboxes.values():
             if (other.owner, other.spec.name) == (sandbox.owner, sandbox.spec.name):
                 raise SandboxExists(other)

@@ -5,9 +5,22 @@ from __future__ import annotations
 from collections.abc import Collection
 from enum import StrEnum
 
-from hearth.errors import Conflict, NotFound, Unauthenticated
-from hearth.model import Job
+from hearth.errors import Conflict, InvalidInput, NotFound, Unauthenticated
+from hearth.model import Job, Sandbox
 from hearth.store.base import LeaseLost
+
+
+def check_storable(sandbox: Sandbox) -> None:
+    """Refuse NUL characters in labels and env: SQLite's JSON functions end a text there, PostgreSQL's refuse it.
+
+    Raises:
+        InvalidInput: the field is ``labels`` or ``env``.
+    """
+    for field, mapping in (("labels", sandbox.spec.labels), ("env", sandbox.spec.env)):
+        if any("\0" in text for pair in mapping.items() for text in pair):
+            raise InvalidInput(
+                f"invalid {field}", details="it holds a NUL character", resolution="leave it out", field=field
+            )
 
 
 def not_found(noun: str, reference: str) -> NotFound:

@@ -30,6 +30,7 @@ class SqlSandboxes:
         self._clock = clock
 
     async def create(self, sandbox: Sandbox) -> None:
+        refusals.check_storable(sandbox)
         row = rows.sandbox_row(sandbox)
 
         def work(connection: Connection) -> None:
