@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import select
 import signal
@@ -206,8 +207,12 @@ def identify(pid: int) -> Identity | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     after_name = text[text.rindex(b")") + 2 :].split()
-    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return Identity(pid=pid, started_ticks=int(after_name[19]), boot_id=boot_id)
+    return Identity(pid=pid, started_ticks=int(after_name[19]), boot_id=_boot_id())
+
+
+@functools.cache
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def setpriv_prefix(uid: int, gid: int, *, groups: Sequence[int] = ()) -> list[str]:
