@@ -48,14 +48,19 @@ async def test_a_sandbox_reads_back_as_it_was_written(store: Store, ada: User, c
     assert await store.sandboxes.get("sb-1") == sandbox
 
 
-@pytest.mark.parametrize("pair", [{"a\0b": "x"}, {"a": "\0"}])
-@pytest.mark.parametrize("field", ["labels", "env"])
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        (SandboxSpec(name="web", labels={"a\0b": "x"}), "labels"),
+        (SandboxSpec(name="web", labels={"a": "\0"}), "labels"),
+        (SandboxSpec(name="web", env={"A": "b\0"}), "env"),
+    ],
+)
 async def test_a_nul_which_databases_cannot_keep_is_refused(
-    store: Store, make: Make, field: str, pair: Mapping[str, str]
+    store: Store, make: Make, spec: SandboxSpec, field: str
 ) -> None:
-    sandbox = make("web")
     with pytest.raises(InvalidInput) as caught:
-        await store.sandboxes.create(replace(sandbox, spec=replace(sandbox.spec, **{field: pair})))
+        await store.sandboxes.create(replace(make("web"), spec=spec))
     assert caught.value.field == field
     assert await store.sandboxes.count(None) == 0
 
