@@ -54,10 +54,10 @@ def test_a_stream_gives_its_pieces_and_then_the_exit_code(sandbox: Sandbox) -> N
         assert running.exit_code == 5
 
 
-def test_leaving_a_stream_leaves_the_client_usable(sandbox: Sandbox) -> None:
-    with sandbox.start(["sh", "-c", "echo a; sleep 1000"]) as running:
+def test_leaving_a_stream_leaves_the_client_usable(client: Client, sandbox: Sandbox) -> None:
+    with client.start(sandbox.id, ["sh", "-c", "echo a; sleep 1000"]) as running:
         next(iter(running))
-    assert sandbox.run(["true"]).exit_code == 0
+    assert client.run(sandbox.id, ["true"]).exit_code == 0
 
 
 def test_errors_of_the_daemon_are_errors_of_their_class(
