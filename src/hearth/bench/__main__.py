@@ -20,6 +20,7 @@ from hearth.errors import InvalidInput
 
 DONE, ROW_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 STDOUT = "-"
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for row in rows:
             sys.stdout.write(f"{row.name:20} {' and '.join(map(str, row.goals)):24} {row.what}\n")
         return DONE
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in SIGNALS:
+        signal.signal(number, _interrupt)
     run = new_run(Effort(quick=arguments.quick))
     try:
         measure_all(run, rows, _announce)
@@ -79,6 +81,9 @@ def _announce(what: str) -> None:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # a second one would leave machines behind
+    _announce("ending what was started")
     raise KeyboardInterrupt
 
 
