@@ -40,10 +40,10 @@ class Sandboxes:
     """The sandboxes of all users on this host."""
 
     def __init__(self, *, store: Store, images: Images, workshop: Workshop, runner: Runner, limits: HostLimits) -> None:
-        self._store = store
+        self.store = store
         self._images = images
-        self._workshop = workshop
-        self._runner = runner
+        self.workshop = workshop
+        self.runner = runner
         self._limits = limits
         self.fleet = Fleet(self._on_death)
         self._creations: dict[str, asyncio.Task[Sandbox]] = {}
@@ -67,11 +67,11 @@ class Sandboxes:
             owner=user.id,
             spec=spec,
             state=SandboxState.CREATING,
-            created_at=self._workshop.clock.now(),
+            created_at=self.workshop.clock.now(),
         )
         await asyncio.to_thread(self._check_space)
         try:
-            await self._store.sandboxes.create(sandbox)
+            await self.store.sandboxes.create(sandbox)
         except SandboxExists as error:
             return await self._existing(error.existing)
         task = asyncio.create_task(self._bring_up(sandbox, boot), name=f"create {sandbox.id}")
@@ -85,21 +85,21 @@ class Sandboxes:
         Raises:
             NotFound: the user has none such.
         """
-        return await self._store.sandboxes.resolve(_scope(user), reference)
+        return await self.store.sandboxes.resolve(_scope(user), reference)
 
     async def list(self, user: User, *, labels: Mapping[str, str], limit: int, cursor: str | None) -> Page[Sandbox]:
         """Give a page of the user's sandboxes (everybody's for an administrator), oldest first."""
         page = PageRequest(limit=limit, cursor=cursor)
-        return await self._store.sandboxes.list(_scope(user), labels=labels, page=page)
+        return await self.store.sandboxes.list(_scope(user), labels=labels, page=page)
 
     async def count(self) -> int:
         """Count all sandboxes of this host."""
-        return await self._store.sandboxes.count(None)
+        return await self.store.sandboxes.count(None)
 
     async def timings(self, user: User, reference: str) -> Sequence[StepRecord]:
         """Tell what each step of the sandbox's creation took."""
         sandbox = await self.get(user, reference)
-        jobs = await self._store.jobs.list(subject=sandbox.id)
+        jobs = await self.store.jobs.list(subject=sandbox.id)
         return [record for job in jobs.items if job.kind == KIND for record in job.steps]
 
     @contextlib.asynccontextmanager
@@ -152,18 +152,18 @@ class Sandboxes:
 
     async def forget(self, sandbox: Sandbox) -> None:
         """Remove what a sandbox in state creating or destroying has, then its row: for recovery."""
-        await self._workshop.take_down(sandbox.id)
-        await self._store.sandboxes.delete(sandbox.id, (SandboxState.CREATING, SandboxState.DESTROYING))
+        await self.workshop.take_down(sandbox.id)
+        await self.store.sandboxes.delete(sandbox.id, (SandboxState.CREATING, SandboxState.DESTROYING))
 
     async def _bring_up(self, sandbox: Sandbox, boot: BootFiles) -> Sandbox:
-        bringup = Bringup(self._workshop, Order(sandbox=sandbox, boot=boot))
+        bringup = Bringup(self.workshop, Order(sandbox=sandbox, boot=boot))
         plan = bringup.plan()
         try:
-            job = await self._runner.submit(plan, sandbox.id, Subject(sandbox_id=sandbox.id))
-            await self._runner.run(job.id, plan)
+            job = await self.runner.submit(plan, sandbox.id, Subject(sandbox_id=sandbox.id))
+            await self.runner.run(job.id, plan)
             machine, guest = bringup.result()
             self.fleet.add(sandbox.id, Member(machine=machine, guest=guest))
-            return await self._store.sandboxes.transition(sandbox.id, (SandboxState.CREATING,), SandboxState.RUNNING)
+            return await self.store.sandboxes.transition(sandbox.id, (SandboxState.CREATING,), SandboxState.RUNNING)
         except BaseException as error:
             if isinstance(error, HearthError):
                 log.warning("sandbox not created", sandbox=sandbox.id, error=str(error))
@@ -182,7 +182,7 @@ class Sandboxes:
 
     async def _remove(self, sandbox: Sandbox) -> None:
         expected = (SandboxState.RUNNING, *ENDED, SandboxState.DESTROYING)
-        await self._store.sandboxes.transition(sandbox.id, expected, SandboxState.DESTROYING)
+        await self.store.sandboxes.transition(sandbox.id, expected, SandboxState.DESTROYING)
         if member := await self.fleet.take(sandbox.id):
             await member.machine.kill()
         await self.forget(sandbox)
@@ -190,17 +190,17 @@ class Sandboxes:
 
     async def _on_death(self, sandbox_id: str, cause: str) -> None:
         with contextlib.suppress(HearthError):  # destroyed meanwhile: its end is no news
-            await self._store.sandboxes.transition(
+            await self.store.sandboxes.transition(
                 sandbox_id, (SandboxState.RUNNING,), SandboxState.FAILED, error=cause
             )
 
     def _check_space(self) -> None:
-        free_mib = shutil.disk_usage(self._workshop.data.root).free // (1024 * 1024)
-        wanted_mib = self._workshop.settings.min_free_mib
+        free_mib = shutil.disk_usage(self.workshop.data.root).free // (1024 * 1024)
+        wanted_mib = self.workshop.settings.min_free_mib
         if free_mib < wanted_mib:
             raise NoSpace(
                 "the data directory is nearly full",
-                details=f"{self._workshop.data.root} has {free_mib} MiB left, a new sandbox wants {wanted_mib} MiB",
+                details=f"{self.workshop.data.root} has {free_mib} MiB left, a new sandbox wants {wanted_mib} MiB",
                 resolution="destroy sandboxes, free space, or choose another HEARTH_DATA",
             )
 

@@ -149,17 +149,15 @@ class Bringup:
     async def _configure(self, subject: Subject) -> None:
         if self._guest is None:
             raise AssertionError("configured before the agent answered")
-        token = self._workshop.agent_token(subject.sandbox_id)
         config = MachineConfig(
             sandbox_id=subject.sandbox_id,
             hostname=self._order().sandbox.spec.name,
-            token=token,
+            token=self._workshop.agent_token(subject.sandbox_id),
             unix_time_ns=int(self._workshop.clock.now().timestamp() * 1e9),
             entropy=base64.b64encode(os.urandom(ENTROPY_BYTES)).decode(),
             env=dict(self._order().sandbox.spec.env),
         )
         await self._guest.configure(config, timeout_s=CONFIGURE_TIMEOUT_S)
-        self._guest = Guest(self._running_machine().dialer, token)
 
     async def _nothing(self, _: Subject) -> None:
         """Ending the VMM, an earlier step's undo, takes the guest's part along."""

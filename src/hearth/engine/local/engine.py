@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import socket
 import sys
 from pathlib import Path
 
 from hearth.engine.base import BootFiles, Capabilities, EngineReport, MachinePlace, MachineSpec
 from hearth.errors import Conflict
-from hearth.guest.dial import CONTROL_PORT
+from hearth.guest.dial import UnixDialer
 from hearth.host.processes import find_by_arguments
 from hearth.host.spawn import Process, adopt, identify, spawn
 from hearth.network.plan import Link
@@ -25,36 +24,13 @@ CONTROL_SOCKET = "agent.sock"
 FORWARD_SOCKET = "forward.sock"
 
 
-class UnixDialer:
-    """Reaches an agent in test mode on its two Unix sockets; a ``hearth.guest.dial.Dialer`` by its shape."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-
-    async def connect(self, port: int) -> socket.socket:
-        """Give a connected, non-blocking socket.
-
-        Raises:
-            OSError: the agent does not listen.
-        """
-        path = self._directory / (CONTROL_SOCKET if port == CONTROL_PORT else FORWARD_SOCKET)
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.setblocking(False)
-        try:
-            await asyncio.get_running_loop().sock_connect(connection, str(path))
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-
 class LocalMachine:
     """An agent process. Implements ``hearth.engine.base.Machine``."""
 
     def __init__(self, machine_id: str, process: Process, directory: Path) -> None:
         self._id = machine_id
         self._process = process
-        self._dialer = UnixDialer(directory)
+        self._dialer = UnixDialer(control=directory / CONTROL_SOCKET, forward=directory / FORWARD_SOCKET)
 
     @property
     def id(self) -> str:
@@ -70,6 +46,7 @@ class LocalMachine:
     async def kill(self) -> None:
         self._process.kill()
         await self._process.wait()
+        await self.release()
 
     async def release(self) -> None:
         self._process.close()

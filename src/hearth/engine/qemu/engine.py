@@ -29,7 +29,7 @@ from hearth.engine.qemu.command import Descriptor, QemuSpec, build
 from hearth.engine.qemu.machine import QemuMachine
 from hearth.engine.qemu.qmp import Qmp
 from hearth.engine.qemu.vmm_user import take_user, user_of
-from hearth.errors import EngineFailed, HostUnfit, NoSpace
+from hearth.errors import Conflict, EngineFailed, HostUnfit, NoSpace
 from hearth.guest.dial import Dialer
 from hearth.host.cgroups import Cgroups
 from hearth.host.process import CommandFailed, run
@@ -109,9 +109,13 @@ class QemuEngine:
         """Make the machine's directory and its overlay over the shared root file system.
 
         Raises:
+            Conflict: there is such a machine.
             NoSpace: the disk is full; nothing is left.
         """
-        spec.directory.mkdir(mode=0o700, parents=True)
+        try:
+            spec.directory.mkdir(mode=0o700, parents=True)
+        except FileExistsError as error:
+            raise Conflict("the machine's directory exists already", details=str(spec.directory)) from error
         overlay = spec.directory / "root.qcow2"
         try:
             await run(

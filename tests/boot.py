@@ -1,0 +1,36 @@
+"""The images that tests of real machines boot, built by the project's own set-up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hearth.config import DataDirectory, default_data_root
+from hearth.engine.base import BootFiles
+from hearth.errors import NotFound
+from hearth.image.store import ImageStore
+
+DATA = DataDirectory(root=default_data_root({}, is_root=True))
+
+
+def boot_files(rootfs: str = "debian") -> BootFiles:
+    """Give what ``make setup`` has built; without it a test of a machine fails and says what to do."""
+    store = ImageStore(DATA)
+    try:
+        kernel, agent, root = (store.get(name) for name in ("kernel", "agent", rootfs))
+    except NotFound as error:
+        pytest.fail(f"{error}: run 'make setup' first", pytrace=False)
+    return BootFiles(kernel=kernel.path, initramfs=agent.path, rootfs=root.path)
+
+
+def link_images(data: DataDirectory) -> None:
+    """Let a data directory of a test share the images of the set-up."""
+    data.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    data.images.symlink_to(DATA.images)
+
+
+def short_directory(path: Path) -> Path:
+    """Give ``path`` when Unix sockets fit below it."""
+    DataDirectory(root=path).check()
+    return path
