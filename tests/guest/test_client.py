@@ -133,3 +133,18 @@ async def test_listening_ports_are_listed(guest: Guest) -> None:
         port = server.sockets[0].getsockname()[1]
         (found,) = [info for info in await guest.ports() if info.port == port]
     assert found.address == "127.0.0.1"
+
+
+async def test_disconnecting_ends_what_is_under_way_and_nothing_after(guest: Guest) -> None:
+    running = asyncio.create_task(
+        guest.run(ExecRequest(argv=["sleep", "1000"]), timeout_s=30, max_output_bytes=100), name="a long command"
+    )
+    async with guest.start(ExecRequest(argv=["cat"])) as execution:
+        await execution.write_stdin(b"ready")
+        await anext(execution)
+        guest.disconnect()
+        with pytest.raises(GuestFailed, match="gone"):
+            await anext(execution)
+    with pytest.raises(GuestFailed, match="gone"):
+        await running
+    assert (await guest.run(ExecRequest(argv=["true"]), timeout_s=5, max_output_bytes=10)).exit_code == 0

@@ -90,6 +90,13 @@ class Guest:
                 await expect_ok(connection, FrameType.CONFIGURED)
         self._connector.use_token(config.token)
 
+    def disconnect(self) -> None:
+        """End every operation under way, at once: before the machine is frozen, moved or killed.
+
+        Commands are killed with their connections, sessions stay. New operations connect anew.
+        """
+        self._connector.close_all()
+
     def start(self, request: ExecRequest) -> Execution:
         """Give a command to run over pipes; entering the context sends the request.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import socket
 
 from hearth.errors import GuestFailed, TimedOut, Unavailable
 from hearth.guest.connection import Connection
@@ -29,6 +31,7 @@ class Connector:
         self.patience = patience
         self._dialer = dialer
         self._slots = asyncio.Semaphore(connection_limit)
+        self._connections: set[Connection] = set()
         self._auth = b""
         self.use_token(token)
 
@@ -60,6 +63,11 @@ class Connector:
         """
         return await self._connect(FORWARD_PORT, request, slot=None)
 
+    def close_all(self) -> None:
+        """End every open connection at once; whoever waits on one learns that it is gone."""
+        for connection in tuple(self._connections):
+            connection.close()
+
     async def _wait_for_slot(self) -> None:
         try:
             async with Deadline(self.patience.slot_s, "waiting for a free connection"):
@@ -72,19 +80,26 @@ class Connector:
             ) from error
 
     async def _connect(self, port: int, request: bytes, *, slot: asyncio.Semaphore | None) -> Connection:
-        connection: Connection | None = None
-        try:
+        with contextlib.ExitStack() as undo:
+            if slot is not None:
+                undo.callback(slot.release)
             async with Deadline(self.patience.connect_s, "connecting to the guest"):
-                connection = Connection(await self._dialer.connect(port))
+                connection = Connection(await self._dial(port))
+                undo.callback(connection.close)
                 with contextlib.suppress(GuestFailed):  # refused and closed: the reason waits to be received
                     await connection.send(self._auth + request)
-        except BaseException as error:
-            if connection is not None:
-                connection.close()
-            if slot is not None:
-                slot.release()
-            if isinstance(error, OSError):
-                raise GuestFailed("the guest cannot be reached", details=str(error)) from error
-            raise
-        connection.on_close = slot.release if slot is not None else None
+            undo.pop_all()
+        self._connections.add(connection)
+        connection.on_close = functools.partial(self._forget, connection, slot)
         return connection
+
+    async def _dial(self, port: int) -> socket.socket:
+        try:
+            return await self._dialer.connect(port)
+        except OSError as error:
+            raise GuestFailed("the guest cannot be reached", details=str(error)) from error
+
+    def _forget(self, connection: Connection, slot: asyncio.Semaphore | None) -> None:
+        self._connections.discard(connection)
+        if slot is not None:
+            slot.release()

@@ -296,9 +296,8 @@ class Decoder:
         found = _parse(self._buffer, self._offset)
         if found is None:
             return None
-        frame_type, payload, consumed = found
-        self._offset += consumed
-        return Frame(frame_type, payload)
+        self._offset += found[2]
+        return Frame._make(found[:2])
 
     def frames(self) -> Iterator[Frame]:
         """Take all whole frames held now."""
