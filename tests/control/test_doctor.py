@@ -56,7 +56,7 @@ WANTING: list[tuple[str, dict[str, Any], str, Status, str]] = [
     ("no userfaultfd", {"userfaultfd": False}, "userfaultfd", W, "6.12.0"),
     ("no vsock", {"vhost_vsock": False}, "vhost vsock", W, "6.12.0"),
     ("no KSM", {"same_page_merging": False}, "same-page merging", W, "6.12.0"),
-    ("no zram", {"compressed_swap": False}, "compressed swap", W, "6.12.0"),
+    ("no zram", {"compressed_swap": False}, "compressed swap", W, "zram"),
 ]
 
 

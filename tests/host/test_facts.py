@@ -9,6 +9,14 @@ import pytest
 from hearth.host.facts import CAPABILITIES, TOOLS, gather, missing_capabilities, parse_meminfo, tool_version
 
 
+def list_below(directory: Path) -> list[Path]:
+    return list(directory.rglob("*"))
+
+
+def network_namespace() -> int:
+    return Path("/proc/thread-self/ns/net").stat().st_ino
+
+
 def test_only_lines_that_count_memory_are_taken() -> None:
     text = "MemTotal:       24684092 kB\nMemAvailable:   2048 kB\nHugePages_Total:       0\n"
     assert parse_meminfo(text) == {"MemTotal": 24105, "MemAvailable": 2}
@@ -43,9 +51,8 @@ async def test_a_tools_version_is_its_first_line(tool: str, option: str, expecte
 
 
 async def test_this_host_is_described_and_left_as_it_was(tmp_path: Path) -> None:
-    before = sorted(tmp_path.rglob("*"))
     facts = await gather(tmp_path / "not" / "yet", "a1b2c3")
-    assert sorted(tmp_path.rglob("*")) == before
+    assert list_below(tmp_path) == []
     assert facts.kernel_release == os.uname().release
     assert set(facts.tools) == set(TOOLS)
     assert facts.disk_obstacle is None
@@ -62,8 +69,8 @@ async def test_a_directory_that_cannot_be_written_is_an_obstacle() -> None:
 
 @pytest.mark.root
 async def test_root_can_make_namespaces_and_we_stay_where_we_are(tmp_path: Path) -> None:
-    ours = os.stat("/proc/self/ns/net").st_ino
+    ours = network_namespace()
     facts = await gather(tmp_path, "a1b2c3")
     assert facts.namespace_obstacle is None
     assert facts.missing_capabilities == frozenset()
-    assert os.stat("/proc/self/ns/net").st_ino == ours
+    assert network_namespace() == ours

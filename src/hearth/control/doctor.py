@@ -160,9 +160,7 @@ def kernel_features(facts: HostFacts) -> list[Finding]:
             release,
             "equal pages are kept apart; a kernel with CONFIG_KSM",
         ),
-        _feature(
-            "compressed swap", facts.compressed_swap, release, "idle memory stays as it is; set up zram if it is short"
-        ),
+        _compressed_swap(facts.compressed_swap),
     ]
 
 
@@ -202,3 +200,9 @@ def _feature(name: str, there: bool, release: str, advice: str) -> Finding:
     if there:
         return ok(name, f"Linux {release} has it")
     return warning(name, f"Linux {release} does not offer it", advice)
+
+
+def _compressed_swap(there: bool) -> Finding:
+    if there:
+        return ok("compressed swap", "swap on zram is in use")
+    return warning("compressed swap", "no swap on zram", "idle memory stays as it is; set up zram if it is short")
