@@ -6,10 +6,14 @@ import http.client
 import json
 import re
 import socket
+import threading
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from tests.server.daemon import RunningDaemon
+
+from hearth.sdk.client import Client
 
 PROBLEM = {"error", "code", "details", "resolution", "request_id"}
 
@@ -238,3 +242,48 @@ def test_a_bad_query_is_400(daemon: RunningDaemon, query: str) -> None:
     status, _, problem = ask(daemon, "GET", f"/api/v1/sandboxes?{query}", token=daemon.token)
     assert (status, problem["code"]) == (400, "invalid")
     assert query.split("=")[0] in problem["error"] + problem["details"]
+
+
+def test_a_list_comes_in_pages_that_together_are_whole(daemon: RunningDaemon, client: Client) -> None:
+    made = [client.create(labels={"paged": "yes"}).id for _ in range(3)]
+    try:
+        found: list[str] = []
+        more = ""
+        while True:
+            path = f"/api/v1/sandboxes?label=paged%3Dyes&limit=2{more}"
+            status, _, page = ask(daemon, "GET", path, token=daemon.token)
+            assert (status, len(page["items"]) <= 2) == (200, True)
+            found += [item["id"] for item in page["items"]]
+            if page["next_cursor"] is None:
+                break
+            more = f"&cursor={quote(page['next_cursor'])}"
+        assert sorted(found) == sorted(made)
+    finally:
+        for each in made:
+            client.destroy(each)
+
+
+def test_of_many_creations_by_one_name_one_makes_it_and_all_give_it(daemon: RunningDaemon, client: Client) -> None:
+    answers: list[Answer] = []
+
+    def create() -> None:
+        answers.append(ask(daemon, "POST", "/api/v1/sandboxes", b'{"name":"raced"}', token=daemon.token))
+
+    threads = [threading.Thread(target=create) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    try:
+        assert sorted(status for status, _, _ in answers) == [200] * 7 + [201]
+        assert len({body["id"] for _, _, body in answers}) == 1
+        assert {body["state"] for _, _, body in answers} == {"running"}
+    finally:
+        client.destroy("raced")
+
+
+def test_destroying_answers_nothing_and_leaves_nothing(daemon: RunningDaemon, client: Client) -> None:
+    sandbox = client.create()
+    assert ask(daemon, "DELETE", f"/api/v1/sandboxes/{sandbox.name}", token=daemon.token)[::2] == (204, None)
+    assert not daemon.data.machine(sandbox.id).exists()
+    assert ask(daemon, "DELETE", f"/api/v1/sandboxes/{sandbox.name}", token=daemon.token)[0] == 404
