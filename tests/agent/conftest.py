@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -36,7 +36,8 @@ class AgentProcess:
         """Give the pids of the agent's living children (Linux)."""
         found = []
         for task in Path(f"/proc/{self.pid}/task").iterdir():
-            found += [int(pid) for pid in (task / "children").read_text().split()]
+            with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended
+                found += [int(pid) for pid in (task / "children").read_text().split()]
         return found
 
     def descriptors(self) -> int:

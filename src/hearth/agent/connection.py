@@ -13,7 +13,8 @@ from hearth.wire.messages import encode
 
 _RECEIVE_BYTES = 65_536
 _LINGER_S = 1.0
-_LINGER_BYTES = 4 * 1024 * 1024
+_MAX_LINGER_S = 30.0
+_LINGER_BYTES = 128 * 1024 * 1024
 
 PROBE_INTERVAL_S = 1.0
 """How often a half-closed TCP peer is asked whether it is still there; see ``Connection.probe``."""
@@ -173,10 +174,9 @@ class Connection:
         """
         try:
             self.socket.shutdown(socket.SHUT_WR)
-            deadline = time.monotonic() + _LINGER_S
-            dropped = 0
+            dropped, end = 0, time.monotonic() + _MAX_LINGER_S
             while dropped < _LINGER_BYTES:
-                self._wait_readable(deadline)
+                self._wait_readable(min(time.monotonic() + _LINGER_S, end))
                 if not (data := self.socket.recv(_RECEIVE_BYTES)):
                     break
                 dropped += len(data)

@@ -6,6 +6,8 @@ import os
 import threading
 from typing import Protocol
 
+from hearth.agent.spawn import StartFailed, end_group
+
 
 class ExitWatch(Protocol):
     """Readable once the child has ended; ``collect`` then gives its wait status and frees its number."""
@@ -55,6 +57,15 @@ class ThreadWatch:
         os.close(self._write)
 
 
-def watch_exit(pid: int) -> ExitWatch:
-    """Watch a child of this process."""
-    return PidfdWatch(pid) if hasattr(os, "pidfd_open") else ThreadWatch(pid)
+def watch_child(pid: int) -> ExitWatch:
+    """Watch a child just started, a leader of its group; one that cannot be watched is ended.
+
+    Raises:
+        StartFailed: there are no descriptors left.
+    """
+    try:
+        return PidfdWatch(pid) if hasattr(os, "pidfd_open") else ThreadWatch(pid)
+    except OSError as error:
+        end_group(pid)
+        os.waitpid(pid, 0)
+        raise StartFailed("watching it", error.strerror or "failed") from error

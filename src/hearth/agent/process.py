@@ -8,9 +8,9 @@ import signal
 import threading
 
 from hearth.agent.options import Address, Options
-from hearth.agent.router import Router, control_handlers
+from hearth.agent.router import Router, control_handlers, forward_handlers
 from hearth.agent.seal import say, seal
-from hearth.agent.server import CONTROL_CONNECTIONS, Server, listen
+from hearth.agent.server import CONTROL_CONNECTIONS, FORWARD_CONNECTIONS, Server, listen
 from hearth.agent.state import Agent, Doors
 
 _STACK_BYTES = 512 * 1024
@@ -37,6 +37,7 @@ def run(options: Options, *, in_machine: bool = False) -> None:
         _enter(options.root)
     threading.stack_size(_STACK_BYTES)
     Server("control", control, CONTROL_CONNECTIONS, Router(agent, control_handlers(agent)).serve).start()
+    Server("forward", forward, FORWARD_CONNECTIONS, Router(agent, forward_handlers(agent)).serve).start()
     say(f"hearth: agent listening on {options.listen.text} {options.forward.text}")
     os.read(woken, 1)
     agent.end_all()
@@ -47,7 +48,12 @@ def run(options: Options, *, in_machine: bool = False) -> None:
 
 def _open_doors(in_machine: bool) -> Doors:
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    return Doors(null=null, proc=_directory("/proc"), terminals=_directory("/dev/pts") if in_machine else None)
+    return Doors(
+        null=null,
+        proc=_directory("/proc"),
+        random=os.open("/dev/urandom", os.O_RDWR | os.O_CLOEXEC) if in_machine else None,
+        terminals=_directory("/dev/pts") if in_machine else None,
+    )
 
 
 def _directory(path: str) -> int | None:

@@ -7,7 +7,7 @@ import select
 import threading
 import time
 
-from hearth.agent.exit_watch import ExitWatch, watch_exit
+from hearth.agent.exit_watch import ExitWatch, watch_child
 from hearth.agent.spawn import end_group
 from hearth.agent.state import Agent
 
@@ -26,10 +26,10 @@ class Reaper:
         """Take over a running child; its group is killed after ``timeout_s``.
 
         Raises:
-            OSError: it cannot be watched.
+            StartFailed: it cannot be watched, and has been ended.
         """
         kill_at = None if timeout_s is None else time.monotonic() + timeout_s
-        watch = watch_exit(pid)
+        watch = watch_child(pid)
         with self._lock:
             self._adopted.append((pid, watch, kill_at))
             if not self._running:

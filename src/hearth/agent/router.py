@@ -10,7 +10,11 @@ from hearth.agent.connection import Connection, PeerGone
 from hearth.agent.refusal import Refused, refusal_of_os
 from hearth.agent.seal import describe, say
 from hearth.agent.services.exec import ExecService
+from hearth.agent.services.files import FileService
+from hearth.agent.services.forward import ForwardService
+from hearth.agent.services.ports import PortService
 from hearth.agent.services.sessions import SessionService
+from hearth.agent.services.system import SystemService
 from hearth.agent.session_table import SessionTable
 from hearth.agent.spawn import StartFailed
 from hearth.agent.state import Agent
@@ -28,7 +32,19 @@ def control_handlers(agent: Agent) -> dict[int, Handler]:
     """Give the handlers of the control port by request type."""
     table = SessionTable(agent)
     sessions = SessionService(table)
-    return {**ExecService(agent, sessions).handlers(), **sessions.handlers()}
+    services = (
+        ExecService(agent, sessions),
+        sessions,
+        FileService(agent),
+        PortService(agent),
+        SystemService(agent, table),
+    )
+    return {frame_type: handler for service in services for frame_type, handler in service.handlers().items()}
+
+
+def forward_handlers(agent: Agent) -> dict[int, Handler]:
+    """Give the handlers of the forward port by request type."""
+    return dict(ForwardService(agent).handlers())
 
 
 class Router:

@@ -11,6 +11,8 @@ import os
 import select
 import threading
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 from hearth.agent.drain import Drain
 from hearth.agent.exit_watch import ExitWatch
@@ -19,11 +21,20 @@ from hearth.agent.spawn import end_group, exit_code
 from hearth.agent.state import Agent
 from hearth.agent.terminal import resize
 from hearth.agent.wakeup import Wakeup
-from hearth.wire.messages import SessionInfo
+from hearth.wire.messages import ExecRequest, SessionInfo
 
 SCROLLBACK_BYTES = 65_536
 INPUT_AHEAD_BYTES = 1024 * 1024
 _END_OF_FILE = b"\x04"
+
+
+class Process(NamedTuple):
+    """A session's process: its pid, its end, and our ends of its streams, which are one for a terminal."""
+
+    pid: int
+    watch: ExitWatch
+    input: int
+    output: int
 
 
 class Attachment:
@@ -39,21 +50,26 @@ class Session:
     """See the module. Every public method may be called by any thread."""
 
     def __init__(
-        self, agent: Agent, session_id: str, argv: list[str], pid: int, watch: ExitWatch, input_: int, output: int,
-        *, tty: bool, max_idle_s: float, timeout_s: float | None,
-    ) -> None:  # fmt: skip
+        self,
+        agent: Agent,
+        session_id: str,
+        request: ExecRequest,
+        process: Process,
+        on_end: Callable[[int], None] | None = None,
+    ) -> None:
         self.id = session_id
-        self.tty = tty
+        self.pid = process.pid
         self.ended_at: float | None = None
         self._agent = agent
-        self._argv = " ".join(argv)
+        self._argv = " ".join(request.argv)
+        self._tty = request.tty
         self._created_at = int(time.time())
-        self._pid = pid
-        self._watch = watch
-        self._input: int | None = input_
-        self._output: int | None = output
-        self._max_idle_s = max_idle_s
-        self._kill_at = None if timeout_s is None else time.monotonic() + timeout_s
+        self._watch = process.watch
+        self._input: int | None = process.input
+        self._output: int | None = process.output
+        self._on_end = on_end
+        self._max_idle_s: float = request.max_idle_sec
+        self._kill_at = None if request.timeout_sec is None else time.monotonic() + request.timeout_sec
         self._idle_at: float | None = None
         self._lock = threading.Lock()
         self._ring = Ring(SCROLLBACK_BYTES)
@@ -63,8 +79,8 @@ class Session:
         self._exit_code: int | None = None
         self._drain: Drain | None = None
         self._wakeup: Wakeup | None = Wakeup()
-        os.set_blocking(input_, False)
-        os.set_blocking(output, False)
+        os.set_blocking(process.input, False)
+        os.set_blocking(process.output, False)
 
     def start(self) -> None:
         """Begin to pump; call it once."""
@@ -76,7 +92,7 @@ class Session:
             return SessionInfo(
                 session_id=self.id,
                 argv=self._argv,
-                tty=self.tty,
+                tty=self._tty,
                 running=self._exit_code is None,
                 exit_code=self._exit_code,
                 attached=self._attachment is not None,
@@ -142,7 +158,7 @@ class Session:
         with self._lock:
             if attachment.stolen or self._input is None:
                 return
-            if self.tty:
+            if self._tty:
                 self._pending += _END_OF_FILE
             else:
                 self._input_ends = True
@@ -151,14 +167,14 @@ class Session:
     def resize(self, attachment: Attachment, rows: int, columns: int) -> None:
         """Set the terminal's size; a session without one ignores it."""
         with self._lock:
-            if self.tty and not attachment.stolen and self._output is not None:
+            if self._tty and not attachment.stolen and self._output is not None:
                 resize(self._output, rows, columns)
 
     def signal(self, number: int) -> None:
         """Send a signal to the process group, if it still runs."""
         with self._lock:
             if self._exit_code is None:
-                end_group(self._pid, number)
+                end_group(self.pid, number)
 
     def _pump(self) -> None:
         wakeup = self._wakeup
@@ -208,10 +224,10 @@ class Session:
         now = time.monotonic()
         if self._kill_at is not None and now >= self._kill_at:
             self._kill_at = None
-            end_group(self._pid)
+            end_group(self.pid)
         if self._idle_at is not None and now >= self._idle_at:
             self._idle_at = None
-            end_group(self._pid)
+            end_group(self.pid)
         drained_at = self._drain.deadline if self._drain is not None else None
         due = [at for at in (self._kill_at, self._idle_at, drained_at) if at is not None and at > now]
         return (min(due) - now) * 1000 + 1 if due else None
@@ -251,7 +267,7 @@ class Session:
             return
         except OSError:  # nobody reads it any more
             self._pending.clear()
-            if not self.tty:
+            if not self._tty:
                 self._close_input()
         if self._attachment is not None:
             self._attachment.wakeup.set()
@@ -259,7 +275,7 @@ class Session:
             self._close_input()
 
     def _finish(self, wakeup: Wakeup) -> None:
-        self._agent.remove_group(self._pid)
+        self._agent.remove_group(self.pid)
         with self._lock:
             self._close_streams()
             self._close_input()
@@ -269,11 +285,14 @@ class Session:
             wakeup.close()
             if self._attachment is not None:
                 self._attachment.wakeup.set()
+            code = self._exit_code
+        if self._on_end is not None:
+            self._on_end(code)
 
     def _close_streams(self) -> None:
         if self._output is None:
             return
-        if self.tty:
+        if self._tty:
             self._input = None
         os.close(self._output)
         self._output = None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 
-from hearth.agent.exit_watch import watch_exit
+from hearth.agent.exit_watch import watch_child
 from hearth.agent.pipes import close_all, open_pipes
 from hearth.agent.refusal import Refused
-from hearth.agent.session import Session
+from hearth.agent.session import Process, Session
 from hearth.agent.spawn import StartFailed, end_group, spawn
 from hearth.agent.state import Agent
 from hearth.agent.terminal import open_terminal
@@ -17,6 +18,8 @@ from hearth.wire.messages import ExecRequest
 
 MAX_SESSIONS = 20
 KEPT_S = 30.0
+INIT_SESSION = "init"
+"""The sandbox's init script; it does not count towards the limit and is never forgotten."""
 _MAX_KEPT = 20
 
 
@@ -30,8 +33,10 @@ class SessionTable:
         self._starting = 0
         self._last_number = 0
 
-    def create(self, request: ExecRequest, session_id: str | None = None) -> Session:
-        """Start a process in a new session; ``session_id`` names one that is reserved.
+    def create(
+        self, request: ExecRequest, session_id: str | None = None, on_end: Callable[[int], None] | None = None
+    ) -> Session:
+        """Start a process in a new session; ``session_id`` names one that is reserved, ``on_end`` gets the exit code.
 
         Raises:
             Refused: there are too many.
@@ -39,15 +44,15 @@ class SessionTable:
         """
         with self._lock:
             self._forget_old()
-            running = sum(session.ended_at is None for session in self._sessions.values())
-            if running + self._starting >= MAX_SESSIONS:
+            running = sum(s.ended_at is None for s in self._sessions.values() if s.id != INIT_SESSION)
+            if session_id is None and running + self._starting >= MAX_SESSIONS:
                 raise Refused("session limit exceeded")
             self._starting += 1
             if session_id is None:
                 self._last_number += 1
                 session_id = f"s{self._last_number}"
         try:
-            session = self._start(request, session_id)
+            session = self._adopt(session_id, request, self._start(request), on_end)
         except BaseException:
             with self._lock:
                 self._starting -= 1
@@ -70,6 +75,11 @@ class SessionTable:
             raise Refused("session not found")
         return session
 
+    def has(self, session_id: str) -> bool:
+        """True when there is a session of that id."""
+        with self._lock:
+            return session_id in self._sessions
+
     def list(self) -> list[Session]:
         """Give all sessions in the order of their creation."""
         with self._lock:
@@ -78,12 +88,28 @@ class SessionTable:
 
     def _forget_old(self) -> None:
         now = time.monotonic()
-        ended = sorted((s.ended_at, s.id) for s in self._sessions.values() if s.ended_at is not None)
+        ended = sorted(
+            (s.ended_at, s.id) for s in self._sessions.values() if s.ended_at is not None and s.id != INIT_SESSION
+        )
         for index, (ended_at, session_id) in enumerate(reversed(ended)):
             if now - ended_at > KEPT_S or index >= _MAX_KEPT:
                 del self._sessions[session_id]
 
-    def _start(self, request: ExecRequest, session_id: str) -> Session:
+    def _adopt(
+        self, session_id: str, request: ExecRequest, process: Process, on_end: Callable[[int], None] | None
+    ) -> Session:
+        try:
+            session = Session(self._agent, session_id, request, process, on_end)
+        except OSError:
+            end_group(process.pid)
+            process.watch.collect()
+            close_all(sorted({process.input, process.output}))
+            raise
+        self._agent.add_group(process.pid, is_job=False)
+        session.start()
+        return session
+
+    def _start(self, request: ExecRequest) -> Process:
         command = self._agent.command(request)
         if request.tty:
             input_, child = self._terminal(request, command.account.uid if command.account else None)
@@ -95,26 +121,13 @@ class SessionTable:
             triple = (child_in, child_out, child_out)
         try:
             pid = spawn(command, *triple, session=True, terminal=request.tty)
-            session = self._adopt(request, session_id, pid, input_, output)
+            process = Process(pid, watch_child(pid), input_, output)
         except BaseException:
             close_all(ours)
             raise
         finally:
             close_all(childs)
-        self._agent.add_group(pid, is_job=False)
-        session.start()
-        return session
-
-    def _adopt(self, request: ExecRequest, session_id: str, pid: int, input_: int, output: int) -> Session:
-        try:
-            return Session(
-                self._agent, session_id, request.argv, pid, watch_exit(pid), input_, output,
-                tty=request.tty, max_idle_s=request.max_idle_sec, timeout_s=request.timeout_sec,
-            )  # fmt: skip
-        except OSError as error:
-            end_group(pid)
-            os.waitpid(pid, 0)
-            raise StartFailed("session", error.strerror or "failed") from error
+        return process
 
     def _terminal(self, request: ExecRequest, owner: int | None) -> tuple[int, int]:
         try:

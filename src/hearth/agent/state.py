@@ -22,6 +22,8 @@ class Doors:
 
     null: int
     proc: int | None
+    random: int | None
+    """The kernel's random device, to add entropy to."""
     terminals: int | None
     """The devpts directory to allocate terminals in; None to ask libc."""
 
@@ -37,9 +39,9 @@ class Agent:
     environment: dict[str, str] = field(default_factory=dict)
     user: str | None = None
     last_activity: float = field(default_factory=time.time)
+    accounts: Accounts = field(default_factory=Accounts)
 
     def __post_init__(self) -> None:
-        self._accounts = Accounts()
         self._groups: dict[int, bool] = {}
         self._lock = threading.Lock()
 
@@ -97,9 +99,9 @@ class Agent:
             StartFailed: the user is unknown, or not ours to become.
         """
         if user is None and not self.in_machine:
-            return self._accounts.own()
+            return self.accounts.own()
         wanted = user or self.user or str(DEFAULT_UID)
-        account = self._accounts.find(wanted)
+        account = self.accounts.find(wanted)
         if account is None:
             raise StartFailed(f"user {wanted[:64]}", "no such user")
         if account.uid != os.geteuid() and os.geteuid() != 0:

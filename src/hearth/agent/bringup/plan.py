@@ -37,25 +37,28 @@ def read_plan(command_line: str) -> Plan:
         BadPlan: a value is malformed.
     """
     words = dict(word.split("=", 1) for word in command_line.split() if "=" in word)
-    root = words.get("hearth.root")
+    root, cidr = words.get("hearth.root"), words.get("hearth.ip")
     if root is not None and not root.startswith("/dev/"):
         raise BadPlan(f"hearth.root={root} is no device")
     return Plan(
         root=root,
         root_kind=words.get("hearth.rootfs", "ext4"),
-        interface=_interface(words.get("hearth.ip"), words.get("hearth.gw")),
+        interface=read_interface(cidr, words.get("hearth.gw")) if cidr is not None else None,
         reboots_to_end=words.get("reboot") == "t",
     )
 
 
-def _interface(cidr: str | None, gateway: str | None) -> Interface | None:
-    if cidr is None:
-        return None
+def read_interface(cidr: str, gateway: str | None) -> Interface:
+    """Read ``ADDRESS/PREFIX`` and a gateway.
+
+    Raises:
+        BadPlan: one of them is malformed.
+    """
     address, _, prefix = cidr.partition("/")
     try:
         for text in (address, gateway or address):
             socket.inet_pton(socket.AF_INET, text)
         netmask = socket.inet_ntop(socket.AF_INET, (0xFFFFFFFF << 32 - int(prefix) & 0xFFFFFFFF).to_bytes(4, "big"))
     except (OSError, ValueError) as error:
-        raise BadPlan(f"hearth.ip={cidr} hearth.gw={gateway}: {error}") from error
+        raise BadPlan(f"address {cidr}, gateway {gateway}: {error}") from error
     return Interface(address=address, netmask=netmask, gateway=gateway)

@@ -11,7 +11,7 @@ import time
 
 from hearth.agent.connection import PROBE_INTERVAL_S, Connection, PeerGone
 from hearth.agent.drain import Drain
-from hearth.agent.exit_watch import ExitWatch, watch_exit
+from hearth.agent.exit_watch import ExitWatch, watch_child
 from hearth.agent.pipes import open_pipes
 from hearth.agent.spawn import StartFailed, end_group, exit_code, spawn
 from hearth.agent.state import Agent
@@ -53,12 +53,10 @@ class PipedRun:
         """
         pid = self._start()
         try:
-            watch = watch_exit(pid)
-        except OSError as error:
-            end_group(pid)
-            os.waitpid(pid, 0)
+            watch = watch_child(pid)
+        except StartFailed:
             self._close_pipes()
-            raise StartFailed("watch", error.strerror or "failed") from error
+            raise
         self._agent.add_group(pid, is_job=True)
         finished = False
         try:

@@ -1,0 +1,147 @@
+"""CONFIGURE, ACTIVITY and POWER_OFF in test mode, where they must leave the host alone."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.agent.client import AgentError, Client, Result
+from tests.agent.conftest import running_agent, wait_until
+from tests.agent.services.test_sessions import kill, listed
+
+from hearth.wire.frames import FrameType
+from hearth.wire.messages import ActivityInfo, ExecRequest, FileContent, MachineConfig, decode
+
+
+def config(**fields: Any) -> MachineConfig:
+    usual: dict[str, Any] = {
+        "sandbox_id": "sb-1",
+        "hostname": "changed",
+        "token": "",
+        "unix_time_ns": 1,
+        "entropy": "AAAA",
+    }
+    return MachineConfig(**usual | fields)
+
+
+def configure(client: Client, **fields: Any) -> None:
+    reply = client.ask(FrameType.CONFIGURE, config(**fields), FrameType.CONFIGURED)
+    assert reply == {"status": "ok"}
+
+
+def activity(client: Client) -> ActivityInfo:
+    with client.connect() as wire:
+        wire.send(FrameType.ACTIVITY_REQ)
+        return decode(ActivityInfo, wire.expect(FrameType.ACTIVITY_RESP))
+
+
+def test_environment_and_token_come_with_the_configuration_and_change_with_the_next() -> None:
+    with running_agent() as agent:
+        client = agent.client
+        configure(client, token="first", env={"A": "1", "B": "2"})
+        with pytest.raises(AgentError, match=r"^auth required$"):
+            client.run("true")
+        client.token = "first"
+        result = client.run("sh", "-c", "echo $A$B", env={"B": "3"})
+        assert result.stdout == b"13\n"
+        configure(client, token="second")
+        with pytest.raises(AgentError, match=r"^auth required$"):
+            configure(client, token="third")
+        client.token = "second"
+        assert client.run("sh", "-c", "echo $A$B").stdout == b"\n"
+
+
+def test_files_are_put_in_place_with_their_modes(client: Client, tmp_path: Path) -> None:
+    secret, plain = tmp_path / "d" / "secret", tmp_path / "plain"
+    plain.symlink_to("/no/where")
+    content = base64.b64encode(b"\0binary").decode()
+    configure(
+        client, files={str(secret): FileContent(content=content, mode="0600"), str(plain): FileContent(content="")}
+    )
+    assert secret.read_bytes() == b"\0binary"
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    assert plain.read_bytes() == b""
+    assert not plain.is_symlink()
+
+
+def test_a_configuration_with_a_bad_file_changes_nothing(client: Client, tmp_path: Path) -> None:
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    files = {str(good): FileContent(content="AAAA"), str(bad): FileContent(content="not base64!")}
+    with pytest.raises(AgentError, match=r"^invalid: content of .*bad"):
+        configure(client, token="never", files=files)
+    assert not good.exists()
+    assert client.run("true").exit_code == 0
+
+
+def test_the_host_keeps_its_clock_and_name(client: Client) -> None:
+    name, now = socket.gethostname(), time.time()
+    configure(client, hostname="other-name", unix_time_ns=5_000_000_000)
+    assert socket.gethostname() == name
+    assert abs(time.time() - now) < 60
+
+
+def test_a_machine_of_no_agent_is_not_switched_off(client: Client) -> None:
+    with pytest.raises(AgentError, match=r"^denied: "):
+        client.ask(FrameType.POWER_OFF_REQ, None, FrameType.POWER_OFF_RESP)
+
+
+def test_the_init_script_is_a_session_that_starts_once_and_keeps_its_exit() -> None:
+    with running_agent() as agent:
+        configure(agent.client, init="echo from init; exit 3", env={"A": "1"})
+        wait_until(lambda: listed(agent.client)["init"].exit_code == 3, "init script over")
+        configure(agent.client, init="echo again")
+        wire, info = agent.client.attach("init")
+        with wire:
+            assert Result(wire).stdout == b"from init\n"
+        assert info.exit_code == 3
+
+
+def test_a_missing_shell_for_the_init_script_does_not_fail_the_configuration() -> None:
+    with running_agent() as agent:
+        configure(agent.client, user="no-such-user", init="true")
+        assert agent.client.run("true").exit_code == 0
+
+
+def test_activity_counts_sessions_and_moves_on_use(client: Client) -> None:
+    before = activity(client)
+    wire, info = client.session("cat")
+    with wire:
+        during = activity(client)
+        assert during.active_sessions == before.active_sessions + 1
+        assert during.attached_sessions == before.attached_sessions + 1
+    wait_until(lambda: not listed(client)[info.session_id].attached, "detached")
+    assert activity(client).attached_sessions == before.attached_sessions
+    kill(client, info.session_id)
+    assert abs(activity(client).last_activity_unix - time.time()) < 5
+
+
+def test_asking_is_not_activity_but_a_silent_job_without_a_client_is() -> None:
+    with running_agent() as agent:
+        started = activity(agent.client).last_activity_unix
+        wait_until(lambda: int(time.time()) > started + 1, "time passed")
+        assert activity(agent.client).last_activity_unix == started
+        with agent.client.start(ExecRequest(argv=["sleep", "100"], detach=True)) as wire:
+            list(wire.frames())
+        begun = int(time.time())
+        wait_until(lambda: int(time.time()) > begun, "time passed")
+        assert activity(agent.client).last_activity_unix > begun
+
+
+def test_a_silent_session_at_work_is_activity_and_an_idle_one_is_not() -> None:
+    with running_agent() as agent:
+        wire, info = agent.client.session("sh", "-c", "read x; while :; do :; done")
+        with wire:
+            activity(agent.client)
+            idle_since = activity(agent.client).last_activity_unix
+            wait_until(lambda: int(time.time()) > idle_since + 1, "time passed")
+            assert activity(agent.client).last_activity_unix == idle_since
+            wire.send(FrameType.STDIN, b"\n")
+            begun = int(time.time())
+            wait_until(lambda: int(time.time()) > begun + 1, "time passed")
+            assert activity(agent.client).last_activity_unix > begun
+        kill(agent.client, info.session_id)
