@@ -96,16 +96,17 @@ async def test_a_failure_that_cannot_be_stored_is_undone_and_raised_all_the_same
     assert (await store.jobs.get(job.id)).state == state
 
 
-@pytest.mark.parametrize(("beats_blocked", "lost"), [(2, False), (3, True)])
+@pytest.mark.parametrize(("good", "blocked", "lost"), [(0, 2, False), (0, 3, True), (2, 2, False), (2, 3, True)])
 async def test_heartbeats_may_fail_until_the_lease_has_run_out(
-    store: SqlStore, clock: ManualClock, blocker: Blocker, beats_blocked: int, lost: bool
+    store: SqlStore, clock: ManualClock, blocker: Blocker, good: int, blocked: int, lost: bool
 ) -> None:
     await store.jobs.create(Job(id="job-1", kind="test", subject="sb-1", created_at=clock.now()))
     await store.jobs.claim("job-1", "d1", expected={JobState.PENDING}, new=JobState.RUNNING, lease_s=TERMS.lease_s)
     beating = asyncio.create_task(keep_alive(store.jobs, "job-1", "d1", terms=TERMS, clock=clock))
-    blocker.block()
-    for _ in range(beats_blocked):
+    for beat in range(good + blocked):
         await clock.wait_for_sleepers()
+        if beat == good:
+            blocker.block()
         clock.advance(TERMS.heartbeat_s)
     sleeping_again = asyncio.create_task(clock.wait_for_sleepers())
     await asyncio.wait({beating, sleeping_again}, return_when=asyncio.FIRST_COMPLETED)
@@ -114,3 +115,31 @@ async def test_heartbeats_may_fail_until_the_lease_has_run_out(
         task.cancel()
     outcomes = await asyncio.gather(beating, sleeping_again, return_exceptions=True)
     assert isinstance(outcomes[0], LeaseLost if lost else asyncio.CancelledError)
+
+
+async def test_a_job_whose_lease_could_not_be_renewed_stops_and_undoes_nothing(
+    store: SqlStore, clock: ManualClock, blocker: Blocker
+) -> None:
+    undone: list[str] = []
+    blocked = asyncio.Event()
+
+    async def hang(_: Nothing) -> None:
+        blocker.block()
+        blocked.set()
+        await asyncio.Event().wait()
+
+    async def undo(_: Nothing) -> None:
+        undone.append("undone")
+
+    plan = Plan(kind="test", input_type=Nothing, steps=[Step(name="only", do=hang, undo=undo)])
+    runner = Runner(store.jobs, owner="d1", clock=clock, terms=TERMS)
+    job = await runner.submit(plan, "sb-1", Nothing())
+    running = asyncio.create_task(runner.run(job.id, plan))
+    await blocked.wait()
+    for _ in range(3):
+        await clock.wait_for_sleepers()
+        clock.advance(TERMS.heartbeat_s)
+    with pytest.raises(LeaseLost, match="could not be renewed"):
+        await running
+    assert undone == []
+    assert (await store.jobs.get(job.id)).state == JobState.RUNNING
