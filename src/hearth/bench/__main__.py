@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+import structlog
 from rich.console import Console
 
 from hearth.bench import as_json, as_picture, as_table
@@ -37,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return DONE
     for number in SIGNALS:
         signal.signal(number, _interrupt)
+    _log_to_stderr()
     run = new_run(Effort(quick=arguments.quick))
     try:
         measure_all(run, rows, _announce)
@@ -74,6 +77,14 @@ def _report(run: Run, *, json_to: str | None, picture_to: Path | None) -> None:
             Path(json_to).write_text(as_json.render(run), encoding="utf-8")
     if picture_to is not None:
         picture_to.write_text(as_picture.render(run), encoding="utf-8")
+
+
+def _log_to_stderr() -> None:
+    """Keep the log of what we use out of the report: warnings alone, on stderr."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
 
 
 def _announce(what: str) -> None:

@@ -8,7 +8,7 @@ from hearth.bench.as_table import reached
 from hearth.bench.result import Judged, Result
 from hearth.bench.run import Run
 
-WIDTH, MARGIN, NAMES, VALUES = 900, 24, 150, 220
+WIDTH, MARGIN, NAMES, VALUES = 940, 24, 150, 260
 HEAD, LINE, BAR, FOOT = 64, 30, 18, 34
 MAX_SHARE = 2.0
 """A bar ends here; what is beyond is told in words."""
