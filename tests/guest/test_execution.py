@@ -53,6 +53,12 @@ async def test_input_larger_than_every_buffer_goes_through(guest: Guest) -> None
     assert (await run(guest, ExecRequest(argv=["cat"]), stdin=data)).stdout == data
 
 
+@pytest.mark.parametrize("surplus", [0, 65_536, 131_072])
+async def test_input_the_agent_holds_back_is_not_forgotten(guest: Guest, surplus: int) -> None:
+    data = os.urandom(1_048_576 + surplus)
+    assert (await run(guest, sh("sleep 0.1; cat"), stdin=data)).stdout == data
+
+
 async def test_a_command_that_ignores_large_input_still_ends(guest: Guest) -> None:
     assert (await run(guest, sh("exit 3"), stdin=bytes(5_000_000))).exit_code == 3
 

@@ -107,6 +107,7 @@ class PipedRun:
                         self._read_output(descriptor)
                 elif descriptor == self._stdin:
                     self._write_input()
+                    self._take_frames(pid)
             self._adjust()
 
     @property
@@ -149,12 +150,17 @@ class PipedRun:
             self._take_frames(pid)
 
     def _take_frames(self, pid: int) -> None:
-        try:
-            while len(self._input) < _INPUT_AHEAD_BYTES and (frame := self._connection.next_frame()) is not None:
-                self._on_frame(pid, frame)
-        except WireError as error:
-            raise PeerGone(str(error)) from error
-        self._write_input()
+        """Take the frames that are here, as far as their input fits; the rest waits for the command to take some."""
+        while True:
+            try:
+                while len(self._input) < _INPUT_AHEAD_BYTES and (frame := self._connection.next_frame()) is not None:
+                    self._on_frame(pid, frame)
+            except WireError as error:
+                raise PeerGone(str(error)) from error
+            held_back = len(self._input) >= _INPUT_AHEAD_BYTES
+            self._write_input()
+            if not held_back or len(self._input) >= _INPUT_AHEAD_BYTES:
+                return
 
     def _on_frame(self, pid: int, frame: Frame) -> None:
         if frame.type == FrameType.STDIN:
