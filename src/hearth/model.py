@@ -12,10 +12,6 @@ from hearth.errors import Code, InvalidInput
 
 NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 ENV_NAME_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-MIN_MEMORY_MIB = 128
-MAX_MEMORY_MIB = 1_048_576
-MAX_CPUS = 64
-MAX_EXEC_TIMEOUT_S = 86_400
 
 
 class SandboxState(StrEnum):

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from hearth.sdk.client import Client
 
 READY_S = 30.0
 END_S = 20.0
+LOG_S = 10.0
 IMAGES = ((ImageKind.KERNEL, "kernel"), (ImageKind.AGENT, "agent"), (ImageKind.ROOTFS, "debian"))
 
 
@@ -53,6 +55,14 @@ class RunningDaemon:
     def log(self) -> list[dict[str, Any]]:
         """Everything logged so far."""
         return [json.loads(line) for line in self.log_file.read_text().splitlines()]
+
+    def entries(self, request_id: str) -> list[dict[str, Any]]:
+        """Wait for what is logged under a request's id: the line comes a moment after the answer."""
+        deadline = time.monotonic() + LOG_S
+        while not (found := [entry for entry in self.log() if entry.get("request_id") == request_id]):
+            assert time.monotonic() < deadline, f"nothing was logged under {request_id}"
+            time.sleep(0.005)
+        return found
 
     def client(self) -> Client:
         return Client(self.url, self.token)

@@ -20,7 +20,7 @@ from hearth.api.limits import (
     MAX_LIST_LIMIT,
     MIN_TIMEOUT_S,
 )
-from hearth.model import MAX_CPUS, MAX_EXEC_TIMEOUT_S, MAX_MEMORY_MIB, MIN_MEMORY_MIB
+from hearth.bounds import MAX_CPUS, MAX_EXEC_TIMEOUT_S, MAX_MEMORY_MIB, MIN_MEMORY_MIB
 
 NO_NUL = r"^[^\x00]*$"
 END = r"$(?!\n)"

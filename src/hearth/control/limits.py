@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from hearth.bounds import MAX_CPUS, MAX_MEMORY_MIB, MIN_MEMORY_MIB
 from hearth.errors import InvalidInput
 from hearth.model import (
     ENV_NAME_PATTERN,
-    MAX_CPUS,
-    MAX_MEMORY_MIB,
-    MIN_MEMORY_MIB,
     SandboxSpec,
     check_name,
     check_range,

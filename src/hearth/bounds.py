@@ -1,0 +1,11 @@
+"""What one sandbox may have at the most and at the least; the host sets tighter limits of its own (control.limits).
+
+Numbers only, in a module of their own: the command line needs them for the contract and should not wait for ``model``.
+"""
+
+from __future__ import annotations
+
+MIN_MEMORY_MIB = 128
+MAX_MEMORY_MIB = 1_048_576
+MAX_CPUS = 64
+MAX_EXEC_TIMEOUT_S = 86_400
