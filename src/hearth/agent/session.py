@@ -26,6 +26,8 @@ from hearth.wire.messages import ExecRequest, SessionInfo
 SCROLLBACK_BYTES = 65_536
 INPUT_AHEAD_BYTES = 1024 * 1024
 _END_OF_FILE = b"\x04"
+_REST_S = 0.05
+"""How long a terminal that nobody has open is not read: ``poll`` would report its hang-up all the time."""
 
 
 class Process(NamedTuple):
@@ -78,6 +80,7 @@ class Session:
         self._attachment: Attachment | None = None
         self._exit_code: int | None = None
         self._drain: Drain | None = None
+        self._output_rests_until = 0.0
         self._wakeup: Wakeup | None = Wakeup()
         os.set_blocking(process.input, False)
         os.set_blocking(process.output, False)
@@ -196,6 +199,7 @@ class Session:
                         wakeup.clear()
                     elif descriptor == exited:
                         self._drain = Drain([] if self._output is None else [self._output])
+                        self._output_rests_until = 0.0
                     elif descriptor == self._output and event & ~select.POLLOUT:
                         self._read_output()
                     if descriptor == self._input and event & select.POLLOUT:
@@ -207,7 +211,7 @@ class Session:
 
     def _register_streams(self, poller: select.poll) -> None:
         events: dict[int, int] = {}
-        if self._output is not None and self._room():
+        if self._output is not None and self._room() and time.monotonic() >= self._output_rests_until:
             events[self._output] = select.POLLIN
         if self._input is not None and self._pending:
             events[self._input] = events.get(self._input, 0) | select.POLLOUT
@@ -229,7 +233,8 @@ class Session:
             self._idle_at = None
             end_group(self.pid)
         drained_at = self._drain.deadline if self._drain is not None else None
-        due = [at for at in (self._kill_at, self._idle_at, drained_at) if at is not None and at > now]
+        times = (self._kill_at, self._idle_at, drained_at, self._output_rests_until)
+        due = [at for at in times if at is not None and at > now]
         return (min(due) - now) * 1000 + 1 if due else None
 
     def _read_output(self) -> None:
@@ -243,9 +248,7 @@ class Session:
         except OSError:  # EIO: the last process has closed the terminal
             data = b""
         if not data:
-            if self._drain is not None:
-                self._drain.closed(self._output)
-            self._close_streams()
+            self._output_ended(self._output)
             return
         if self._drain is not None:
             self._drain.took(self._output, len(data))
@@ -253,6 +256,16 @@ class Session:
         self._ring.write(data)
         if self._attachment is not None:
             self._attachment.wakeup.set()
+
+    def _output_ended(self, output: int) -> None:
+        """Nobody holds the other end now. A terminal may be opened again, and closing ours would hang up its owner."""
+        if self._drain is not None:
+            self._drain.closed(output)
+            self._close_streams()
+        elif self._tty:
+            self._output_rests_until = time.monotonic() + _REST_S
+        else:
+            self._close_streams()
 
     def _write_pending(self) -> None:
         """Write queued input as far as the process takes it; the rest is left to the pump."""
