@@ -239,6 +239,23 @@ def test_a_buffered_client_that_leaves_takes_the_whole_group_along(
         connection.close()
 
 
+def test_a_client_that_does_not_read_cannot_keep_a_command_beyond_its_time(
+    daemon: RunningDaemon, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    fifo = tmp_path / "pid"
+    os.mkfifo(fifo)
+    command = ["sh", "-c", f"echo $$ > {fifo}; exec cat /dev/zero"]
+    connection = UnixConnection(str(daemon.data.api_socket))
+    try:
+        headers = {"Authorization": f"Bearer {daemon.token}", "Accept": NDJSON}
+        body = json.dumps({"cmd": command, "timeout_sec": 1})
+        connection.request("POST", f"/api/v1/sandboxes/{sandbox.name}/exec", body, headers)
+        with watched(int(fifo.read_text())) as descriptor:
+            assert ended(descriptor)
+    finally:
+        connection.close()
+
+
 def test_many_commands_at_a_time_do_not_mix(daemon: RunningDaemon, sandbox: Sandbox) -> None:
     results: dict[int, Any] = {}
 

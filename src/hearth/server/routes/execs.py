@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import msgspec
 import structlog
@@ -20,6 +21,9 @@ from hearth.server.outputs import Buffer, EventEncoder, result_of
 from hearth.server.resource import Call, bind
 
 log = structlog.get_logger(__name__)
+
+LAST_LINE_S = 5.0
+"""How long the caller has to take the line that tells of an error; the command is gone by then."""
 
 
 async def run(call: Call[ExecCommand]) -> ExecResult | ASGIApp:
@@ -82,7 +86,9 @@ class ExecStream:
 
     async def _last(self, send: Send, error: HearthError) -> None:
         line = line_of(event_of(error, self.call.request_id))
-        await send({"type": "http.response.body", "body": line, "more_body": False})
+        with contextlib.suppress(TimeoutError):  # a caller who does not read is cut off
+            async with asyncio.timeout(LAST_LINE_S):
+                await send({"type": "http.response.body", "body": line, "more_body": False})
 
 
 def line_of(event: Event) -> bytes:
