@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from hearth.config import DataDirectory
 from hearth.errors import HostUnfit, Unavailable
 from hearth.image.apt import Apt
 from hearth.image.build import BootSet, build_all, first_error
@@ -45,6 +47,37 @@ async def test_built_images_are_whole_and_of_their_size(image_store: ImageStore,
     assert boot_set.rootfs.path.stat().st_blocks * 512 < 300 * MEBIBYTE
     assert boot_set.agent.facts["kernel"] == boot_set.kernel.id
     assert list(image_store.root.glob("*.tmp")) == []
+
+
+BUILD_ROOTFS = """
+import asyncio, sys
+from pathlib import Path
+from hearth.config import DataDirectory
+from hearth.image.apt import Apt
+from hearth.image.rootfs import build_rootfs
+from hearth.image.store import ImageStore
+store = ImageStore(DataDirectory(root=Path(sys.argv[1])))
+store.prepare()
+asyncio.run(build_rootfs(store, Apt(store), lambda step: print(step.message, flush=True)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.root
+def test_killed_bootstrap_takes_its_tools_and_mounts_along_and_keeps_its_downloads(tmp_path: Path) -> None:
+    store = ImageStore(DataDirectory(root=tmp_path / "data"))
+    argv = [sys.executable, "-c", BUILD_ROOTFS, str(store.root.parent)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as building:
+        assert building.stdout is not None
+        for line in building.stdout:
+            if "installing essential packages" in line:
+                break
+        building.kill()
+    assert len(list(store.root.glob("rootfs-*.tmp"))) == 1
+    store.sweep()
+    assert list(store.root.glob("*.tmp")) == []
+    assert store.list() == []
+    assert len(list((store.downloads / "archives").glob("*.deb"))) > 50
 
 
 def read_guest_file(rootfs: Image, path: str) -> str:

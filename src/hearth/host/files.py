@@ -22,6 +22,8 @@ TEMPORARY_SUFFIX = ".tmp"
 """Whatever ends so is unfinished work; nobody reads it and a sweep may remove it."""
 OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 HASH_CHUNK_BYTES = 1024 * 1024
+REMOVE_ATTEMPTS = 5
+"""A tool that is being killed may make one more file in a directory just emptied."""
 MOUNTINFO = Path("/proc/self/mountinfo")
 ESCAPED_OCTAL = re.compile(r"\\([0-7]{3})")
 
@@ -201,4 +203,11 @@ def remove_tree(path: Path) -> None:
             details=f"mounted: {', '.join(str(point) for point in mounted)}",
             resolution="unmount them and try again",
         )
-    shutil.rmtree(path)
+    for attempts_left in reversed(range(REMOVE_ATTEMPTS)):
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY or not attempts_left:
+                raise
+        else:
+            return
