@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from pathlib import Path
 
@@ -128,9 +129,8 @@ async def test_use_moves_the_time_of_last_activity(guest: Guest) -> None:
 
 
 async def test_listening_ports_are_listed(guest: Guest) -> None:
-    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
-    async with server:
-        port = server.sockets[0].getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         (found,) = [info for info in await guest.ports() if info.port == port]
     assert found.address == "127.0.0.1"
 

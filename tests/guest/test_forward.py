@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from tests.guest.peer import Caller, Peer
+from tests.guest.servers import listening
 
 from hearth.errors import GuestFailed, InvalidInput, Unavailable
 from hearth.guest.client import Guest
@@ -21,15 +22,13 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         writer.write(data)
         await writer.drain()
     writer.write(b"|end")
-    writer.close()
 
 
 @pytest.fixture
 async def echo_port() -> AsyncIterator[int]:
     """A server that gives back what it gets, and says when its client has ended."""
-    server = await asyncio.start_server(echo, "127.0.0.1", 0)
-    async with server:
-        yield server.sockets[0].getsockname()[1]
+    async with listening(echo) as port:
+        yield port
 
 
 async def read_all(stream: ForwardStream) -> bytes:

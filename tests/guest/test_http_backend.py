@@ -8,6 +8,7 @@ import httpcore
 import pytest
 from tests.agent.conftest import wait_until
 from tests.guest.peer import Caller, Peer
+from tests.guest.servers import listening
 
 from hearth.guest.client import Guest
 from hearth.guest.http_backend import GuestBackend
@@ -17,21 +18,17 @@ from hearth.wire.messages import Status
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answer requests with their path and body, on one connection while the client keeps it."""
-    try:
-        while head := await reader.readuntil(b"\r\n\r\n"):
-            path = head.split(b" ")[1]
-            length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
-            body = path + b" " + await reader.readexactly(length)
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
-    except asyncio.IncompleteReadError:
-        writer.close()
+    while head := await reader.readuntil(b"\r\n\r\n"):
+        path = head.split(b" ")[1]
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
+        body = path + b" " + await reader.readexactly(length)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
 
 
 @pytest.fixture
 async def http_port() -> AsyncIterator[int]:
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield server.sockets[0].getsockname()[1]
+    async with listening(serve) as port:
+        yield port
 
 
 async def test_requests_are_answered_inside_the_guest_over_one_connection(guest: Guest, http_port: int) -> None:
@@ -87,12 +84,11 @@ async def test_tls_is_not_spoken_inside(peer: Peer, steady: Guest) -> None:
 
 
 async def test_a_stream_tells_when_the_server_has_closed_it(guest: Guest) -> None:
-    async def leave(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.close()
+    async def leave(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+        """Close at once."""
 
-    server = await asyncio.start_server(leave, "127.0.0.1", 0)
-    async with server, asyncio.timeout(10):
-        stream = await GuestBackend(guest).connect_tcp("sandbox", server.sockets[0].getsockname()[1])
+    async with listening(leave) as port, asyncio.timeout(10):
+        stream = await GuestBackend(guest).connect_tcp("sandbox", port)
         await asyncio.to_thread(wait_until, lambda: bool(stream.get_extra_info("is_readable")), "the close")
         assert stream.get_extra_info("peername") is None
         assert await stream.read(10) == b""
