@@ -9,12 +9,14 @@ from collections.abc import Callable, Mapping
 from hearth.agent.connection import Connection, PeerGone
 from hearth.agent.refusal import Refused, refusal_of_os
 from hearth.agent.seal import describe, say
+from hearth.agent.services.archives import ArchiveService
 from hearth.agent.services.exec import ExecService
 from hearth.agent.services.files import FileService
 from hearth.agent.services.forward import ForwardService
 from hearth.agent.services.ports import PortService
 from hearth.agent.services.sessions import SessionService
 from hearth.agent.services.system import SystemService
+from hearth.agent.services.watch import WatchService
 from hearth.agent.session_table import SessionTable
 from hearth.agent.spawn import StartFailed
 from hearth.agent.state import Agent
@@ -36,6 +38,8 @@ def control_handlers(agent: Agent) -> dict[int, Handler]:
         ExecService(agent, sessions),
         sessions,
         FileService(agent),
+        ArchiveService(agent),
+        WatchService(),
         PortService(agent),
         SystemService(agent, table),
     )

@@ -1,0 +1,90 @@
+"""TAR_READ and TAR_WRITE: whole trees out of the guest and into it, never held whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from hearth.agent.connection import Connection
+from hearth.agent.files.archive import read_archive, write_archive
+from hearth.agent.files.paths import make_parents, owner_of_new
+from hearth.agent.refusal import refused
+from hearth.agent.state import Agent
+from hearth.wire.faults import Fault
+from hearth.wire.frames import FrameType
+from hearth.wire.messages import PathRequest, Status, TarWriteRequest, decode
+
+_OK = Status(status="ok")
+
+
+class ArchiveService:
+    """Packs and unpacks."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def handlers(self) -> dict[int, Callable[[Connection, bytes], None]]:
+        """Give the requests this service answers."""
+        return {FrameType.TAR_READ_REQ: self.read, FrameType.TAR_WRITE_REQ: self.write}
+
+    def read(self, connection: Connection, payload: bytes) -> None:
+        """Send a tree."""
+        self._agent.touch()
+        path = decode(PathRequest, payload).path
+        os.stat(path)
+        connection.send_message(FrameType.TAR_READ_RESP, _OK)
+        write_archive(path, _FrameWriter(connection))
+        connection.send_exit(0)
+
+    def write(self, connection: Connection, payload: bytes) -> None:
+        """Unpack what comes, up to STDIN_EOF."""
+        self._agent.touch()
+        path = decode(TarWriteRequest, payload).path
+        make_parents(self._agent, path)
+        top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            reader = _FrameReader(connection)
+            read_archive(reader, top, owner_of_new(self._agent, os.fstat(top)))
+            while reader.read(0):  # what some writers put behind the archive's end, up to our own
+                continue
+        finally:
+            os.close(top)
+        connection.send_message(FrameType.TAR_WRITE_RESP, _OK)
+
+
+class _FrameWriter:
+    """What is written leaves as STDOUT frames."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def write(self, data: bytes) -> int:
+        """Send bytes, no more than a frame holds."""
+        self._connection.send(FrameType.STDOUT, data)
+        return len(data)
+
+
+class _FrameReader:
+    """STDIN frames as a stream that ends with STDIN_EOF."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._ended = False
+
+    def read(self, _size: int) -> bytes:
+        """Give the next piece, empty at the end.
+
+        Raises:
+            Refused: the connection ended before its end was told, or something else came.
+        """
+        while not self._ended:
+            frame = self._connection.read_frame()
+            if frame is None:
+                raise refused(Fault.INVALID, "the archive ended without its end")
+            if frame.type == FrameType.STDIN_EOF:
+                self._ended = True
+            elif frame.type != FrameType.STDIN:
+                raise refused(Fault.PROTOCOL, f"frame type 0x{frame.type:02x} in a body")
+            elif frame.payload:
+                return frame.payload
+        return b""
