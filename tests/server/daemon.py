@@ -58,9 +58,16 @@ class RunningDaemon:
 
     def entries(self, request_id: str) -> list[dict[str, Any]]:
         """Wait for what is logged under a request's id: the line comes a moment after the answer."""
+        return self._logged("request_id", request_id)
+
+    def wait_for_event(self, event: str) -> None:
+        """Wait until an event is logged."""
+        self._logged("event", event)
+
+    def _logged(self, key: str, value: str) -> list[dict[str, Any]]:
         deadline = time.monotonic() + LOG_S
-        while not (found := [entry for entry in self.log() if entry.get("request_id") == request_id]):
-            assert time.monotonic() < deadline, f"nothing was logged under {request_id}"
+        while not (found := [entry for entry in self.log() if entry.get(key) == value]):
+            assert time.monotonic() < deadline, f"nothing was logged with {key} {value!r}"
             time.sleep(0.005)
         return found
 

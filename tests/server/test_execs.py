@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import select
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -288,3 +289,42 @@ def test_a_daemon_that_stops_tells_streams_and_the_next_one_finds_the_sandbox() 
             assert not data.api_socket.exists()
         with running_daemon(data) as second:
             assert run(second, "stays", cmd=["true"])[1]["exit_code"] == 0
+
+
+def test_a_second_signal_waits_for_nobody() -> None:
+    with data_directory() as data:
+        publish_images(data)
+        with running_daemon(data, "--drain", "600") as daemon:
+            with daemon.client() as client:
+                client.create(name="busy")
+            with streaming(daemon, "busy", cmd=["sh", "-c", "echo up; sleep 1000"]) as answer:
+                answer.readline()
+                daemon.process.terminate()
+                daemon.wait_for_event("stopping")
+                daemon.process.terminate()
+                last = json.loads(answer.readlines()[-1])
+            assert (last["type"], last["code"]) == ("error", "unavailable")
+            assert daemon.process.wait(END_S) == 0
+        with running_daemon(data):
+            pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_ends_in_time_is_waited_for(number: signal.Signals, tmp_path: Path) -> None:
+    fifo = tmp_path / "go"
+    os.mkfifo(fifo)
+    with data_directory() as data:
+        publish_images(data)
+        with running_daemon(data) as daemon:
+            with daemon.client() as client:
+                client.create(name="busy")
+            with streaming(daemon, "busy", cmd=["sh", "-c", f"echo up; cat {fifo}; sleep 1; exit 3"]) as answer:
+                answer.readline()
+                daemon.process.send_signal(number)
+                daemon.wait_for_event("stopping")
+                fifo.write_text("done")
+                rest = [json.loads(line) for line in answer]
+            assert rest == [{"type": "stdout", "data": "done"}, {"type": "exit", "exit_code": 3}]
+            assert daemon.process.wait(END_S) == 0
+        with running_daemon(data):
+            pass

@@ -72,7 +72,7 @@ async def serve(data: DataDirectory, settings: Settings, addresses: list[tuple[s
 
 
 class Server(uvicorn.Server):
-    """uvicorn with our own ears for signals: its own would end the process before the daemon is closed."""
+    """uvicorn with our ears for signals in place of its own, so that the first one drains and the second does not."""
 
     def __init__(self, app: ASGIApp, *, drain_s: int) -> None:
         super().__init__(
