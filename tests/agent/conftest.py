@@ -65,6 +65,9 @@ def running_agent(*arguments: str, token: str | None = None) -> Iterator[AgentPr
     """Start an agent, wait for its line, end it by pid; it must leave no child and no socket, and import nothing."""
     with ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="ha-"))
+        elsewhere = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="ha-cwd-")
+        )  # what fuzzing names is made here
         control, forward = f"{directory}/c", f"{directory}/f"
         process = subprocess.Popen(
             [sys.executable, "-m", "hearth.agent", "--listen", f"unix:{control}", "--forward", f"unix:{forward}"]
@@ -72,6 +75,7 @@ def running_agent(*arguments: str, token: str | None = None) -> Iterator[AgentPr
             + list(arguments),
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
+            cwd=elsewhere,
         )
         stack.enter_context(process)
         stack.callback(process.kill)

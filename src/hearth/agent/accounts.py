@@ -58,6 +58,8 @@ def _look_up(user: str) -> Account | None:
         if user in (fields[0], fields[2] if by_id else None) and _are_ids(fields[2], fields[3]):
             name, gid = fields[0], int(fields[3])
             return Account(name, int(fields[2]), gid, fields[5] or "/", _groups_of(name, gid))
+    if user == "root":  # there is always one, also where there is no list
+        return Account(user, 0, 0, "/")
     return Account(user, int(user), int(user), "/") if by_id and _are_ids(user) else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -23,7 +24,11 @@ def add_entropy(random_device: int, seed: bytes) -> None:
         OSError: not root.
     """
     fcntl.ioctl(random_device, _RNDADDENTROPY, struct.pack("ii", len(seed) * 8, len(seed)) + seed)
-    fcntl.ioctl(random_device, _RNDRESEEDCRNG)
+    try:
+        fcntl.ioctl(random_device, _RNDRESEEDCRNG)
+    except OSError as error:
+        if error.errno != errno.ENODATA:  # not seeded at all yet: then it will be, from these bytes and more
+            raise
 
 
 def set_clock(unix_time_ns: int) -> None:

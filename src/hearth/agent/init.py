@@ -14,6 +14,7 @@ from hearth.agent.bringup.plan import BadPlan, Plan, read_plan
 from hearth.agent.bringup.supervise import end_processes, supervise
 from hearth.agent.options import Options, parse_address
 from hearth.agent.process import run
+from hearth.agent.seal import describe
 
 CONTROL_ADDRESS = "tcp:0.0.0.0:1024"
 FORWARD_ADDRESS = "tcp:0.0.0.0:1025"
@@ -68,10 +69,13 @@ def _run_agent(root: int | None) -> None:
 
 
 def _switch_off(root: int | None, *, reboots_to_end: bool) -> None:
-    end_processes()
-    os.sync()
-    if root is not None:
-        make_disks_read_only(root)
+    try:
+        end_processes()
+        os.sync()
+        if root is not None:
+            make_disks_read_only(root)
+    except Exception as error:  # noqa: BLE001 -- whatever is wrong, the machine has to end
+        _say(f"switching off: {describe(error)}")
     syscalls.reboot(syscalls.RB_AUTOBOOT if reboots_to_end else syscalls.RB_POWER_OFF)
 
 

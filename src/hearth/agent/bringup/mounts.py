@@ -105,9 +105,15 @@ def make_disks_read_only(root: int) -> None:
         rows = [line.split(" ") for line in file]
     for source, target, *_ in reversed(rows):
         if source.startswith("/dev/"):
-            path = target.encode().decode("unicode_escape").removeprefix("/")
+            path = _unescape(target).removeprefix("/")
             with contextlib.suppress(OSError):
                 syscalls.mount("", f"/proc/self/fd/{root}/{path}", flags=MS_REMOUNT | MS_RDONLY)
+
+
+def _unescape(text: str) -> str:
+    """Read a path of /proc/mounts: blanks and backslashes stand as octal (proc_pid_mounts(5))."""
+    first, *rest = text.split("\\")
+    return first + "".join(chr(int(part[:3], 8)) + part[3:] for part in rest)
 
 
 def _bind(source: str, target: str) -> None:
