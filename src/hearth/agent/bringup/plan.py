@@ -58,7 +58,10 @@ def read_interface(cidr: str, gateway: str | None) -> Interface:
     try:
         for text in (address, gateway or address):
             socket.inet_pton(socket.AF_INET, text)
-        netmask = socket.inet_ntop(socket.AF_INET, (0xFFFFFFFF << 32 - int(prefix) & 0xFFFFFFFF).to_bytes(4, "big"))
+        bits = int(prefix)
+        if bits < 0:
+            raise ValueError(f"prefix {bits}")
+        netmask = socket.inet_ntop(socket.AF_INET, (0xFFFFFFFF << 32 - bits & 0xFFFFFFFF).to_bytes(4, "big"))
     except (OSError, ValueError) as error:
         raise BadPlan(f"address {cidr}, gateway {gateway}: {error}") from error
     return Interface(address=address, netmask=netmask, gateway=gateway)
