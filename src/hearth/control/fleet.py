@@ -54,8 +54,10 @@ class Fleet:
         return member.guest
 
     async def take(self, sandbox_id: str) -> Member | None:
-        """Take a machine out: its end is no longer news."""
+        """Take a machine out: its end is no longer news, and what was under way in it ends."""
         member = self._members.pop(sandbox_id, None)
+        if member is not None:
+            member.guest.disconnect()
         watcher = self._watchers.pop(sandbox_id, None)
         if watcher is not None:
             watcher.cancel()
@@ -74,5 +76,9 @@ class Fleet:
         log.warning("machine ended", sandbox=sandbox_id, cause=cause)
         self._members.pop(sandbox_id, None)
         self._watchers.pop(sandbox_id, None)
-        await member.machine.release()
-        await self._on_death(sandbox_id, cause)
+        try:
+            await member.machine.release()
+            await self._on_death(sandbox_id, cause)
+        finally:
+            # A dead guest says no goodbye: without this, whoever reads from it would wait for TCP to give up.
+            member.guest.disconnect()

@@ -161,16 +161,17 @@ class Sandboxes:
         try:
             job = await self.runner.submit(plan, sandbox.id, Subject(sandbox_id=sandbox.id))
             await self.runner.run(job.id, plan)
-            machine, guest = bringup.result()
+            machine, guest = bringup.hand_over()
             self.fleet.add(sandbox.id, Member(machine=machine, guest=guest))
             return await self.store.sandboxes.transition(sandbox.id, (SandboxState.CREATING,), SandboxState.RUNNING)
         except BaseException as error:
             if isinstance(error, HearthError):
                 log.warning("sandbox not created", sandbox=sandbox.id, error=str(error))
-            await asyncio.shield(self._abandon(sandbox))
+            await asyncio.shield(self._abandon(sandbox, bringup))
             raise
 
-    async def _abandon(self, sandbox: Sandbox) -> None:
+    async def _abandon(self, sandbox: Sandbox, bringup: Bringup) -> None:
+        await bringup.discard()
         if member := await self.fleet.take(sandbox.id):
             await member.machine.kill()
         await self.forget(sandbox)
@@ -190,9 +191,7 @@ class Sandboxes:
 
     async def _on_death(self, sandbox_id: str, cause: str) -> None:
         with contextlib.suppress(HearthError):  # destroyed meanwhile: its end is no news
-            await self.store.sandboxes.transition(
-                sandbox_id, (SandboxState.RUNNING,), SandboxState.FAILED, error=cause
-            )
+            await self.store.sandboxes.transition(sandbox_id, (SandboxState.RUNNING,), SandboxState.FAILED, error=cause)
 
     def _check_space(self) -> None:
         free_mib = shutil.disk_usage(self.workshop.data.root).free // (1024 * 1024)

@@ -95,16 +95,25 @@ class Bringup:
             steps = [step for step in steps if step.name != "network"]
         return Plan(kind=KIND, input_type=Subject, steps=steps)
 
-    def result(self) -> tuple[Machine, Guest]:
-        """Give what a completed plan has brought up."""
-        if self._machine is None or self._guest is None:
+    def hand_over(self) -> tuple[Machine, Guest]:
+        """Give what a completed plan has brought up; from now on it is the caller's to end."""
+        machine, guest = self._running_machine(), self._guest
+        if guest is None:
             raise AssertionError("the plan has not run to its end")
-        return self._machine, self._guest
+        self._machine = self._guest = None
+        return machine, guest
+
+    async def discard(self) -> None:
+        """End the machine that nobody took over, if there is one."""
+        machine, self._machine = self._machine, None
+        if machine is not None:
+            await machine.kill()
 
     async def _make_disk(self, subject: Subject) -> None:
         await self._workshop.engine.prepare(self._spec(subject))
 
     async def _remove_machine(self, subject: Subject) -> None:
+        await self.discard()
         await self._workshop.engine.remove(self._workshop.place(subject.sandbox_id))
 
     async def _set_up_network(self, subject: Subject) -> None:
