@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import blake2s
 from pathlib import Path
 
 from hearth.errors import InvalidInput
@@ -57,7 +57,7 @@ class DataDirectory:
     @property
     def tag(self) -> str:
         """Six hex digits that mark what this directory's daemon makes where all daemons of a host share their names."""
-        return blake2s(os.fsencode(self.root.absolute()), digest_size=3).hexdigest()
+        return f"{zlib.crc32(os.fsencode(self.root.absolute())) & 0xFFFFFF:06x}"
 
     def machine(self, machine_id: str) -> Path:
         return self.machines / machine_id
@@ -73,7 +73,7 @@ class DataDirectory:
         if size > SOCKET_PATH_MAX:
             raise InvalidInput(
                 "the data directory's path is too long",
-                details=f"HEARTH_DATA {self.root} makes Unix socket paths of {size} bytes, at most {SOCKET_PATH_MAX} work",
+                details=f"HEARTH_DATA {self.root} makes socket paths of {size} bytes, at most {SOCKET_PATH_MAX} work",
                 resolution="choose a shorter HEARTH_DATA",
                 field="HEARTH_DATA",
             )

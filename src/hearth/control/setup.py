@@ -5,14 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hearth.config import DataDirectory
+from hearth.control.images import Images
 from hearth.engine.base import BootFiles, EngineReport
 from hearth.engine.qemu.engine import QemuEngine
+from hearth.errors import HostUnfit, NotFound, Unavailable
 from hearth.host.cgroups import detect
 from hearth.host.directory import prepare_directory
 from hearth.image.build import build_all
 from hearth.image.progress import OnProgress, Progress
 from hearth.image.store import Image, ImageStore
+from hearth.model import SandboxSpec
 from hearth.network.machine import MachineNetwork
+
+STANDARD_IMAGE = SandboxSpec(name="standard").image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,3 +53,12 @@ async def probe_engine(data: DataDirectory, boot: BootFiles) -> EngineReport:
     network = MachineNetwork(data.tag)
     engine = QemuEngine(verdicts=data.verdicts, dialer_for=network.dialer, cgroups=detect(data.tag))
     return await engine.probe(boot)
+
+
+async def report_of_engine(data: DataDirectory) -> EngineReport | None:
+    """Give the engine's report for the doctor; None before there are images, or without QEMU."""
+    try:
+        boot = await Images(ImageStore(data)).boot_files(STANDARD_IMAGE)
+        return await probe_engine(data, boot)
+    except (NotFound, Unavailable, HostUnfit):
+        return None

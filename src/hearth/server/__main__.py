@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hearth.errors import HearthError
-from hearth.server import serve, setup
+from hearth.server import doctor, serve, setup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,7 @@ class Subcommand:
 
 SUBCOMMANDS = (
     Subcommand(name="serve", help="serve the API", add_arguments=serve.add_arguments, run=serve.run),
+    Subcommand(name="doctor", help="tell how fit this host is", add_arguments=doctor.add_arguments, run=doctor.run),
     Subcommand(name="setup", help="make this host ready", add_arguments=setup.add_arguments, run=setup.run),
 )
 

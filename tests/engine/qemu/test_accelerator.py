@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.boot import boot_files
 
 from hearth.engine.base import BootFiles
-from hearth.engine.qemu.accelerator import Verdict, VerdictCache, verdict_key
+from hearth.engine.qemu.accelerator import KVM_DEVICE, PROOF_DEADLINE_S, Verdict, VerdictCache, verdict_key
+from hearth.engine.qemu.engine import QemuEngine
+from hearth.host.cgroups import detect
 from hearth.model import Accelerator
+from hearth.network.machine import MachineNetwork
 
 BOOT = BootFiles(kernel=Path("/images/kernel-1/vmlinuz"), initramfs=Path("/i"), rootfs=Path("/r"))
 TCG = Verdict(accelerator=Accelerator.TCG, reason="no sign of init within 10 s")
@@ -35,3 +44,34 @@ def test_another_kernel_or_qemu_wants_a_verdict_of_its_own() -> None:
 
     assert len(keys) == 3
     assert verdict_key(BOOT, "7.2.22") in keys
+
+
+@pytest.fixture
+def open_kvm(tmp_path: Path) -> Iterator[None]:
+    """/dev/kvm as on a host that shares it: in this process's own mounts (tests.leaks.isolate), nowhere else."""
+    if not KVM_DEVICE.exists():
+        pytest.skip("no /dev/kvm on this host")
+    node = tmp_path / "kvm"
+    os.mknod(node, 0o600 | stat.S_IFCHR, KVM_DEVICE.stat().st_rdev)
+    node.chmod(0o666)
+    subprocess.run(["mount", "--bind", str(node), str(KVM_DEVICE)], check=True)
+    yield
+    subprocess.run(["umount", str(KVM_DEVICE)], check=True)
+
+
+@pytest.mark.root
+@pytest.mark.vm
+@pytest.mark.slow
+@pytest.mark.usefixtures("open_kvm")
+async def test_kvm_counts_only_when_a_guest_booted_under_it_and_the_verdict_is_kept(tmp_path: Path) -> None:
+    def engine() -> QemuEngine:
+        return QemuEngine(verdicts=tmp_path / "v", dialer_for=MachineNetwork("test").dialer, cgroups=detect("test"))
+
+    report = await engine().probe(boot_files())
+
+    booted = report.accelerator is Accelerator.KVM
+    assert ("KVM booted" if booted else "cannot run a guest") in report.reason
+    assert [path.suffix for path in (tmp_path / "v").iterdir()] == [".json"], "the proof's own files are gone"
+    started = time.monotonic()
+    assert await engine().probe(boot_files()) == report
+    assert time.monotonic() - started < PROOF_DEADLINE_S / 4, "the verdict was kept, not proved again"

@@ -36,7 +36,8 @@ qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot -name he
 -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
 """
 KERNEL = (
-    "quiet console=ttyS0 reboot=t panic=-1 8250.nr_uarts=1 random.trust_cpu=on no_timer_check mitigations=off "
+    "quiet console=ttyS0 reboot=t panic=-1 8250.nr_uarts=1 random.trust_cpu=on cryptomgr.notests "
+    "no_timer_check mitigations=off "
     "tsc=reliable tsc_early_khz=2300000 lpj=9200000 "
     "hearth.root=/dev/vda hearth.rootfs=ext4 hearth.ip=172.16.0.2/30 hearth.gw=172.16.0.1"
 )

@@ -71,7 +71,15 @@ def build(binary: str, spec: QemuSpec) -> list[str]:
 
 def kernel_parameters(spec: QemuSpec) -> str:
     """Give the guest kernel's command line, with hearth's own words for the agent's init."""
-    words = ["quiet", "console=ttyS0", "reboot=t", "panic=-1", "8250.nr_uarts=1", "random.trust_cpu=on"]
+    words = [
+        "quiet",
+        "console=ttyS0",
+        "reboot=t",
+        "panic=-1",
+        "8250.nr_uarts=1",
+        "random.trust_cpu=on",
+        "cryptomgr.notests",
+    ]
     if spec.accelerator is Accelerator.TCG:
         words += ["no_timer_check", "mitigations=off"]
         if spec.tsc_khz is not None:
