@@ -16,6 +16,13 @@ _LINGER_S = 1.0
 _MAX_LINGER_S = 30.0
 _LINGER_BYTES = 128 * 1024 * 1024
 
+_KEEPALIVE = tuple(
+    (getattr(socket, name), value)
+    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+    if hasattr(socket, name)
+)
+"""A peer that vanished without a word, as after a restore from a snapshot, is noticed within a minute (tcp(7))."""
+
 PROBE_INTERVAL_S = 1.0
 """How often a half-closed TCP peer is asked whether it is still there; see ``Connection.probe``."""
 
@@ -36,6 +43,8 @@ class Connection:
         if self.needs_probe:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in _KEEPALIVE:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def fileno(self) -> int:
         return self.socket.fileno()

@@ -20,7 +20,7 @@ class Drain:
 
     def __init__(self, outputs: list[int]) -> None:
         self._owed = {descriptor: held_bytes(descriptor) for descriptor in outputs}
-        self.deadline = time.monotonic() + GRACE_S
+        self._deadline = time.monotonic() + GRACE_S
 
     def took(self, descriptor: int, count: int) -> None:
         """Note bytes read from an output; a closed one owes nothing (``closed``)."""
@@ -34,7 +34,13 @@ class Drain:
     @property
     def is_over(self) -> bool:
         """True when nothing more needs to be waited for."""
-        return not self._owed or (time.monotonic() >= self.deadline and not any(self._owed.values()))
+        return not self._owed or (time.monotonic() >= self._deadline and not any(self._owed.values()))
+
+    def look_again_at(self, now: float) -> float | None:
+        """Tell when to look again; None when only bytes that are owed are waited for, and those announce themselves."""
+        if now < self._deadline:
+            return self._deadline
+        return None if any(self._owed.values()) else now
 
 
 def held_bytes(descriptor: int) -> int:

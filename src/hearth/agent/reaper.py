@@ -8,6 +8,7 @@ import threading
 import time
 
 from hearth.agent.exit_watch import ExitWatch, watch_child
+from hearth.agent.moments import poll_timeout_ms
 from hearth.agent.spawn import end_group
 from hearth.agent.state import Agent
 
@@ -30,6 +31,7 @@ class Reaper:
         """
         kill_at = None if timeout_s is None else time.monotonic() + timeout_s
         watch = watch_child(pid)
+        self._agent.add_group(pid, is_job=True)
         with self._lock:
             self._adopted.append((pid, watch, kill_at))
             if not self._running:
@@ -47,8 +49,7 @@ class Reaper:
             for pid in [pid for pid, at in limits.items() if at <= now]:
                 del limits[pid]
                 end_group(pid)
-            timeout_ms = (min(limits.values()) - now) * 1000 + 1 if limits else None
-            for descriptor, _ in poller.poll(timeout_ms):
+            for descriptor, _ in poller.poll(poll_timeout_ms(now, *limits.values())):
                 if descriptor == self._woken:
                     os.read(self._woken, 4096)
                     for pid, watch, kill_at in self._take_adopted():

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from hearth.agent.drain import Drain
 from hearth.agent.exit_watch import ExitWatch
+from hearth.agent.moments import poll_timeout_ms
 from hearth.agent.ring import Ring
 from hearth.agent.spawn import end_group, exit_code
 from hearth.agent.state import Agent
@@ -191,8 +192,8 @@ class Session:
                     poller.register(exited, select.POLLIN)
                 elif self._is_complete():
                     break
-                self._register_streams(poller)
                 timeout_ms = self._timeout_ms()
+                self._register_streams(poller)
             for descriptor, event in poller.poll(timeout_ms):
                 with self._lock:
                     if descriptor == wakeup.fileno():
@@ -232,10 +233,9 @@ class Session:
         if self._idle_at is not None and now >= self._idle_at:
             self._idle_at = None
             end_group(self.pid)
-        drained_at = self._drain.deadline if self._drain is not None else None
-        times = (self._kill_at, self._idle_at, drained_at, self._output_rests_until)
-        due = [at for at in times if at is not None and at > now]
-        return (min(due) - now) * 1000 + 1 if due else None
+        drained_at = self._drain.look_again_at(now) if self._drain is not None else None
+        rests_until = self._output_rests_until if self._output_rests_until > now else None
+        return poll_timeout_ms(now, self._kill_at, self._idle_at, drained_at, rests_until)
 
     def _read_output(self) -> None:
         room = self._room()

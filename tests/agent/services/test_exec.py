@@ -156,6 +156,14 @@ def test_a_time_limit_kills_the_group(client: Client) -> None:
     assert 0.2 <= time.monotonic() - started < 5
 
 
+@pytest.mark.parametrize("limit_s", [1e9, 1e300])
+def test_a_huge_time_limit_is_no_limit(client: Client, limit_s: float) -> None:
+    assert client.run("sleep", "0.02", timeout_sec=limit_s).exit_code == 0
+    wire, _ = client.session("sleep", "0.02", timeout_sec=limit_s, max_idle_sec=2**60)
+    with wire:
+        assert Result(wire).exit_code == 0
+
+
 def test_a_grandchild_that_holds_the_pipe_does_not_delay_exit(client: Client) -> None:
     started = time.monotonic()
     with client.start(ExecRequest(argv=["sh", "-c", "sleep 100 & echo $!"])) as wire:

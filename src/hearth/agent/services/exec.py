@@ -53,7 +53,6 @@ class ExecService:
             pid = spawn(command, self._agent.doors.null, output, output, session=True)
         finally:
             os.close(output)
-        self._agent.add_group(pid, is_job=True)
         self._reaper.adopt(pid, request.timeout_sec)
         connection.send_message(FrameType.STDOUT, ProcessStarted(pid=pid, output_file=path))
         connection.send_exit(0)

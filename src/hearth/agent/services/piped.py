@@ -12,6 +12,7 @@ import time
 from hearth.agent.connection import PROBE_INTERVAL_S, Connection, PeerGone
 from hearth.agent.drain import Drain
 from hearth.agent.exit_watch import ExitWatch, watch_child
+from hearth.agent.moments import poll_timeout_ms
 from hearth.agent.pipes import open_pipes
 from hearth.agent.spawn import StartFailed, end_group, exit_code, spawn
 from hearth.agent.state import Agent
@@ -128,9 +129,9 @@ class PipedRun:
         if self._probe_at is not None and now >= self._probe_at:
             self._probe_at = now + PROBE_INTERVAL_S
             self._connection.probe()
-        drained_at = self._drain.deadline if self._drain is not None else None
-        due = [at for at in (self._kill_at, self._probe_at, drained_at) if at is not None and at > now]
-        return (min(due) - now) * 1000 + 1 if due else None
+        waits_for_drain = self._drain is not None and not self._connection.backlog
+        drained_at = self._drain.look_again_at(now) if self._drain is not None and waits_for_drain else None
+        return poll_timeout_ms(now, self._kill_at, self._probe_at, drained_at)
 
     def _note_end(self) -> None:
         """The command has ended: what its pipes hold now is still its output, what comes later is somebody else's."""

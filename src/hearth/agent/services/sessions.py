@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from hearth.agent.connection import PROBE_INTERVAL_S, Connection, PeerGone
+from hearth.agent.moments import poll_timeout_ms
 from hearth.agent.refusal import Refused
 from hearth.agent.session import Attachment, Session
 from hearth.agent.session_table import SessionTable
@@ -156,5 +157,4 @@ class _Client:
         if self._probe_at is not None and now >= self._probe_at:
             self._probe_at = now + PROBE_INTERVAL_S
             self._connection.probe()
-        due = [at for at in (self._give_up_at, self._probe_at) if at is not None]
-        return (min(due) - now) * 1000 + 1 if due else None
+        return poll_timeout_ms(now, self._give_up_at, self._probe_at)

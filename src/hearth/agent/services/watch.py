@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from hearth.agent.connection import PROBE_INTERVAL_S, Connection, PeerGone
 from hearth.agent.files.inotify import Watcher
+from hearth.agent.moments import poll_timeout_ms
 from hearth.wire.frames import FrameType
 from hearth.wire.messages import Status, WatchRequest, decode
 
@@ -38,8 +39,7 @@ class WatchService:
         probe_at: float | None = None
         gone = False
         while not gone:
-            timeout_ms = None if probe_at is None else max(0.0, probe_at - time.monotonic()) * 1000
-            ready = dict(poller.poll(timeout_ms))
+            ready = dict(poller.poll(poll_timeout_ms(time.monotonic(), probe_at)))
             if (event := ready.get(connection.fileno(), 0)) & _GONE:
                 raise PeerGone("client closed")
             if event and not connection.fill():
