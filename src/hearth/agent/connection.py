@@ -59,9 +59,12 @@ class Connection:
             PeerGone: the connection broke.
         """
         while (frame := self._decoder.next()) is None:
-            if deadline is not None:
-                self._wait_readable(deadline)
-            if not self._receive(0):
+            try:
+                more = self._receive(0 if deadline is None else socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                self._wait_readable(deadline or 0.0)
+                continue
+            if not more:
                 self._decoder.eof()
                 return None
         return frame

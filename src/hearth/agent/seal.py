@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ def seal() -> None:
     sys.path_importer_cache.clear()
     sys.meta_path[:] = [_Refuse()]
     threading.excepthook = _report_thread
+    gc.collect()
+    gc.freeze()  # what was imported lives as long as the process: no collection need look at it again
     sys.tracebacklimit = 0
 
 
