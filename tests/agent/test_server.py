@@ -159,8 +159,11 @@ def _is_connection(path: Path) -> bool:
 
 
 REQUEST_TYPES = [kind for kind in FrameType if kind.name.endswith("_REQ")] + [FrameType.CONFIGURE, FrameType.EXEC_KILL]
+# The agent under test runs on this host: no word leads out of its own scratch directory.
+WORDS = st.text(st.characters(exclude_characters="/."), max_size=8)
+PATHS_TO_NOWHERE = ["/proc/self/nowhere", "s1", "true"]
 JSON_SCRAPS = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.sampled_from(["/nonexistent", "s1", "true"]),
+    st.none() | st.booleans() | st.integers() | WORDS | st.sampled_from(PATHS_TO_NOWHERE),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(

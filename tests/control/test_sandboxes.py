@@ -153,10 +153,12 @@ async def test_leaving_an_execution_early_kills_its_process(house: House) -> Non
     await house.sandboxes.create(house.admin, SandboxSpec(name="dev"))
     mark = "31.4159"
 
-    request = ExecRequest(argv=["/bin/sh", "-c", f"echo up; sleep {mark}"])
+    request = ExecRequest(argv=["/bin/sh", "-c", f"sleep {mark} & echo up; wait"])
     async with house.sandboxes.execute(house.admin, "dev", request) as running:
         assert (await anext(aiter(running))).data == b"up\n"
-        assert find_by_arguments(["sleep", mark])
+        async with asyncio.timeout(5):
+            while not find_by_arguments(["sleep", mark]):
+                await asyncio.sleep(0.01)
 
     async with asyncio.timeout(5):
         while find_by_arguments(["sleep", mark]):

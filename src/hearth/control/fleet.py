@@ -54,15 +54,20 @@ class Fleet:
         return member.guest
 
     async def take(self, sandbox_id: str) -> Member | None:
-        """Take a machine out: its end is no longer news, and what was under way in it ends."""
+        """Take a machine out: its end is no longer news."""
         member = self._members.pop(sandbox_id, None)
-        if member is not None:
-            member.guest.disconnect()
         watcher = self._watchers.pop(sandbox_id, None)
         if watcher is not None:
             watcher.cancel()
             await asyncio.gather(watcher, return_exceptions=True)
         return member
+
+    async def end(self, sandbox_id: str) -> None:
+        """Kill a machine, with what is under way in it; one that does not run is fine."""
+        member = await self.take(sandbox_id)
+        if member is not None:
+            member.guest.disconnect()
+            await member.machine.kill()
 
     async def release(self) -> None:
         """Let go of every machine and leave it running, for the next daemon."""

@@ -172,8 +172,7 @@ class Sandboxes:
 
     async def _abandon(self, sandbox: Sandbox, bringup: Bringup) -> None:
         await bringup.discard()
-        if member := await self.fleet.take(sandbox.id):
-            await member.machine.kill()
+        await self.fleet.end(sandbox.id)
         await self.forget(sandbox)
 
     async def _existing(self, sandbox: Sandbox) -> Created:
@@ -184,8 +183,7 @@ class Sandboxes:
     async def _remove(self, sandbox: Sandbox) -> None:
         expected = (SandboxState.RUNNING, *ENDED, SandboxState.DESTROYING)
         await self.store.sandboxes.transition(sandbox.id, expected, SandboxState.DESTROYING)
-        if member := await self.fleet.take(sandbox.id):
-            await member.machine.kill()
+        await self.fleet.end(sandbox.id)
         await self.forget(sandbox)
         log.info("sandbox destroyed", sandbox=sandbox.id, name=sandbox.spec.name)
 
