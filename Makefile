@@ -26,7 +26,7 @@ check: develop ## Format, lint, types, layers, fast tests: before every commit
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m pytest -q -m "not slow and not vm"
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --benchmark-disable -m "not slow and not vm and not daemon"
 
 format: develop ## Format the sources and sort their imports
 	@$(BIN)/ruff format .

@@ -13,6 +13,8 @@ import pytest
 import uvloop
 from tests import leaks
 
+DAEMON_FILES = ("test_serve.py", "test_recovery.py", "test_crash.py")
+"""Their tests start daemons themselves."""
 TASK_END_ROUNDS = 10
 """Turns of the loop a task that was told to end may take to do so."""
 
@@ -23,6 +25,13 @@ def pytest_configure(config: pytest.Config) -> None:
     run.enter_context(leaks.own_temporary_directory())
     config.add_cleanup(run.close)
     uvloop.new_event_loop().close()  # opens a pipe for signals, once per process, that stays
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        starts_daemon = "daemon" in getattr(item, "fixturenames", ()) or item.path.parent.name == "bench"
+        if starts_daemon or item.path.name in DAEMON_FILES:
+            item.add_marker(pytest.mark.daemon)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

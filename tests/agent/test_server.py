@@ -61,6 +61,7 @@ def test_anything_else_is_refused(guarded: AgentProcess, data: bytes) -> None:
         assert first_answer(address, data) == error("auth required")
 
 
+@pytest.mark.slow
 def test_a_silent_client_is_refused_after_five_seconds(guarded: AgentProcess) -> None:
     assert isinstance(guarded.client.address, str)
     started = time.monotonic()

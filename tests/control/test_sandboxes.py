@@ -74,6 +74,32 @@ async def test_destroying_during_creation_is_carried_out_and_told_to_the_creator
     assert list(house.data.machines.iterdir()) == []
 
 
+@pytest.mark.parametrize("delay_s", [number * 0.02 for number in range(16)])
+async def test_whenever_it_is_destroyed_during_creation_nothing_is_left(house: House, delay_s: float) -> None:
+    creation = asyncio.create_task(house.sandboxes.create(house.admin, SandboxSpec(name="dev")))
+    await asyncio.sleep(delay_s)
+    while True:
+        try:
+            await house.sandboxes.destroy(house.admin, "dev")
+            break
+        except NotFound:
+            await asyncio.sleep(0)
+    await asyncio.gather(creation, return_exceptions=True)
+
+    assert await house.sandboxes.count() == 0
+    assert list(house.data.machines.iterdir()) == []
+    assert len(house.sandboxes.fleet) == 0
+
+
+async def test_a_command_for_a_sandbox_under_way_waits_for_it(house: House) -> None:
+    creation = asyncio.create_task(house.sandboxes.create(house.admin, SandboxSpec(name="dev")))
+    while await house.sandboxes.count() == 0:
+        await asyncio.sleep(0)
+
+    assert await house.output("dev", "/bin/echo", "early") == (b"early\n", 0)
+    await creation
+
+
 async def test_a_creator_who_leaves_does_not_undo_the_creation(house: House) -> None:
     creation = asyncio.create_task(house.sandboxes.create(house.admin, SandboxSpec(name="dev")))
     while await house.sandboxes.count() == 0:

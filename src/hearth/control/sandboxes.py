@@ -14,9 +14,10 @@ from hearth.control.fleet import Fleet, Member
 from hearth.control.images import Images
 from hearth.control.limits import HostLimits, check_spec
 from hearth.engine.base import BootFiles
-from hearth.errors import Cancelled, Conflict, HearthError, InvalidInput, NoSpace
+from hearth.errors import Cancelled, Conflict, HearthError, InvalidInput, NoSpace, NotFound
 from hearth.guest.execution import Execution
 from hearth.host.identity import new_sandbox_id
+from hearth.host.waiting import until_done
 from hearth.jobs.bringup import KIND, Bringup, Order, Subject, Workshop
 from hearth.jobs.runner import Runner
 from hearth.model import Sandbox, SandboxSpec, SandboxState, StepRecord, User
@@ -70,14 +71,14 @@ class Sandboxes:
             created_at=self.workshop.clock.now(),
         )
         await asyncio.to_thread(self._check_space)
-        try:
-            await self.store.sandboxes.create(sandbox)
-        except SandboxExists as error:
-            return await self._existing(error.existing)
-        task = asyncio.create_task(self._bring_up(sandbox, boot), name=f"create {sandbox.id}")
+        # Known before its row is: whoever finds the row finds the work behind it, too.
+        task = asyncio.create_task(self._create(sandbox, boot), name=f"create {sandbox.id}")
         self._creations[sandbox.id] = task
         task.add_done_callback(lambda _: self._creations.pop(sandbox.id, None))
-        return Created(sandbox=await _outcome(task, sandbox), new=True)
+        try:
+            return Created(sandbox=await _outcome(task, sandbox), new=True)
+        except SandboxExists as error:
+            return Created(sandbox=await self._settled(error.existing), new=False)
 
     async def get(self, user: User, reference: str) -> Sandbox:
         """Find a sandbox of the user's by id or name.
@@ -104,7 +105,7 @@ class Sandboxes:
 
     @contextlib.asynccontextmanager
     async def execute(self, user: User, reference: str, request: ExecRequest) -> AsyncIterator[Execution]:
-        """Run a command; leaving the context before its end kills its process group.
+        """Run a command, once the sandbox is there; leaving the context before its end kills its process group.
 
         Raises:
             InvalidInput: the command is empty.
@@ -115,7 +116,7 @@ class Sandboxes:
         """
         if not request.argv or not request.argv[0]:
             raise InvalidInput("the command is empty", details="cmd has no program", field="cmd")
-        sandbox = await self.get(user, reference)
+        sandbox = await self._settled(await self.get(user, reference))
         if sandbox.state is not SandboxState.RUNNING:
             raise Conflict(
                 "the sandbox does not run",
@@ -134,8 +135,11 @@ class Sandboxes:
         sandbox = await self.get(user, reference)
         if creation := self._creations.get(sandbox.id):
             creation.cancel()
-            await asyncio.gather(creation, return_exceptions=True)
-            return
+            await asyncio.wait([creation])
+            try:
+                sandbox = await self.get(user, sandbox.id)
+            except NotFound:
+                return
         removal = self._removals.get(sandbox.id)
         if removal is None:
             removal = asyncio.create_task(self._remove(sandbox), name=f"destroy {sandbox.id}")
@@ -155,30 +159,38 @@ class Sandboxes:
         await self.workshop.take_down(sandbox.id)
         await self.store.sandboxes.delete(sandbox.id, (SandboxState.CREATING, SandboxState.DESTROYING))
 
-    async def _bring_up(self, sandbox: Sandbox, boot: BootFiles) -> Sandbox:
+    async def _create(self, sandbox: Sandbox, boot: BootFiles) -> Sandbox:
         bringup = Bringup(self.workshop, Order(sandbox=sandbox, boot=boot))
         plan = bringup.plan()
         try:
+            await self.store.sandboxes.create(sandbox)
             job = await self.runner.submit(plan, sandbox.id, Subject(sandbox_id=sandbox.id))
             await self.runner.run(job.id, plan)
-            machine, guest = bringup.hand_over()
-            self.fleet.add(sandbox.id, Member(machine=machine, guest=guest))
-            return await self.store.sandboxes.transition(sandbox.id, (SandboxState.CREATING,), SandboxState.RUNNING)
+            running = await self.store.sandboxes.transition(sandbox.id, (SandboxState.CREATING,), SandboxState.RUNNING)
+        except SandboxExists:
+            raise
         except BaseException as error:
             if isinstance(error, HearthError):
                 log.warning("sandbox not created", sandbox=sandbox.id, error=str(error))
-            await asyncio.shield(self._abandon(sandbox, bringup))
+            abandoning = asyncio.create_task(self._abandon(sandbox, bringup), name=f"abandon {sandbox.id}")
+            await until_done(abandoning)
+            abandoning.result()
             raise
+        machine, guest = bringup.hand_over()
+        self.fleet.add(sandbox.id, Member(machine=machine, guest=guest))
+        return running
 
     async def _abandon(self, sandbox: Sandbox, bringup: Bringup) -> None:
         await bringup.discard()
-        await self.fleet.end(sandbox.id)
-        await self.forget(sandbox)
+        with contextlib.suppress(NotFound):  # its row was never written
+            states = (SandboxState.CREATING, SandboxState.RUNNING)
+            await self.store.sandboxes.transition(sandbox.id, states, SandboxState.DESTROYING)
+            await self.forget(sandbox)
 
-    async def _existing(self, sandbox: Sandbox) -> Created:
-        if creation := self._creations.get(sandbox.id):
-            sandbox = await _outcome(creation, sandbox)
-        return Created(sandbox=sandbox, new=False)
+    async def _settled(self, sandbox: Sandbox) -> Sandbox:
+        """Wait for a creation under way and give what came of it."""
+        creation = self._creations.get(sandbox.id)
+        return await _outcome(creation, sandbox) if creation is not None else sandbox
 
     async def _remove(self, sandbox: Sandbox) -> None:
         expected = (SandboxState.RUNNING, *ENDED, SandboxState.DESTROYING)

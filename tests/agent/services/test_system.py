@@ -120,6 +120,7 @@ def test_activity_counts_sessions_and_moves_on_use(client: Client) -> None:
     assert abs(activity(client).last_activity_unix - time.time()) < 5
 
 
+@pytest.mark.slow
 def test_asking_is_not_activity_but_a_silent_job_without_a_client_is() -> None:
     with running_agent() as agent:
         started = activity(agent.client).last_activity_unix
@@ -132,6 +133,7 @@ def test_asking_is_not_activity_but_a_silent_job_without_a_client_is() -> None:
         assert activity(agent.client).last_activity_unix > begun
 
 
+@pytest.mark.slow
 def test_a_silent_session_at_work_is_activity_and_an_idle_one_is_not() -> None:
     with running_agent() as agent:
         wire, info = agent.client.session("sh", "-c", "read x; while :; do :; done")
