@@ -23,7 +23,7 @@ VIRTUALISED = replace(EMULATED, accelerator=Accelerator.KVM)
 
 GOLDEN = """
 qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot -name hearth-sb-1
--accel tcg,tb-size=64 -cpu max
+-accel tcg,tb-size=64 -cpu Nehalem
 -M microvm,x-option-roms=off,isa-serial=on,pit=on,pic=on,rtc=on,acpi=on,memory-backend=ram0,dump-guest-core=off
 -bios qboot.rom -smp 2 -object memory-backend-ram,id=ram0,size=512M -m 512
 -kernel /proc/self/fd/8 -initrd /proc/self/fd/9 -append @kernel
