@@ -80,6 +80,13 @@ class Connection:
         except BlockingIOError:
             return True
 
+    def fill_rest(self) -> bool:
+        """Take a piece of what a peer that is gone has left in the socket; False when there is no more."""
+        try:
+            return self._receive(socket.MSG_DONTWAIT)
+        except (BlockingIOError, PeerGone):
+            return False
+
     def next_frame(self) -> Frame | None:
         """Take a frame that is here already, or None.
 

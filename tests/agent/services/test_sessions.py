@@ -128,6 +128,32 @@ def test_a_disconnect_detaches_and_attach_replays_then_goes_live(client: Client)
         assert Result(wire).stdout == b"end\n"
 
 
+@pytest.mark.parametrize("size", [5, 100_000])
+def test_input_sent_just_before_a_disconnect_arrives(client: Client, size: int) -> None:
+    rounds = 20
+    wire, info = client.session("sh", "-c", f"echo up; head -c {rounds * size} | wc -c")
+    wire.read_until(lambda data: data == b"up\n")
+    for _ in range(rounds):
+        wire.send(FrameType.STDIN, b"x" * size)
+        wire.close()
+        wait_detached(client, info.session_id)
+        wire, _ = client.attach(info.session_id)
+    with wire:
+        result = Result(wire)
+    assert result.stdout.split() == [b"up", b"%d" % (rounds * size)]
+
+
+def test_input_behind_an_attach_counts_though_its_client_reads_nothing(client: Client) -> None:
+    wire, info = client.session("sh", "-c", "read word; echo got $word")
+    wire.close()
+    wait_detached(client, info.session_id)
+    with client.start(ExecRequest(session_id=info.session_id)) as wire:
+        wire.send(FrameType.STDIN, b"it\n")
+    wait_until(lambda: listed(client)[info.session_id].exit_code == 0, "the session took the line")
+    with client.attach(info.session_id)[0] as wire:
+        assert Result(wire).stdout == b"got it\n"
+
+
 def test_the_replay_is_the_last_64_kib_in_one_frame(client: Client) -> None:
     script = "import os,sys; os.write(1, b'x' * 100_000 + b'y' * 65_536); sys.stdin.read()"
     wire, info = client.session(sys.executable, "-c", script)

@@ -6,6 +6,7 @@ import select
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from hearth.agent.connection import PROBE_INTERVAL_S, Connection, PeerGone
 from hearth.agent.moments import poll_timeout_ms
@@ -18,6 +19,8 @@ from hearth.wire.messages import ExecKillRequest, ExecRequest, decode, encode_li
 _GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL
 FAREWELL_TIMEOUT_S = 2.0
 """How long a client whose session was taken may keep the rest of its frames waiting."""
+_LAST_READS = 128
+"""How often a closed client's socket is read, 64 KiB at a time: more than the 6 MiB that Linux lets one hold (tcp(7))."""
 
 
 class SessionService:
@@ -55,7 +58,6 @@ class SessionService:
         if attachment is None:
             raise Refused("session is attached")
         try:
-            connection.send_message(FrameType.SESSION_INFO, session.info())
             code = _Client(connection, session, attachment).run()
         finally:
             session.detach(attachment)
@@ -80,8 +82,16 @@ class _Client:
         """Move bytes until the session's end is told; gives the exit code to tell.
 
         Raises:
-            PeerGone: the client went away, or broke the protocol.
+            PeerGone: the client went away, or broke the protocol. What it had sent before has its effect.
         """
+        try:
+            self._connection.send_message(FrameType.SESSION_INFO, self._session.info())
+            return self._move()
+        except PeerGone:
+            self._take_last_frames()
+            raise
+
+    def _move(self) -> int:
         client, wakeup = self._connection.fileno(), self._attachment.wakeup.fileno()
         self._poll.register(client, self._events)
         self._poll.register(wakeup, select.POLLIN)
@@ -116,6 +126,15 @@ class _Client:
                 if self._connection.needs_probe:
                     self._probe_at = 0.0
             self._take_frames()
+
+    def _take_last_frames(self) -> None:
+        """Take what a client that has gone left in the socket, whether the session's queue has room or not."""
+        with suppress(WireError):
+            for _ in range(_LAST_READS):
+                while (frame := self._connection.next_frame()) is not None:
+                    self._on_frame(frame)
+                if not self._connection.fill_rest():
+                    return
 
     def _take_frames(self) -> None:
         try:
