@@ -20,7 +20,7 @@ _GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL
 FAREWELL_TIMEOUT_S = 2.0
 """How long a client whose session was taken may keep the rest of its frames waiting."""
 _LAST_READS = 128
-"""How often a closed client's socket is read, 64 KiB at a time: more than the 6 MiB that Linux lets one hold (tcp(7))."""
+"""How often a closed client's socket is read, 64 KiB at a time: more than what Linux lets one hold, 6 MiB (tcp(7))."""
 
 
 class SessionService:
