@@ -19,7 +19,7 @@ from hearth.store.base import StoreTooNew
 from hearth.store.migrate import alembic_config, migrate
 from hearth.store.schema import HEAD, REVISIONS, metadata
 from hearth.store.sql import open_store
-from hearth.store.sqlite import make_engine, sqlite_path
+from hearth.store.sqlite import make_engine, sqlite_path, sqlite_url
 
 
 def version_of(path: Path) -> str:
@@ -56,6 +56,26 @@ def test_the_migrated_schema_equals_the_tables_the_code_speaks_of(migrated: Path
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
+
+
+async def test_a_database_made_at_once_equals_one_that_ran_every_migration(
+    migrated: Path, url: str, tmp_path: Path
+) -> None:
+    made = tmp_path / "made.db"
+    await (await open_store(sqlite_url(made))).close()
+
+    assert schema_of(made) == schema_of(migrated)
+    assert version_of(made) == version_of(migrated)
+
+
+def schema_of(path: Path) -> list[str]:
+    """Every table and index as SQLite keeps it, white space folded."""
+    connection = sqlite3.connect(path)
+    try:
+        rows = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    finally:
+        connection.close()
+    return sorted(" ".join(row[0].split()).replace("( ", "(").replace(" )", ")") for row in rows)
 
 
 def test_the_schema_names_all_migrations_in_order() -> None:

@@ -11,7 +11,7 @@ from hearth.store.sql_jobs import SqlJobs
 from hearth.store.sql_sandboxes import SqlSandboxes
 from hearth.store.sql_users import SqlUsers
 from hearth.store.sqlite import make_private, sqlite_path
-from hearth.store.version import MigrationFailed, is_current, migrate_in_child
+from hearth.store.version import MigrationFailed, create_where_empty, is_current, migrate_in_child
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +52,7 @@ async def open_store(url: str, *, clock: Clock | None = None, busy_timeout_s: fl
         ) from error
     database = Database(path, busy_timeout_s=busy_timeout_s)
     try:
-        if not await database.read(is_current):
+        if not await database.read(is_current) and not await database.write(create_where_empty):
             log.info("migrating the database", database=str(path))
             await migrate_in_child(url)
             if not await database.read(is_current):
