@@ -12,6 +12,7 @@ from hearth.agent.files.paths import check_regular, make_parents, owner_of_new
 from hearth.agent.state import Agent
 
 DEFAULT_MODE = 0o644
+_SET_ID = stat.S_ISUID | stat.S_ISGID
 
 
 class AtomicWrite:
@@ -35,6 +36,7 @@ class AtomicWrite:
         self._follow = follow
         self._size = size
         self._mode = mode
+        self._final_mode = 0
         self._descriptor = -1
         self._temporary: str | None = None
 
@@ -80,6 +82,8 @@ class AtomicWrite:
             OSError: the disk failed, or the place was taken by a directory.
         """
         assert self._temporary is not None
+        if self._final_mode & _SET_ID:
+            os.fchmod(self._descriptor, self._final_mode)  # a write by anyone but root has cleared them
         os.fsync(self._descriptor)
         os.rename(self._temporary, self._path)
         self._temporary = None
@@ -103,7 +107,8 @@ class AtomicWrite:
         made = os.fstat(self._descriptor)
         if owner is not None and owner != (made.st_uid, made.st_gid):
             os.fchown(self._descriptor, *owner)
-        os.fchmod(self._descriptor, mode if self._mode is None else self._mode)  # behind chown, which clears setuid
+        self._final_mode = mode if self._mode is None else self._mode
+        os.fchmod(self._descriptor, self._final_mode)  # behind chown, which clears setuid
 
     def _abandon(self) -> None:
         if self._descriptor >= 0:
