@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 from hearth.wire import frames
 from hearth.wire.frames import Frame, FrameType
 from hearth.wire.messages import ExecRequest, SessionInfo, decode, encode
+from hearth.wire.record import Record
 
 Message = TypeVar("Message")
 TIMEOUT_S = 20.0
@@ -50,7 +51,7 @@ class Wire:
     def send(self, frame_type: int, payload: bytes = b"") -> None:
         self.socket.sendall(frames.encode(frame_type, payload))
 
-    def request(self, frame_type: int, message: object | None = None) -> None:
+    def request(self, frame_type: int, message: Record | None = None) -> None:
         self.send(frame_type, b"" if message is None else encode(message))
 
     def read_or_none(self) -> Frame | None:
@@ -151,7 +152,7 @@ class Client:
             wire.close()
             raise
 
-    def ask(self, frame_type: FrameType, message: object | None, reply: FrameType) -> Any:
+    def ask(self, frame_type: FrameType, message: Record | None, reply: FrameType) -> Any:
         """Send one request and give the JSON of its one reply."""
         with self.connect() as wire:
             wire.request(frame_type, message)

@@ -7,13 +7,14 @@ from __future__ import annotations
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hearth.guest.dial import UnixDialer
 from hearth.wire import frames, messages
 from hearth.wire.frames import Decoder, Frame, FrameType
+from hearth.wire.record import Record
 
 PEER_TIMEOUT_S = 15.0
 
@@ -37,8 +38,8 @@ class Caller:
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
 
-    def reply(self, frame_type: FrameType, message: object) -> None:
-        body = messages.encode_list(message) if isinstance(message, list) else messages.encode(message)
+    def reply(self, frame_type: FrameType, message: Record | Sequence[Record]) -> None:
+        body = messages.encode(message) if isinstance(message, Record) else messages.encode_list(message)
         self.send(frames.encode(frame_type, body))
 
     def read_until_gone(self) -> list[Frame]:

@@ -1,22 +1,18 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated
-
 import pytest
 
 from hearth.wire import codec
-from hearth.wire.codec import BadMessage, Bounds
+from hearth.wire.codec import BadMessage
 from hearth.wire.messages import ExecRequest
+from hearth.wire.record import Bounds, Record, field
 
 
-@dataclass(frozen=True, kw_only=True)
-class Inner:
-    value: Annotated[int, Bounds(low=1, high=3)]
+class Inner(Record):
+    value: int = field(bounds=Bounds(low=1, high=3))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outer:
+class Outer(Record):
     inner: Inner | None = None
     inners: list[Inner] = field(default_factory=list)
     by_name: dict[str, Inner] = field(default_factory=dict)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 import pytest
@@ -9,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hearth.wire import messages
-from hearth.wire.codec import Bounds
 from hearth.wire.messages import BadMessage, ExecRequest, FileInfo, MachineConfig, SessionInfo
+from hearth.wire.record import Record, fields
 
 MESSAGE_CLASSES = [
-    cls for cls in vars(messages).values() if isinstance(cls, type) and is_dataclass(cls) and cls is not Bounds
+    cls for cls in vars(messages).values() if isinstance(cls, type) and issubclass(cls, Record) and cls is not Record
 ]
 SESSION = {"session_id": "s1", "argv": "a", "tty": True, "running": True, "attached": False, "created_at": 5}
 MACHINE = {"sandbox_id": "s", "hostname": "h", "token": "t", "unix_time_ns": 1}
@@ -57,7 +56,7 @@ json_value = st.recursive(
         (MachineConfig, {**MACHINE, "net": {"ip": "a"}}, "MachineConfig.net: field 'gateway' is missing"),
     ],
 )
-def test_a_wrong_field_is_refused_by_name(cls: type[object], body: object, field: str) -> None:
+def test_a_wrong_field_is_refused_by_name(cls: type[Record], body: object, field: str) -> None:
     with pytest.raises(BadMessage) as caught:
         messages.decode(cls, json.dumps(body).encode())
     assert str(caught.value).startswith(field)
@@ -76,7 +75,7 @@ def test_null_equals_absent_and_unknown_fields_are_ignored(cls: type[Any]) -> No
     required |= {"content": "", "device": "d", "mount": "m", "ip": "i", "gateway": "g", "port": 1, "address": "a"}
     required |= {"last_activity_unix": 1, "active_sessions": 1, "attached_sessions": 1, "name": "n", "is_dir": True}
     required |= {"mtime": 1, "pid": 1, "output_file": "o", "kind": "created"}
-    optional = {field.name for field in fields(cls) if not field.default is field.default_factory is MISSING}
+    optional = {field.name for field in fields(cls) if not field.is_required}
     absent = {field.name: required[field.name] for field in fields(cls) if field.name not in optional}
     null = {**absent, **dict.fromkeys(optional), "unknown": [1]}
     assert messages.decode(cls, json.dumps(null).encode()) == messages.decode(cls, json.dumps(absent).encode())

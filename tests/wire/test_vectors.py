@@ -9,6 +9,7 @@ import pytest
 
 from hearth.wire import frames, messages
 from hearth.wire.frames import Decoder, Frame, FrameType
+from hearth.wire.record import Record
 
 Parse = Callable[[bytes], object]
 
@@ -45,7 +46,7 @@ def text(value: str, header: str) -> Vector:
     )
 
 
-def body(type_: FrameType, value: object, header: str, json: str) -> Vector:
+def body(type_: FrameType, value: Record, header: str, json: str) -> Vector:
     return Vector(
         type=type_,
         wire=bytes.fromhex(header) + json.encode("ascii"),
@@ -54,7 +55,7 @@ def body(type_: FrameType, value: object, header: str, json: str) -> Vector:
     )
 
 
-def array(type_: FrameType, value: list[object], cls: type[object], header: str, json: str) -> Vector:
+def array(type_: FrameType, value: list[object], cls: type[Record], header: str, json: str) -> Vector:
     return Vector(
         type=type_,
         wire=bytes.fromhex(header) + json.encode("ascii"),
@@ -256,8 +257,9 @@ def encode(vector: Vector) -> bytes:
             return frames.encode(vector.type, payload)
         case _, list(items):
             return frames.encode(vector.type, messages.encode_list(items))
-        case _, message:
+        case _, Record() as message:
             return frames.encode(vector.type, messages.encode(message))
+    raise AssertionError(vector)
 
 
 @each_vector

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import NamedTuple
+
+from hearth.wire.runtime_typing import NamedTuple
 
 DEFAULT_UID = 1000
 _PASSWD = "/etc/passwd"  # noqa: S105 -- a file name

@@ -10,6 +10,7 @@ from collections import deque
 from hearth.wire import frames
 from hearth.wire.frames import Frame, FrameType
 from hearth.wire.messages import encode
+from hearth.wire.record import Record
 
 _RECEIVE_BYTES = 65_536
 _LINGER_S = 1.0
@@ -120,7 +121,7 @@ class Connection:
         if (rest := memoryview(payload)[sent - len(header) :]).nbytes:
             self._send_all(rest)
 
-    def send_message(self, frame_type: int, message: object) -> None:
+    def send_message(self, frame_type: int, message: Record) -> None:
         """Send a JSON message in one frame."""
         self.send(frame_type, encode(message))
 

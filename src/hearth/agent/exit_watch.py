@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Protocol
 
 from hearth.agent.spawn import StartFailed, end_group
+from hearth.wire.runtime_typing import Protocol
 
 
 class ExitWatch(Protocol):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+
+from hearth.wire.record import Record
 
 USAGE = "usage: python -m hearth.agent --listen ADDRESS --forward ADDRESS [--token T | --token-file FILE] [--root DIR]"
 _MAX_UNIX_PATH = 107
@@ -13,8 +14,7 @@ class BadOption(Exception):
     """An argument cannot be used; the text says which and why."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Address:
+class Address(Record):
     """Where to listen: ``unix:PATH`` or ``tcp:ADDRESS:PORT``; ``address`` is what ``socket.bind`` takes."""
 
     family: int
@@ -22,8 +22,7 @@ class Address:
     text: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Record):
     listen: Address
     forward: Address
     token: bytes | None = None

@@ -12,7 +12,6 @@ import select
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 from hearth.agent.drain import Drain
 from hearth.agent.exit_watch import ExitWatch
@@ -23,6 +22,7 @@ from hearth.agent.state import Agent
 from hearth.agent.terminal import resize
 from hearth.agent.wakeup import Wakeup
 from hearth.wire.messages import ExecRequest, SessionInfo
+from hearth.wire.runtime_typing import NamedTuple
 
 SCROLLBACK_BYTES = 65_536
 INPUT_AHEAD_BYTES = 1024 * 1024

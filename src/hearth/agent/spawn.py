@@ -14,9 +14,9 @@ import os
 import signal
 import termios
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from hearth.agent.accounts import Account
+from hearth.wire.record import Record
 
 _MAX_REPORT_BYTES = 4096
 _fork_exec: Callable[..., int] = _posixsubprocess.fork_exec  # no two Pythons' stubs agree on its arguments
@@ -29,8 +29,7 @@ class StartFailed(Exception):
         super().__init__(f"start: {what}: {words}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Command:
+class Command(Record):
     """What to run. ``environment`` is complete; ``account`` is None to stay whoever the agent is."""
 
     argv: Sequence[str]

@@ -6,18 +6,17 @@ import contextlib
 import os
 import threading
 import time
-from dataclasses import dataclass, field
 
 from hearth.agent.accounts import DEFAULT_UID, Account, Accounts
 from hearth.agent.spawn import Command, StartFailed, end_group
 from hearth.wire.messages import ExecRequest
+from hearth.wire.record import Record
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 LANGUAGE = "C.UTF-8"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Doors:
+class Doors(Record):
     """Descriptors opened before the sandbox's root was entered, so that nothing depends on what that root holds."""
 
     null: int
@@ -28,20 +27,21 @@ class Doors:
     """The devpts directory to allocate terminals in; None to ask libc."""
 
 
-@dataclass(kw_only=True)
 class Agent:
     """The agent's one shared object. Fields change only at CONFIGURE, which replaces whole values."""
 
-    doors: Doors
-    in_machine: bool = False
-    """True below our init in a virtual machine: processes drop to the sandbox user, CONFIGURE sets clock and names."""
-    token: bytes | None = None
-    environment: dict[str, str] = field(default_factory=dict)
-    user: str | None = None
-    last_activity: float = field(default_factory=time.time)
-    accounts: Accounts = field(default_factory=Accounts)
+    def __init__(self, *, doors: Doors, in_machine: bool = False, token: bytes | None = None) -> None:
+        """``in_machine`` is true below our init in a virtual machine.
 
-    def __post_init__(self) -> None:
+        Processes then drop to the sandbox user, and CONFIGURE sets clock and names.
+        """
+        self.doors = doors
+        self.in_machine = in_machine
+        self.token = token
+        self.environment: dict[str, str] = {}
+        self.user: str | None = None
+        self.last_activity = time.time()
+        self.accounts = Accounts()
         self._groups: dict[int, bool] = {}
         self._lock = threading.Lock()
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
-from typing import TypeVar
 
 from hearth.errors import (
     Conflict,
@@ -24,8 +23,7 @@ from hearth.errors import (
 from hearth.wire import frames, messages
 from hearth.wire.faults import Fault, read_fault
 from hearth.wire.frames import FrameType, OversizedFrame, ProtocolError
-
-Message = TypeVar("Message")
+from hearth.wire.record import R, Record
 
 MAX_WORDS = 500
 """How many characters of a guest's text are kept."""
@@ -60,7 +58,7 @@ def error_of_guest(payload: bytes) -> HearthError:
     return error(brief, details=printable(words))
 
 
-def decode_reply(cls: type[Message], payload: bytes) -> Message:
+def decode_reply(cls: type[R], payload: bytes) -> R:
     """Read the JSON body of a reply.
 
     Raises:
@@ -72,7 +70,7 @@ def decode_reply(cls: type[Message], payload: bytes) -> Message:
         raise protocol_broken(error) from error
 
 
-def decode_reply_list(cls: type[Message], payload: bytes) -> list[Message]:
+def decode_reply_list(cls: type[R], payload: bytes) -> list[R]:
     """Read the JSON array of a reply.
 
     Raises:
@@ -89,7 +87,7 @@ def protocol_broken(error: Exception) -> GuestFailed:
     return GuestFailed("the guest broke the protocol", details=printable(str(error)))
 
 
-def encode_request(frame_type: FrameType, message: object | None = None) -> bytes:
+def encode_request(frame_type: FrameType, message: Record | None = None) -> bytes:
     """Give the frame of a request.
 
     Raises:

@@ -1,4 +1,4 @@
-"""JSON ↔ frozen dataclasses, from their annotations alone. Knows no message; what it reads is never trusted.
+"""JSON ↔ records, from their annotations alone. Knows no message; what it reads is never trusted.
 
 A field that is absent or ``null`` takes its default; an unknown field is ignored; a wrong type is an error that names
 the field. Deep, huge or malformed JSON never gets past ``decode``, nor does a NUL character, which no path, argument
@@ -9,14 +9,15 @@ way ``os.fsdecode`` spells it, in pure ASCII on the wire.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields, is_dataclass
-from types import UnionType
-from typing import Annotated, Any, NamedTuple, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+import sys
+from collections.abc import Callable, Sequence
+from types import GenericAlias, UnionType
 
+from hearth.wire import record
 from hearth.wire.frames import ProtocolError
+from hearth.wire.record import MISSING, Bounds, R, Record
+from hearth.wire.runtime_typing import Any, NamedTuple, NoReturn
 
-Message = TypeVar("Message")
 _Reader = Callable[[Any], Any]
 _Writer = Callable[[Any], Any]
 
@@ -25,14 +26,6 @@ _SHOWN_KEY_LENGTH = 40
 
 class BadMessage(ProtocolError):
     """A JSON body is not what its frame type promises; the text names the field."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bounds:
-    """The inclusive range of an integer field, given as ``Annotated[int, Bounds(...)]``."""
-
-    low: int
-    high: int
 
 
 _INT64 = Bounds(low=-(2**63), high=2**63 - 1)
@@ -58,10 +51,10 @@ class _Field(NamedTuple):
     write: _Writer | None
 
 
-_schemas: dict[type[Any], tuple[_Field, ...]] = {}
+_schemas: dict[type[Record], tuple[_Field, ...]] = {}
 
 
-def encode(message: object) -> bytes:
+def encode(message: Record) -> bytes:
     """Give the compact JSON of a message; fields at None or at their default are left out.
 
     Raises:
@@ -70,7 +63,7 @@ def encode(message: object) -> bytes:
     return _dump(_plain(message))
 
 
-def encode_list(messages: list[Any]) -> bytes:
+def encode_list(messages: Sequence[Record]) -> bytes:
     """Give the compact JSON array of messages.
 
     Raises:
@@ -79,7 +72,7 @@ def encode_list(messages: list[Any]) -> bytes:
     return _dump([_plain(message) for message in messages])
 
 
-def decode(cls: type[Message], payload: bytes) -> Message:
+def decode(cls: type[R], payload: bytes) -> R:
     """Read a JSON object as ``cls``.
 
     Raises:
@@ -92,7 +85,7 @@ def decode(cls: type[Message], payload: bytes) -> Message:
         raise BadMessage(f"{cls.__name__}{error.path}: {error.reason}") from None
 
 
-def decode_list(cls: type[Message], payload: bytes) -> list[Message]:
+def decode_list(cls: type[R], payload: bytes) -> list[R]:
     """Read a JSON array of objects as a list of ``cls``.
 
     Raises:
@@ -127,7 +120,7 @@ def _dump(value: Any) -> bytes:
         raise BadMessage(str(error)) from error
 
 
-def _plain(message: Any) -> dict[str, Any]:
+def _plain(message: Record) -> dict[str, Any]:
     result = {}
     for name, default, _, _, write in _schema(type(message)):
         item = getattr(message, name)
@@ -136,21 +129,21 @@ def _plain(message: Any) -> dict[str, Any]:
     return result
 
 
-def _schema(cls: type[Any]) -> tuple[_Field, ...]:
+def _schema(cls: type[Record]) -> tuple[_Field, ...]:
     found = _schemas.get(cls)
     if found is None:
-        hints = get_type_hints(cls, include_extras=True)
-        found = tuple(_field(f.name, hints[f.name], f.default, f.default_factory) for f in fields(cls))
-        _schemas[cls] = found
+        found = _schemas[cls] = tuple(_field(field) for field in record.fields(cls))
     return found
 
 
-def _field(name: str, hint: Any, default: Any, factory: Any) -> _Field:
-    value = default if factory is MISSING else factory()
-    return _Field(name, value, value is MISSING, _reader(hint), _writer(hint))
+def _field(field: record.Field) -> _Field:
+    default = field.default if field.default_factory is MISSING else field.default_factory()
+    # The text is our own source's; typing.get_type_hints does the same and more, at ten times the price.
+    hint = eval(field.annotation, vars(sys.modules[field.owner.__module__]))  # noqa: S307
+    return _Field(field.name, default, field.is_required, _reader(hint, field.bounds or _INT64), _writer(hint))
 
 
-def _build(cls: type[Message], value: Any) -> Message:
+def _build(cls: type[R], value: Any) -> R:
     if type(value) is not dict:
         raise _Mismatch("expected an object")
     arguments = {}
@@ -168,37 +161,31 @@ def _build(cls: type[Message], value: Any) -> Message:
     return cls(**arguments)
 
 
-def _reader(hint: Any) -> _Reader:
-    """Give the function that checks a JSON value against an annotation."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        bounds = inner[1]
+def _reader(hint: Any, bounds: Bounds) -> _Reader:
+    """Give the function that checks a JSON value against a type."""
+    if isinstance(hint, UnionType):  # X | None, whose None was handled as absent
+        return _reader(hint.__args__[0], bounds)
+    if isinstance(hint, GenericAlias):
+        read_item = _reader(hint.__args__[-1], bounds)
+        read_all = _read_list if hint.__origin__ is list else _read_dict
+        return lambda value: read_all(read_item, value)
+    if hint is int:
         return lambda value: _read_int(bounds, value)
-    if origin in (UnionType, Union):  # X | None, whose None was handled as absent
-        return _reader(inner[0])
-    if origin is list:
-        read_item = _reader(inner[0])
-        return lambda value: _read_list(read_item, value)
-    if origin is dict:
-        read_value = _reader(inner[1])
-        return lambda value: _read_dict(read_value, value)
-    if isinstance(hint, type) and is_dataclass(hint):
+    if issubclass(hint, Record):
         return lambda value: _build(hint, value)
     return _SCALARS[hint]
 
 
 def _writer(hint: Any) -> _Writer | None:
     """Give the function that makes a field's value plain, None where it is so already."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin in (UnionType, Union):
-        return _writer(inner[0])
-    if origin is list:
-        write_item = _writer(inner[0])
-        return write_item and (lambda value: [write_item(item) for item in value])
-    if origin is dict:
-        write_value = _writer(inner[1])
-        return write_value and (lambda value: {key: write_value(item) for key, item in value.items()})
-    return _plain if is_dataclass(hint) else None
+    if isinstance(hint, UnionType):
+        return _writer(hint.__args__[0])
+    if isinstance(hint, GenericAlias):
+        write_item = _writer(hint.__args__[-1])
+        if write_item is None or hint.__origin__ is list:
+            return write_item and (lambda value: [write_item(item) for item in value])
+        return lambda value: {key: write_item(item) for key, item in value.items()}
+    return _plain if issubclass(hint, Record) else None
 
 
 def _read_list(read_item: _Reader, value: Any) -> list[Any]:
@@ -257,9 +244,4 @@ def _read_int(bounds: Bounds, value: Any) -> int:
     return value
 
 
-_SCALARS: dict[Any, _Reader] = {
-    str: _read_str,
-    bool: _read_bool,
-    float: _read_float,
-    int: lambda value: _read_int(_INT64, value),
-}
+_SCALARS: dict[Any, _Reader] = {str: _read_str, bool: _read_bool, float: _read_float}

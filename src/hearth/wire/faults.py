@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import errno
 from enum import StrEnum
-from typing import NamedTuple
+
+from hearth.wire.runtime_typing import NamedTuple
 
 
 class Fault(StrEnum):

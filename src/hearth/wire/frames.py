@@ -15,7 +15,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import NamedTuple
+
+from hearth.wire.runtime_typing import NamedTuple
 
 MAX_LENGTH = 1_048_576
 """Largest ``L``: one type byte and the payload, in bytes."""

@@ -1,33 +1,29 @@
-"""The JSON bodies of the wire: one frozen class each. ``hearth.wire.codec`` turns them into bytes and back; which frame
+"""The JSON bodies of the wire: one record each. ``hearth.wire.codec`` turns them into bytes and back; which frame
 type carries which class stands in the protocol and in docs/wire.md, the texts of ERROR in ``hearth.wire.faults``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated
-
 from hearth.wire.codec import BadMessage as BadMessage
-from hearth.wire.codec import Bounds
 from hearth.wire.codec import decode as decode
 from hearth.wire.codec import decode_list as decode_list
 from hearth.wire.codec import encode as encode
 from hearth.wire.codec import encode_list as encode_list
+from hearth.wire.record import Bounds, Record, field
 
-_U16 = Annotated[int, Bounds(low=0, high=65_535)]
-_Port = Annotated[int, Bounds(low=1, high=65_535)]
+_U16 = Bounds(low=0, high=65_535)
+_PORT = Bounds(low=1, high=65_535)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExecRequest:
+class ExecRequest(Record):
     """Start a command, or attach to a session when ``session_id`` is set. Times in seconds."""
 
     argv: list[str] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict, repr=False)
     cwd: str | None = None
     tty: bool = False
-    rows: _U16 = 24
-    cols: _U16 = 80
+    rows: int = field(default=24, bounds=_U16)
+    cols: int = field(default=80, bounds=_U16)
     session_id: str | None = None
     max_idle_sec: int = 0
     if_detached: bool = False
@@ -38,8 +34,7 @@ class ExecRequest:
     timeout_sec: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class SessionInfo:
+class SessionInfo(Record):
     """One session; ``argv`` is its words joined by a space, ``created_at`` unix seconds."""
 
     session_id: str
@@ -51,8 +46,7 @@ class SessionInfo:
     created_at: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class ActivityInfo:
+class ActivityInfo(Record):
     """When the guest was last busy (unix seconds) and how many sessions it holds."""
 
     last_activity_unix: int
@@ -60,8 +54,7 @@ class ActivityInfo:
     attached_sessions: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class FileInfo:
+class FileInfo(Record):
     """One directory entry: base name, size in bytes, mode as 4 octal digits, mtime in unix seconds."""
 
     name: str
@@ -71,8 +64,7 @@ class FileInfo:
     mtime: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class FileReadRequest:
+class FileReadRequest(Record):
     """Read a file; ``offset`` is the 1-based first line, ``limit`` counts lines."""
 
     path: str
@@ -81,16 +73,14 @@ class FileReadRequest:
     max_bytes: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class FileReadResponse:
+class FileReadResponse(Record):
     """``size`` is the whole file's, whatever part follows."""
 
     size: int
     mode: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class FileWriteRequest:
+class FileWriteRequest(Record):
     """Write a file atomically; exactly ``size`` bytes follow in STDIN frames."""
 
     path: str
@@ -98,8 +88,7 @@ class FileWriteRequest:
     mode: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class FileRangeRequest:
+class FileRangeRequest(Record):
     """FILE_READ_RANGE: ``length`` bytes from byte ``start`` (0-based); None is to the end. Answered like FILE_READ."""
 
     path: str
@@ -107,31 +96,27 @@ class FileRangeRequest:
     length: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class PathRequest:
+class PathRequest(Record):
     """FILE_STAT, FILE_LS and TAR_READ (the path is the top of the archive)."""
 
     path: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class MakeDirectoryRequest:
+class MakeDirectoryRequest(Record):
     """FILE_MKDIR: parents are made, an existing directory is fine; ``mode`` is octal, for the last one only."""
 
     path: str
     mode: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class RemoveRequest:
+class RemoveRequest(Record):
     """FILE_REMOVE: a file, a symlink itself, an empty directory, or a whole tree when ``recursive``."""
 
     path: str
     recursive: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class MoveRequest:
+class MoveRequest(Record):
     """FILE_MOVE: rename; an existing ``to`` is refused unless ``overwrite``."""
 
     path: str
@@ -139,8 +124,7 @@ class MoveRequest:
     overwrite: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class ChangeModeRequest:
+class ChangeModeRequest(Record):
     """FILE_CHMOD: ``mode`` is octal; a symlink at the top is followed."""
 
     path: str
@@ -148,23 +132,20 @@ class ChangeModeRequest:
     recursive: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class TarWriteRequest:
+class TarWriteRequest(Record):
     """TAR_WRITE: unpack the archive in the STDIN frames up to STDIN_EOF below the directory ``path``."""
 
     path: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class WatchRequest:
+class WatchRequest(Record):
     """WATCH: tell the changes of a file or directory until the client goes away."""
 
     path: str
     recursive: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class WatchEvent:
+class WatchEvent(Record):
     """One change. ``kind``: created, modified, removed, moved (``to`` is the new path) or overflow (events were lost).
 
     Paths are absolute; ``path`` of an overflow is the watched one.
@@ -176,52 +157,45 @@ class WatchEvent:
     is_dir: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class PortInfo:
+class PortInfo(Record):
     """One listening TCP socket of the guest; ``process`` and ``pid`` where they can be told."""
 
-    port: _Port
+    port: int = field(bounds=_PORT)
     address: str
     process: str | None = None
     pid: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Status:
+class Status(Record):
     """``ok``, or ``error`` with a message."""
 
     status: str
     message: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class ForwardRequest:
-    port: _Port
+class ForwardRequest(Record):
+    port: int = field(bounds=_PORT)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExecKillRequest:
+class ExecKillRequest(Record):
     session_id: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProcessStarted:
+class ProcessStarted(Record):
     """The one STDOUT frame of a detached exec."""
 
     pid: int
     output_file: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class FileContent:
+class FileContent(Record):
     """A small file to put in place at configure time; ``content`` is base64."""
 
     content: str
     mode: str = "0644"
 
 
-@dataclass(frozen=True, kw_only=True)
-class VolumeMount:
+class VolumeMount(Record):
     """A block device of the machine and where it is mounted."""
 
     device: str
@@ -230,16 +204,14 @@ class VolumeMount:
     read_only: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class NetworkConfig:
+class NetworkConfig(Record):
     """The guest's address as CIDR and its gateway."""
 
     ip: str
     gateway: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class MachineConfig:
+class MachineConfig(Record):
     """The identity of a machine, sent after every boot, restore and fork; ``entropy`` is base64."""
 
     sandbox_id: str

@@ -9,10 +9,10 @@ import contextlib
 import os
 import stat
 import time
-from typing import NamedTuple
 
 from hearth.agent import syscalls
 from hearth.agent.syscalls import MS_BIND, MS_MOVE, MS_NOATIME, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REMOUNT
+from hearth.wire.runtime_typing import NamedTuple
 
 NEW_ROOT = "/newroot"
 DEVICE_TIMEOUT_S = 10.0

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+
+from hearth.wire.record import Record
 
 
 class BadPlan(Exception):
     """A word of the command line cannot be used."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Interface:
+class Interface(Record):
     """The machine's own address and its way out."""
 
     address: str
@@ -19,8 +19,7 @@ class Interface:
     gateway: str | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(Record):
     """``root`` is the block device of the sandbox's file system, None for a machine that stays in the initramfs."""
 
     root: str | None

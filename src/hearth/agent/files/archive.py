@@ -11,10 +11,10 @@ import os
 import stat
 import tarfile
 from collections.abc import Iterator
-from typing import IO, Any, Protocol, Self, cast
 
 from hearth.agent.refusal import refused
 from hearth.wire.faults import Fault
+from hearth.wire.runtime_typing import IO, Any, Protocol, Self, cast
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PIECE_BYTES = 256 * 1024

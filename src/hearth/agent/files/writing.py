@@ -6,10 +6,10 @@ import contextlib
 import os
 import stat
 from types import TracebackType
-from typing import Self
 
 from hearth.agent.files.paths import check_regular, make_parents, owner_of_new
 from hearth.agent.state import Agent
+from hearth.wire.runtime_typing import Self
 
 DEFAULT_MODE = 0o644
 _SET_ID = stat.S_ISUID | stat.S_ISGID
