@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -73,3 +75,18 @@ def test_the_doctor_speaks_to_people_in_lines(daemon: RunningDaemon) -> None:
 
     assert b"accelerator" in done.stdout
     assert not done.stdout.startswith(b"{")
+
+
+@pytest.mark.root
+def test_without_root_the_set_up_says_what_it_needs_and_why(daemon: RunningDaemon) -> None:
+    words = [
+        "-c",
+        "import os, sys; from hearth.server.__main__ import main; os.setuid(65534); sys.exit(main(['setup']))",
+    ]
+    done = subprocess.run([sys.executable, *words], env=daemon.environment, capture_output=True, check=False)
+
+    (event,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (done.returncode, event["state"]) == (1, "failed")
+    assert "needs root" in event["message"]
+    assert "network namespace" in event["message"]
+    assert "sudo" in event["resolution"]

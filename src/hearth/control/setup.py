@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from hearth.config import DataDirectory
@@ -38,6 +39,7 @@ async def set_up(data: DataDirectory, on_progress: OnProgress) -> SetUp:
         NoSpace: there is no room for the images.
         CommandFailed: a build step failed; the details hold its last words.
     """
+    require_root()
     data.check()
     prepare_directory(data)
     built = await build_all(ImageStore(data), on_progress)
@@ -46,6 +48,21 @@ async def set_up(data: DataDirectory, on_progress: OnProgress) -> SetUp:
     report = await probe_engine(data, boot)
     on_progress(Progress(stage="accelerator", fraction=1.0, message=f"{report.accelerator}: {report.reason}"))
     return SetUp(kernel=built.kernel, agent=built.agent, rootfs=built.rootfs, report=report)
+
+
+def require_root() -> None:
+    """Refuse to begin what only root can finish, and say why it takes root.
+
+    Raises:
+        HostUnfit: this process is not root's.
+    """
+    if os.geteuid() != 0:
+        raise HostUnfit(
+            "hearth needs root on this host",
+            details="root file systems hold files of many owners, every machine gets a network namespace and a TAP, "
+            "and its VMM runs as a user of its own",
+            resolution="run the same command with sudo, for example 'sudo make demo'",
+        )
 
 
 async def probe_engine(data: DataDirectory, boot: BootFiles) -> EngineReport:
