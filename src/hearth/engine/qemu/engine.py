@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import shutil
-import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +24,7 @@ from hearth.engine.qemu.accelerator import (
     verdict_key,
 )
 from hearth.engine.qemu.command import Descriptor, QemuSpec, build
+from hearth.engine.qemu.handover import VMM_LOG, connect, listening, log_file, opened
 from hearth.engine.qemu.machine import QemuMachine
 from hearth.engine.qemu.qmp import Qmp
 from hearth.engine.qemu.vmm_user import take_user, user_of
@@ -157,7 +156,7 @@ class QemuEngine:
             gateway=str(link.gateway) if link else None,
             mac=link.mac if link else None,
         )
-        with _opened(spec.boot, spec.directory / "root.qcow2") as descriptors:
+        with opened(spec.boot, spec.directory / "root.qcow2") as descriptors:
             if link:
                 descriptors[Descriptor.TAP] = link.tap_fd
             return await self._start(qemu, spec.directory, spec.id, descriptors)
@@ -166,7 +165,7 @@ class QemuEngine:
         self, qemu: QemuSpec, directory: Path, machine_id: str, descriptors: dict[int, int]
     ) -> QemuMachine:
         sockets = _Sockets(qmp=directory / "qmp.sock", console=directory / "console.sock")
-        with _listening(sockets.qmp) as qmp, _listening(sockets.console) as console, _log(directory) as output:
+        with listening(sockets.qmp) as qmp, listening(sockets.console) as console, log_file(directory) as output:
             handed = {**descriptors, Descriptor.QMP: qmp.fileno(), Descriptor.CONSOLE: console.fileno()}
             process = spawn(
                 [*_unprivileged(directory), *build(BINARY, qemu)],
@@ -174,7 +173,7 @@ class QemuEngine:
                 output=output,
             )
         self._confine(qemu, machine_id, process.pid)
-        return await self._attach(machine_id, process, sockets, directory / "vmm.log")
+        return await self._attach(machine_id, process, sockets, directory / VMM_LOG)
 
     def _confine(self, qemu: QemuSpec, machine_id: str, pid: int) -> None:
         cgroup = self._cgroups.create(
@@ -185,16 +184,16 @@ class QemuEngine:
         if cgroup is not None:
             cgroup.add(pid)
 
-    async def _attach(self, machine_id: str, process: Process, sockets: _Sockets, log_file: Path) -> QemuMachine:
-        console = Console(_connect(sockets.console))
+    async def _attach(self, machine_id: str, process: Process, sockets: _Sockets, output: Path) -> QemuMachine:
+        console = Console(connect(sockets.console))
         try:
-            monitor = await Qmp.open(_connect(sockets.qmp))
+            monitor = await Qmp.open(connect(sockets.qmp))
         except BaseException as error:
             process.kill()
             how = await process.wait()
             await console.close()
             if isinstance(error, EngineFailed):
-                said = _tail(log_file)
+                said = _tail(output)
                 raise EngineFailed("QEMU did not start", details=f"{how}: {said}") from error
             raise
         return QemuMachine(machine_id, process, monitor, console, self._dialer_for(machine_id))
@@ -208,8 +207,8 @@ class QemuEngine:
         if process is None:
             return None
         try:
-            monitor = await Qmp.open(_connect(place.directory / "qmp.sock"), timeout_s=ADOPT_TIMEOUT_S)
-            console = Console(_connect(place.directory / "console.sock"))
+            monitor = await Qmp.open(connect(place.directory / "qmp.sock"), timeout_s=ADOPT_TIMEOUT_S)
+            console = Console(connect(place.directory / "console.sock"))
         except (OSError, EngineFailed) as error:
             log.warning("a VMM could not be adopted", machine=place.id, error=str(error))
             process.close()
@@ -239,7 +238,7 @@ class QemuEngine:
             disk=False,
         )
         try:
-            with _opened(boot, None) as descriptors:
+            with opened(boot, None) as descriptors:
                 machine = await self._start(qemu, directory, qemu.name, descriptors)
         except EngineFailed as error:
             return error.details
@@ -266,8 +265,8 @@ def _modified_ns(path: str | None) -> int:
     return Path(path).stat().st_mtime_ns if path else 0
 
 
-def _tail(log_file: Path) -> str:
-    return log_file.read_text(errors="replace").strip()[-2000:]
+def _tail(path: Path) -> str:
+    return path.read_text(errors="replace").strip()[-2000:]
 
 
 def _unprivileged(directory: Path) -> list[str]:
@@ -282,51 +281,3 @@ def _watch(pid: int) -> Process | None:
 
 def _process_name(machine_id: str) -> str:
     return f"hearth-{machine_id}"
-
-
-def _connect(path: Path) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connection.connect(str(path))
-    except OSError:
-        connection.close()
-        raise
-    connection.setblocking(False)
-    return connection
-
-
-@contextlib.contextmanager
-def _listening(path: Path) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        path.unlink(missing_ok=True)
-        listener.bind(str(path))
-        path.chmod(0o600)
-        listener.listen(1)
-        yield listener
-
-
-@contextlib.contextmanager
-def _log(directory: Path) -> Iterator[int]:
-    descriptor = os.open(directory / "vmm.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _opened(boot: BootFiles, overlay: Path | None) -> Iterator[dict[int, int]]:
-    """Open what a VMM reads and writes; closed here once the VMM has its own copies."""
-    wanted: list[tuple[Descriptor, Path, int]] = [
-        (Descriptor.KERNEL, boot.kernel, os.O_RDONLY),
-        (Descriptor.INITRAMFS, boot.initramfs, os.O_RDONLY),
-    ]
-    if overlay is not None:
-        wanted += [(Descriptor.BASE, boot.rootfs, os.O_RDONLY), (Descriptor.OVERLAY, overlay, os.O_RDWR)]
-    with contextlib.ExitStack() as stack:
-        descriptors: dict[int, int] = {}
-        for number, path, flags in wanted:
-            descriptor = os.open(path, flags | os.O_CLOEXEC)
-            stack.callback(os.close, descriptor)
-            descriptors[number] = descriptor
-        yield descriptors

@@ -1,0 +1,69 @@
+"""What a VMM is given instead of rights: open files, listening sockets, a log; all as descriptors."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from hearth.engine.base import BootFiles
+from hearth.engine.qemu.command import Descriptor
+
+VMM_LOG = "vmm.log"
+
+
+def connect(path: Path) -> socket.socket:
+    """Give a connected, non-blocking socket to a VMM's listening end.
+
+    Raises:
+        OSError: nobody listens.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(str(path))
+    except OSError:
+        connection.close()
+        raise
+    connection.setblocking(False)
+    return connection
+
+
+@contextlib.contextmanager
+def listening(path: Path) -> Iterator[socket.socket]:
+    """Listen at ``path`` (0600); our copy is closed when the VMM has its own, so that nobody polls for files."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
+        path.chmod(0o600)
+        listener.listen(1)
+        yield listener
+
+
+@contextlib.contextmanager
+def log_file(directory: Path) -> Iterator[int]:
+    """Open the file that takes what the VMM itself says (0600)."""
+    descriptor = os.open(directory / VMM_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def opened(boot: BootFiles, overlay: Path | None) -> Iterator[dict[int, int]]:
+    """Open what a VMM reads and writes; closed here once the VMM has its own copies."""
+    wanted: list[tuple[Descriptor, Path, int]] = [
+        (Descriptor.KERNEL, boot.kernel, os.O_RDONLY),
+        (Descriptor.INITRAMFS, boot.initramfs, os.O_RDONLY),
+    ]
+    if overlay is not None:
+        wanted += [(Descriptor.BASE, boot.rootfs, os.O_RDONLY), (Descriptor.OVERLAY, overlay, os.O_RDWR)]
+    with contextlib.ExitStack() as stack:
+        descriptors: dict[int, int] = {}
+        for number, path, flags in wanted:
+            descriptor = os.open(path, flags | os.O_CLOEXEC)
+            stack.callback(os.close, descriptor)
+            descriptors[number] = descriptor
+        yield descriptors
