@@ -17,6 +17,8 @@ from tests.agent.services.test_sessions import kill, listed
 from hearth.wire.frames import FrameType
 from hearth.wire.messages import ActivityInfo, ExecRequest, FileContent, MachineConfig, decode
 
+TEST_MODE = pytest.mark.usefixtures("in_test_mode")
+
 
 def config(**fields: Any) -> MachineConfig:
     usual: dict[str, Any] = {
@@ -56,6 +58,7 @@ def test_environment_and_token_come_with_the_configuration_and_change_with_the_n
         assert client.run("sh", "-c", "echo $A$B").stdout == b"\n"
 
 
+@TEST_MODE
 def test_files_are_put_in_place_with_their_modes(client: Client, tmp_path: Path) -> None:
     secret, plain = tmp_path / "d" / "secret", tmp_path / "plain"
     plain.symlink_to("/no/where")
@@ -69,6 +72,7 @@ def test_files_are_put_in_place_with_their_modes(client: Client, tmp_path: Path)
     assert not plain.is_symlink()
 
 
+@TEST_MODE
 def test_a_configuration_with_a_bad_file_changes_nothing(client: Client, tmp_path: Path) -> None:
     good, bad = tmp_path / "good", tmp_path / "bad"
     files = {str(good): FileContent(content="AAAA"), str(bad): FileContent(content="not base64!")}
@@ -78,6 +82,7 @@ def test_a_configuration_with_a_bad_file_changes_nothing(client: Client, tmp_pat
     assert client.run("true").exit_code == 0
 
 
+@TEST_MODE
 def test_the_host_keeps_its_clock_and_name(client: Client) -> None:
     name, now = socket.gethostname(), time.time()
     configure(client, hostname="other-name", unix_time_ns=5_000_000_000)
@@ -85,6 +90,7 @@ def test_the_host_keeps_its_clock_and_name(client: Client) -> None:
     assert abs(time.time() - now) < 60
 
 
+@TEST_MODE
 def test_a_machine_of_no_agent_is_not_switched_off(client: Client) -> None:
     with pytest.raises(AgentError, match=r"^denied: "):
         client.ask(FrameType.POWER_OFF_REQ, None, FrameType.POWER_OFF_RESP)
