@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
@@ -26,6 +27,8 @@ def main() -> None:
     if os.getpid() != 1:
         sys.stderr.write("hearth: init: only PID 1 of a machine may run this\n")
         sys.exit(2)
+    gc.freeze()  # what was imported stays, here and in every agent forked from here
+    gc.enable()  # /init has switched it off for the imports
     reboots_to_end = True
     root = None
     try:

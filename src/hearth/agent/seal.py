@@ -6,8 +6,12 @@ import gc
 import sys
 import threading
 from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
 from types import ModuleType
+
+from hearth.wire.runtime_typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
 
 REFUSAL = "hearth: refused to import"
 

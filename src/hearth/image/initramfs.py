@@ -307,8 +307,18 @@ async def compile_modules(interpreter: Interpreter, modules: Iterable[Path], com
 
 
 def init_script(interpreter: Interpreter, recipe: AgentRecipe) -> bytes:
-    """Give ``/init``. The kernel runs scripts, so the interpreter's options need no place on its command line."""
-    lines = [f"#!/{interpreter.program} {recipe.options}", f"from {recipe.entry} import main", "main()", ""]
+    """Give ``/init``. The kernel runs scripts, so the interpreter's options need no place on its command line.
+
+    Nothing of what is imported is garbage, so it is not looked for meanwhile; ``main`` switches that on again.
+    """
+    lines = [
+        f"#!/{interpreter.program} {recipe.options}",
+        "import gc",
+        "gc.disable()",
+        f"from {recipe.entry} import main",
+        "main()",
+        "",
+    ]
     return "\n".join(lines).encode()
 
 
