@@ -14,12 +14,11 @@ from collections.abc import Iterator
 
 from hearth.agent.refusal import refused
 from hearth.wire.faults import Fault
-from hearth.wire.runtime_typing import IO, Any, Protocol, Self, cast
+from hearth.wire.runtime_typing import IO, Any, Protocol, cast
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PIECE_BYTES = 256 * 1024
 _MAX_HEADER_BYTES = 1024 * 1024
-_HEADER_TYPES = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 
 
 class ByteTarget(Protocol):
@@ -69,7 +68,7 @@ def read_archive(source: ByteSource, top: int, owner: tuple[int, int] | None) ->
         OSError: something may not be written.
     """
     try:
-        with tarfile.open(fileobj=cast(IO[bytes], source), mode="r|", bufsize=_PIECE_BYTES, tarinfo=_Member) as archive:
+        with tarfile.TarFile(fileobj=cast(IO[bytes], _Forward(source))) as archive:
             modes: list[tuple[tuple[str, ...], int]] = []
             for member in archive:
                 cast(Any, archive).members = []  # a stream is not looked back at
@@ -130,15 +129,43 @@ def _add_content(archive: tarfile.TarFile, path: str, member: tarfile.TarInfo) -
         archive.addfile(member, _Padded(file))  # type: ignore[arg-type]
 
 
-class _Member(tarfile.TarInfo):
-    """A header whose own data (long names, pax records) is read into memory only when it is of a sane size."""
+class _Forward:
+    """A stream as a file that is read forwards, and never gives more at once than a header may be long.
 
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        member = super().frombuf(buf, encoding, errors)
-        if member.type in _HEADER_TYPES and not 0 <= member.size <= _MAX_HEADER_BYTES:
-            raise tarfile.ReadError(f"a header of {member.size} bytes")
-        return member
+    tarfile reads a member's own header data (long names, pax records) in one piece, of whatever size it claims.
+    """
+
+    def __init__(self, source: ByteSource) -> None:
+        self._source = source
+        self._piece = memoryview(b"")
+        self._at = 0
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, position: int) -> int:
+        """Skip to a later position, or to the end if that comes first."""
+        if position < self._at:
+            raise tarfile.StreamError(f"cannot go back from {self._at} to {position}")
+        while self._at < position and self.read(min(position - self._at, _PIECE_BYTES)):
+            continue
+        return self._at
+
+    def read(self, size: int) -> bytes:
+        """Give ``size`` bytes, fewer only at the end."""
+        if not 0 <= size <= _MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        pieces = []
+        while size and (self._piece or self._fill()):
+            pieces.append(self._piece[:size])
+            self._piece = self._piece[size:]
+            size -= len(pieces[-1])
+            self._at += len(pieces[-1])
+        return b"".join(pieces)
+
+    def _fill(self) -> bool:
+        self._piece = memoryview(self._source.read(_PIECE_BYTES))
+        return bool(self._piece)
 
 
 class _Padded:

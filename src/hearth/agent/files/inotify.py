@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import stat
 import struct
 
@@ -26,6 +27,8 @@ _DONT_FOLLOW = 0x2000000
 _IS_DIR = 0x40000000
 _MASK = _MODIFY | _ATTRIB | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _DELETE_SELF | _MOVE_SELF
 _READ_BYTES = 65_536
+_OTHER_HALF_TIMEOUT_S = 0.1
+"""A move is two events, and a reader may come between them (inotify(7)); the second of a move elsewhere never comes."""
 
 
 class Watcher:
@@ -58,16 +61,15 @@ class Watcher:
 
     def read(self) -> tuple[list[WatchEvent], bool]:
         """Give the changes there are now, without waiting, and whether the watched path itself is gone."""
-        try:
-            data = os.read(self._descriptor, _READ_BYTES)
-        except BlockingIOError:
-            return [], False
+        data = self._take()
         events: list[WatchEvent] = []
         moved: tuple[int, str, bool] | None = None
         gone = False
         at = 0
         while at < len(data):
             watch, mask, cookie, length = _EVENT.unpack_from(data, at)
+            if mask & _MOVED_FROM and at + _EVENT.size + length == len(data):
+                data += self._take(_OTHER_HALF_TIMEOUT_S)
             name = os.fsdecode(data[at + _EVENT.size : at + _EVENT.size + length].rstrip(b"\0"))
             at += _EVENT.size + length
             if moved is not None and not (mask & _MOVED_TO and cookie == moved[0]):
@@ -95,6 +97,17 @@ class Watcher:
         if moved is not None:
             events.append(WatchEvent(kind="removed", path=moved[1], is_dir=moved[2]))
         return events, gone
+
+    def _take(self, timeout_s: float = 0.0) -> bytes:
+        """Read raw events, waiting for the first of them if told to."""
+        if timeout_s:
+            poller = select.poll()
+            poller.register(self, select.POLLIN)
+            poller.poll(timeout_s * 1000)
+        try:
+            return os.read(self._descriptor, _READ_BYTES)
+        except BlockingIOError:
+            return b""
 
     def _single(self, mask: int, path: str, base: str, is_dir: bool) -> list[WatchEvent]:
         if mask & (_CREATE | _MOVED_TO):
