@@ -1,7 +1,8 @@
 """What the wire and the agent use of ``typing``: the real thing for type checkers, stand-ins for the interpreter.
 
-``typing`` and the code its named tuples generate were some 80 ms of the guest's imports under TCG, see docs/decisions/agent-start.md.
-Names that occur in annotations only are never looked up, as every module here defers its annotations.
+``typing`` and the code its named tuples generate were some 80 ms of the guest's imports under TCG, see
+docs/decisions/agent-start.md. Names that occur in annotations only are never looked up, as every module here
+defers its annotations.
 """
 
 from __future__ import annotations
