@@ -15,6 +15,7 @@ from tests.agent.client import Client
 from tests.boot import boot_files
 
 BOOT_TIMEOUT_S = 90.0
+ADDRESS = "10.0.2.15"
 HOST_SEEN_FROM_GUEST = "10.0.2.2"
 """QEMU's user network gives the host's loopback this address (-netdev user, QEMU's manual)."""
 
@@ -61,7 +62,7 @@ def running_machine(directory: Path, rootfs: Path, *, memory_mib: int = 256) -> 
         *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-M", "q35", "-accel", "tcg,tb-size=64", "-cpu", "max", "-m", str(memory_mib), "-serial", "stdio"),
         *("-kernel", str(boot.kernel), "-initrd", str(boot.initramfs)),
-        *("-append", f"{words} hearth.ip=10.0.2.15/24 hearth.gw=10.0.2.2"),
+        *("-append", f"{words} hearth.ip={ADDRESS}/24 hearth.gw=10.0.2.2"),
         *("-drive", f"file={disk},format=qcow2,if=virtio"),
         *("-netdev", f"user,id=n,hostfwd=tcp:127.0.0.1:{control}-:1024,hostfwd=tcp:127.0.0.1:{forward}-:1025"),
         *("-device", "virtio-net-pci,netdev=n"),

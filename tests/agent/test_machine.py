@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.agent.client import AgentError, Closed, Result
 from tests.agent.conftest import wait_until
-from tests.agent.machine import Machine, running_machine
+from tests.agent.machine import ADDRESS, Machine, running_machine
 from tests.boot import boot_files
 
 from hearth.agent.identity import machine_id
@@ -114,6 +114,24 @@ def test_the_configuration_gives_the_machine_its_identity_any_number_of_times(ma
         assert 0 <= int(lines[5]) - seconds < 30
     owners = machine.run("stat -c '%U %a' /home/user/.secret /tmp/shared /etc/new /etc/new/file").splitlines()
     assert owners == ["user 600", "user 644", "root 755", "root 644"]
+
+
+def test_nobody_inside_the_machine_can_use_up_the_agents_connections(machine: Machine) -> None:
+    script = f"""
+import socket
+kept = []
+for target, source in ("127.0.0.1", None), ("{ADDRESS}", None), ("{ADDRESS}", ("127.0.0.9", 0)), ("127.0.0.9", None):
+    for port in 1024, 1025:
+        for _ in range(60):
+            kept.append(socket.create_connection((target, port), 10, source))
+            assert kept[-1].recv(1) == b""
+print(len(kept), flush=True)
+input()
+"""
+    with machine.client.start(ExecRequest(argv=["python3", "-c", script])) as wire:
+        assert wire.expect(FrameType.STDOUT) == b"480\n"
+        assert machine.client.run("true").exit_code == 0
+        wire.send(FrameType.STDIN_EOF)
 
 
 def test_a_dead_agent_is_started_again(machine: Machine) -> None:

@@ -67,6 +67,7 @@ def _run_agent(root: int | None) -> None:
         listen=parse_address(CONTROL_ADDRESS),
         forward=parse_address(FORWARD_ADDRESS),
         root=None if root is None else f"/proc/self/fd/{root}",
+        from_outside=True,
     )
     run(options, in_machine=True)
 

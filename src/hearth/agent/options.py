@@ -27,6 +27,8 @@ class Options(Record):
     forward: Address
     token: bytes | None = None
     root: str | None = None
+    from_outside: bool = False
+    """Serve nobody on this very system, for whom there is no option: it is init's to say."""
 
 
 def parse(arguments: list[str]) -> Options:

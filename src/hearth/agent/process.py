@@ -36,8 +36,11 @@ def run(options: Options, *, in_machine: bool = False) -> None:
     if options.root is not None:
         _enter(options.root)
     threading.stack_size(_STACK_BYTES)
-    Server("control", control, CONTROL_CONNECTIONS, Router(agent, control_handlers(agent)).serve).start()
-    Server("forward", forward, FORWARD_CONNECTIONS, Router(agent, forward_handlers(agent)).serve).start()
+    for name, sock, limit, handlers in (
+        ("control", control, CONTROL_CONNECTIONS, control_handlers(agent)),
+        ("forward", forward, FORWARD_CONNECTIONS, forward_handlers(agent)),
+    ):
+        Server(name, sock, limit, Router(agent, handlers).serve, from_outside=options.from_outside).start()
     say(f"hearth: agent listening on {options.listen.text} {options.forward.text}")
     os.read(woken, 1)
     agent.end_all()

@@ -49,11 +49,21 @@ def listen(address: Address) -> socket.socket:
 class Server:
     """Serves one listening socket with at most ``limit`` connections at a time."""
 
-    def __init__(self, name: str, sock: socket.socket, limit: int, serve: Callable[[Connection], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        sock: socket.socket,
+        limit: int,
+        serve: Callable[[Connection], None],
+        *,
+        from_outside: bool = False,
+    ) -> None:
+        """``from_outside`` sends this system's own processes away, so that they cannot use up the connections."""
         self._name = name
         self._socket = sock
         self._limit = limit
         self._serve = serve
+        self._from_outside = from_outside
         self._lock = threading.Lock()
         self._active = 0
         self._waiting = 0
@@ -76,6 +86,9 @@ class Server:
             except OSError as error:
                 say(f"hearth: accept on {self._name}: {error}")
                 threading.Event().wait(0.1)  # out of descriptors: let other connections end
+                continue
+            if self._from_outside and _is_own(sock):
+                sock.close()
                 continue
             with self._lock:
                 self._waiting -= 1
@@ -110,6 +123,15 @@ class Server:
             self._serve(connection)
         finally:
             connection.close()
+
+
+def _is_own(sock: socket.socket) -> bool:
+    """Tell a peer on this system: its address is the one it dialled, or a loopback's, and no other is its to use."""
+    try:
+        own, peer = sock.getsockname()[0], sock.getpeername()[0]
+    except OSError:
+        return False  # gone already
+    return bool(peer == own or peer.startswith("127."))
 
 
 def _remove_stale(path: str) -> None:
