@@ -3,6 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
+FUZZ_S ?= 600
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  \033[1mmake %-8s\033[0m %s\n", $$1, $$2}'
@@ -28,6 +29,9 @@ check: develop ## Format, lint, types, layers, fast tests: before every commit
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --benchmark-disable -m "not slow and not vm and not daemon"
 
+fuzz: develop ## Feed parser, decoder and router random input for FUZZ_S seconds (600)
+	@FUZZ_S=$(FUZZ_S) $(BIN)/python -m pytest -q tests/fuzz
+
 format: develop ## Format the sources and sort their imports
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
@@ -43,4 +47,4 @@ clean: ## Remove what building and testing left in this tree
 	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache build dist
 	@find src tests -name __pycache__ -type d -exec rm -rf {} +
 
-.PHONY: help setup demo develop test check format bench lock clean
+.PHONY: help setup demo develop test check fuzz format bench lock clean

@@ -31,6 +31,7 @@ json_value = st.recursive(
         (ExecRequest, {"argv": "true"}, "ExecRequest.argv: expected an array"),
         (ExecRequest, {"argv": ["a", 1]}, "ExecRequest.argv[1]: expected str"),
         (ExecRequest, {"argv": [None]}, "ExecRequest.argv[0]: expected str"),
+        (ExecRequest, {"cwd": "\ud800"}, "ExecRequest.cwd: contains a surrogate that stands for no byte"),
         (ExecRequest, {"argv": ["a\0b"]}, "ExecRequest.argv[0]: contains a NUL character"),
         (ExecRequest, {"env": []}, "ExecRequest.env: expected an object"),
         (ExecRequest, {"env": {"A": 1}}, "ExecRequest.env['A']: expected str"),

@@ -3,7 +3,7 @@
 A field that is absent or ``null`` takes its default; an unknown field is ignored; a wrong type is an error that names
 the field. Deep, huge or malformed JSON never gets past ``decode``, nor does a NUL character, which no path, argument
 or variable of Linux can hold. Text that is not Unicode (a file name of arbitrary bytes) travels as lone surrogates, the
-way ``os.fsdecode`` spells it, in pure ASCII on the wire.
+way ``os.fsdecode`` spells it, in pure ASCII on the wire; a surrogate that no byte is spelled as is refused.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ _Writer = Callable[[Any], Any]
 _LIST = "list["
 _DICT = "dict[str, "
 _SHOWN_KEY_LENGTH = 40
+_MAX_FLOAT = sys.float_info.max
 
 
 class BadMessage(ProtocolError):
@@ -222,6 +223,11 @@ def _read_str(value: Any) -> str:
         raise _Mismatch("expected str")
     if "\0" in value:
         raise _Mismatch("contains a NUL character")
+    if not value.isascii():
+        try:
+            value.encode(errors="surrogateescape")
+        except UnicodeEncodeError:
+            raise _Mismatch("contains a surrogate that stands for no byte") from None
     return value
 
 
@@ -233,6 +239,8 @@ def _read_bool(value: Any) -> bool:
 
 def _read_float(value: Any) -> float:
     if type(value) is float:
+        if not -_MAX_FLOAT <= value <= _MAX_FLOAT:
+            raise _Mismatch("not a finite number")
         return value
     if type(value) is int:
         return float(_read_int(_INT64, value))
