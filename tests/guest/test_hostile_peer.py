@@ -279,6 +279,13 @@ async def test_a_negative_file_size_is_refused(peer: Peer, steady: Guest, size: 
         await read_file(steady, STEADY_S)
 
 
+@pytest.mark.parametrize("code", [-1, 256, 2**31 - 1, -(2**31)])
+async def test_an_exit_code_that_no_process_can_have_is_refused(peer: Peer, steady: Guest, code: int) -> None:
+    peer.serve(lambda caller: caller.send(frames.encode_exit(code)))
+    with pytest.raises(GuestFailed, match=f"protocol: {code} is no exit code"):
+        await steady.run(TRUE, timeout_s=STEADY_S, max_output_bytes=9)
+
+
 @pytest.mark.parametrize("end", [b"", frames.encode_exit(1)], ids=["no EXIT", "another EXIT"])
 async def test_a_body_that_does_not_end_well_never_passes_for_the_whole(peer: Peer, steady: Guest, end: bytes) -> None:
     reply = frames.encode(FrameType.FILE_READ_RESP, b'{"size":9,"mode":"0644"}')

@@ -15,6 +15,7 @@ from hearth.wire.frames import FrameType, ProtocolError
 
 STDIN_CHUNK = 65_536
 """Bytes of input in one frame."""
+HIGHEST_EXIT_CODE = 255
 
 
 class Output(NamedTuple):
@@ -188,9 +189,12 @@ def read_exit(payload: bytes) -> int:
     """Read the exit code out of an EXIT payload.
 
     Raises:
-        GuestFailed: it is none.
+        GuestFailed: it is none, or one that no process can have.
     """
     try:
-        return frames.parse_exit(payload)
+        code = frames.parse_exit(payload)
     except ProtocolError as error:
         raise protocol_broken(error) from error
+    if not 0 <= code <= HIGHEST_EXIT_CODE:
+        raise GuestFailed("the guest broke the protocol", details=f"{code} is no exit code")
+    return code
