@@ -88,10 +88,17 @@ def test_the_network_is_refused_unless_it_was_meant(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "8080", ":8080", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "1.1.1.1:65536", "h:80"]
+    "text", ["", "8080", ":8080", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "1.1.1.1:65536", "h:80", "[127.0.0.1]:80"]
 )
 def test_what_is_no_address_is_refused_naming_the_option(text: str) -> None:
     with pytest.raises(InvalidInput) as refused:
+        parse_address(text, allow_remote=True)
+    assert refused.value.field == "listen"
+
+
+@pytest.mark.parametrize("text", ["::1:80", "::1", "::", "fe80::1:8080", "[::1:80", "::1]:80"])
+def test_an_ipv6_address_without_brackets_could_mean_two_things_and_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match=r"\[::1\]:8080") as refused:
         parse_address(text, allow_remote=True)
     assert refused.value.field == "listen"
 

@@ -68,13 +68,27 @@ def parse_address(text: str, *, allow_remote: bool) -> tuple[str, int]:
         InvalidInput: it is none, or it is open to the network and ``allow_remote`` was not said.
     """
     host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if ":" in host and not bracketed:
+        raise InvalidInput(
+            "invalid --listen",
+            details=f"in {text!r} the address and the port cannot be told apart",
+            resolution="put the address in brackets: [::1]:8080",
+            field="listen",
+        )
+    host = host[1:-1] if bracketed else host
     host = "127.0.0.1" if host == "localhost" else host
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         address = None
-    if not colon or address is None or not port.isdecimal() or int(port) > 65535:
+    if (
+        not colon
+        or address is None
+        or (address.version == 6) is not bracketed
+        or not port.isdecimal()
+        or int(port) > 65535
+    ):
         raise InvalidInput(
             "invalid --listen",
             details=f"{text!r} is not an address and a port",
