@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tests.server.daemon import RunningDaemon, daemon_command, data_directory, running_daemon
@@ -75,6 +76,17 @@ def test_a_signal_ends_it_in_order(number: signal.Signals) -> None:
         assert daemon.process.wait(END_S) == 0
         assert not data.api_socket.exists()
         assert [entry["event"] for entry in daemon.log()][-1] == "stopped"
+
+
+def test_it_leaves_the_directory_it_was_started_in_and_still_finds_its_data(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with data_directory() as data:
+        monkeypatch.chdir(data.root.parent)
+        with running_daemon(data, "--data", data.root.name) as daemon, daemon.client() as client:
+            assert client.health().status == "healthy"
+            assert Path(f"/proc/{daemon.process.pid}/cwd").readlink() == Path("/")
+            assert data.api_socket.is_socket()
 
 
 def test_after_a_crash_the_next_daemon_takes_over_the_socket() -> None:

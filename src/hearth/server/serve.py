@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -53,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     configure(arguments.log_format, arguments.log_level)
     data = DataDirectory(root=arguments.data.absolute()) if arguments.data else load_data_directory()
     data.check()
+    os.chdir("/")  # what we start inherits it: no VMM shall hold, or see, the directory of whoever started us
     addresses = [parse_address(text, allow_remote=arguments.allow_remote) for text in arguments.listen]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(data, Settings(engine=arguments.engine), addresses, drain_s=arguments.drain))
