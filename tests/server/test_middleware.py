@@ -17,11 +17,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 from tests.server.test_app import UnixConnection
 
-from hearth.errors import EngineFailed, NotFound
+from hearth.errors import EngineFailed, GuestFailed, HostUnfit, NoSpace, NotFound, TimedOut, Unavailable
 from hearth.server.app import wrap
 from hearth.server.listen import unix_listener
 from hearth.server.serve import Server
 
+EXPECTED = {kind.code.value: kind for kind in (TimedOut, GuestFailed, Unavailable, NoSpace, HostUnfit)}
 waiting = threading.Event()
 """Set once the application waits for its caller to leave."""
 
@@ -33,6 +34,8 @@ async def failing(scope: Scope, receive: Receive, send: Send) -> None:
             raise RuntimeError("the cause with a secret")
         case "/ours":
             raise EngineFailed("the monitor ended", details="status 1") from ValueError("the cause with a secret")
+        case str(named) if named.startswith("/expected/"):
+            raise EXPECTED[named.removeprefix("/expected/")]("failed", details="as it happens") from ValueError("why")
         case "/theirs":
             raise NotFound("no such sandbox", details="web")
         case "/begun":
@@ -105,6 +108,15 @@ def test_the_cause_of_our_own_failure_stays_in_the_log(path: Path) -> None:
     assert "secret" not in json.dumps(problem)
     (entry,) = [entry for entry in logs if entry["log_level"] == "error"]
     assert str(entry["exc_info"].__cause__) == "the cause with a secret"
+
+
+@pytest.mark.parametrize("code", ["timeout", "guest_failed", "unavailable", "no_space", "host_unfit"])
+def test_a_failure_that_belongs_to_the_trade_is_a_warning_without_a_traceback(path: Path, code: str) -> None:
+    with structlog.testing.capture_logs() as logs:
+        status, problem = get(path, f"/expected/{code}")
+    assert (status >= 500, problem["code"]) == (True, code)
+    (entry,) = [entry for entry in logs if entry["event"] == "request failed"]
+    assert (entry["log_level"], entry["code"], "exc_info" in entry) == ("warning", code, False)
 
 
 def test_the_callers_error_is_one_line_without_a_traceback(path: Path) -> None:

@@ -10,10 +10,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hearth.api.limits import JSON
 from hearth.api.problems import internal_error, problem_of, status_of
-from hearth.errors import HearthError, TooLarge, Unauthenticated
+from hearth.errors import Code, HearthError, TooLarge, Unauthenticated
 from hearth.server.resource import WrongMethod
 
 log = structlog.get_logger(__name__)
+
+EXPECTED = frozenset({Code.TIMEOUT, Code.GUEST_FAILED, Code.UNAVAILABLE, Code.NO_SPACE, Code.HOST_UNFIT})
+"""Failures that are part of running strangers' programs: their words tell all, a traceback only drowns the log."""
 
 
 class Problems:
@@ -47,8 +50,10 @@ class Problems:
 
 
 def note(error: HearthError) -> None:
-    """Log an error: with its causes when it is ours, in one line when it is the caller's."""
-    if status_of(error) >= 500:
+    """Log an error: with its causes when it is ours, in one line when a guest, the host or the caller is at fault."""
+    if error.code in EXPECTED:
+        log.warning("request failed", code=error.code.value, error=str(error))
+    elif status_of(error) >= 500:
         log.error("request failed", code=error.code.value, error=str(error), exc_info=error)
     else:
         log.info("request refused", code=error.code.value, error=str(error))
