@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 import pytest
@@ -79,6 +80,21 @@ def test_destroy_reads_an_empty_answer() -> None:
 def test_stdin_travels_as_text_or_base64(stdin: str | bytes | None, sent: dict[str, str]) -> None:
     request = calls.run("web", ["cat"], {"stdin": stdin}).request
     assert json.loads(request.body) == {"cmd": ["cat"], **sent}
+
+
+@pytest.mark.parametrize("stdin", ["\x01" * 400_000, b"\x1b" * 400_000])
+def test_stdin_that_json_would_escape_to_six_times_its_size_travels_as_base64(stdin: str | bytes) -> None:
+    body = calls.run("web", ["cat"], {"stdin": stdin}).request.body
+    assert len(body) < 540_000
+    sent = json.loads(body)
+    assert sent["stdin_encoding"] == "base64"
+    assert base64.b64decode(sent["stdin"]) == (stdin.encode() if isinstance(stdin, str) else stdin)
+
+
+def test_text_with_a_lone_surrogate_is_no_stdin() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        calls.run("web", ["cat"], {"stdin": "a\ud800"})
+    assert (refused.value.field, refused.value.resolution) == ("stdin", "pass bytes")
 
 
 def test_the_answer_is_waited_for_longer_than_the_command_may_take() -> None:

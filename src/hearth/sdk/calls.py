@@ -45,6 +45,7 @@ Output = TypeVar("Output")
 
 QUICK_S = 30.0
 CREATE_S = 600.0
+BASE64_NOTE_BYTES = len(',"stdin_encoding":"base64"')
 EXEC_GRACE_S = 30.0
 """How much longer than a command's own time limit its answer is waited for."""
 
@@ -181,13 +182,29 @@ def _command(cmd: Sequence[str], options: ExecOptions) -> ExecCommand:
             field="cmd",
         )
     values: dict[str, Any] = {**options, "cmd": list(cmd)}
-    stdin = options.get("stdin")
-    if isinstance(stdin, bytes):
-        try:
-            values["stdin"] = stdin.decode()
-        except UnicodeDecodeError:
-            values |= {"stdin": base64.b64encode(stdin).decode("ascii"), "stdin_encoding": "base64"}
+    if isinstance(stdin := options.get("stdin"), str | bytes):
+        values |= _stdin(stdin)
     return _check(ExecCommand, values)
+
+
+def _stdin(given: str | bytes) -> dict[str, str]:
+    """Give the members that carry it: text, or base64 where it is none or JSON would escape it to more than that."""
+    text: str | None
+    try:
+        text, data = (given, given.encode()) if isinstance(given, str) else (given.decode(), given)
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            "invalid stdin",
+            details=f"stdin is no text: {error.reason} at character {error.start}",
+            resolution="pass bytes",
+            field="stdin",
+        ) from error
+    except UnicodeDecodeError:
+        text, data = None, given if isinstance(given, bytes) else b""
+    encoded = base64.b64encode(data).decode("ascii")
+    if text is not None and len(msgspec.json.encode(text)) <= len(encoded) + BASE64_NOTE_BYTES:
+        return {"stdin": text}
+    return {"stdin": encoded, "stdin_encoding": "base64"}
 
 
 def _check(schema: type[Input], values: dict[str, Any]) -> Input:
