@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hearth.wire import messages
-from hearth.wire.messages import BadMessage, ExecRequest, FileInfo, MachineConfig, SessionInfo
+from hearth.wire.messages import BadMessage, ExecRequest, FileInfo, InitHealth, MachineConfig, SessionInfo
 from hearth.wire.record import Record, fields
 
 MESSAGE_CLASSES = [
@@ -76,6 +76,8 @@ def test_null_equals_absent_and_unknown_fields_are_ignored(cls: type[Any]) -> No
     required |= {"content": "", "device": "d", "mount": "m", "ip": "i", "gateway": "g", "port": 1, "address": "a"}
     required |= {"last_activity_unix": 1, "active_sessions": 1, "attached_sessions": 1, "name": "n", "is_dir": True}
     required |= {"mtime": 1, "pid": 1, "output_file": "o", "kind": "created"}
+    if cls is InitHealth:
+        required["argv"] = ["a"]
     optional = {field.name for field in fields(cls) if not field.is_required}
     absent = {field.name: required[field.name] for field in fields(cls) if field.name not in optional}
     null = {**absent, **dict.fromkeys(optional), "unknown": [1]}

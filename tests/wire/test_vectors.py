@@ -73,6 +73,17 @@ SESSION_JSON = (
     '{"session_id":"s1","argv":"sleep 9","tty":true,"running":false,"exit_code":-1,'
     '"attached":true,"created_at":1700000000}'
 )
+INIT_SESSION = messages.SessionInfo(
+    session_id="init", argv="sh", tty=False, running=True, attached=False, created_at=1, restarts=2, healthy=False
+)
+INIT_SESSION_JSON = (
+    '{"session_id":"init","argv":"sh","tty":false,"running":true,"attached":false,"created_at":1,'
+    '"restarts":2,"healthy":false}'
+)
+CONFIG_WITH_INIT_JSON = (
+    '{"sandbox_id":"s","hostname":"h","token":"","unix_time_ns":1,"init":"x","init_restart":"on-failure",'
+    '"init_health":{"argv":["ok"],"interval_sec":0.5,"retries":2}}'
+)
 FILE = messages.FileInfo(name="é", size=3, mode="0644", is_dir=False, mtime=1)
 FILE_JSON = '{"name":"\\u00e9","size":3,"mode":"0644","is_dir":false,"mtime":1}'
 UNDECODABLE = messages.FileInfo(name="\udcff", size=0, mode="0755", is_dir=True, mtime=-1)
@@ -117,6 +128,21 @@ VECTORS = [
         '"volumes":[{"device":"/dev/vdb","mount":"/v","read_only":true}],'
         '"net":{"ip":"10.0.0.2/30","gateway":"10.0.0.1"}}',
     ),
+    body(
+        FrameType.CONFIGURE,
+        messages.MachineConfig(
+            sandbox_id="s",
+            hostname="h",
+            token="",
+            unix_time_ns=1,
+            init="x",
+            init_restart="on-failure",
+            init_health=messages.InitHealth(argv=["ok"], interval_sec=0.5, retries=2),
+        ),
+        "000000a2 12",
+        CONFIG_WITH_INIT_JSON,
+    ),
+    body(FrameType.SESSION_INFO, INIT_SESSION, "0000007a 33", INIT_SESSION_JSON),
     body(FrameType.CONFIGURED, OK, "00000010 13", OK_JSON),
     body(FrameType.FWD_REQ, messages.ForwardRequest(port=8080), "0000000e 20", '{"port":8080}'),
     body(FrameType.FWD_RESP, OK, "00000010 21", OK_JSON),

@@ -40,6 +40,14 @@ class Process(NamedTuple):
     output: int
 
 
+class Supervision:
+    """What is known of a session that is started again and checked: the init script's."""
+
+    def __init__(self) -> None:
+        self.restarts = 0
+        self.healthy: bool | None = None
+
+
 class Attachment:
     """A client's place in a session's output. Its fields belong to the session's lock."""
 
@@ -63,6 +71,7 @@ class Session:
         self.id = session_id
         self.pid = process.pid
         self.ended_at: float | None = None
+        self.supervision: Supervision | None = None
         self._agent = agent
         self._argv = " ".join(request.argv)
         self._tty = request.tty
@@ -92,6 +101,7 @@ class Session:
 
     def info(self) -> SessionInfo:
         """Describe the session as it is now."""
+        supervision = self.supervision
         with self._lock:
             return SessionInfo(
                 session_id=self.id,
@@ -101,6 +111,8 @@ class Session:
                 exit_code=self._exit_code,
                 attached=self._attachment is not None,
                 created_at=self._created_at,
+                restarts=None if supervision is None else supervision.restarts,
+                healthy=None if supervision is None else supervision.healthy,
             )
 
     def attach(self, *, if_detached: bool, max_idle_s: float) -> Attachment | None:

@@ -49,16 +49,18 @@ class Agent:
         """Note that the sandbox is in use."""
         self.last_activity = time.time()
 
-    def add_group(self, pid: int, *, is_job: bool) -> None:
+    def add_group(self, pid: int, *, is_job: bool, is_use: bool = True) -> None:
         """Note a running process group; a job keeps the sandbox active for as long as it runs."""
-        self.touch()
+        if is_use:
+            self.touch()
         self._protect(pid)
         with self._lock:
             self._groups[pid] = is_job
 
-    def remove_group(self, pid: int) -> None:
+    def remove_group(self, pid: int, *, is_use: bool = True) -> None:
         """Forget a process group, before its leader is reaped."""
-        self.touch()
+        if is_use:
+            self.touch()
         with self._lock:
             self._groups.pop(pid, None)
 

@@ -35,7 +35,10 @@ class ExecRequest(Record):
 
 
 class SessionInfo(Record):
-    """One session; ``argv`` is its words joined by a space, ``created_at`` unix seconds."""
+    """One session; ``argv`` is its words joined by a space, ``created_at`` unix seconds.
+
+    ``restarts`` and ``healthy`` are told of the init script alone, the latter once a health check has decided.
+    """
 
     session_id: str
     argv: str
@@ -44,6 +47,8 @@ class SessionInfo(Record):
     exit_code: int | None = None
     attached: bool
     created_at: int
+    restarts: int | None = None
+    healthy: bool | None = None
 
 
 class ActivityInfo(Record):
@@ -211,6 +216,15 @@ class NetworkConfig(Record):
     gateway: str
 
 
+class InitHealth(Record):
+    """A command that exits 0 while the init script is well; times in seconds, ``retries`` failures in a row count."""
+
+    argv: list[str]
+    interval_sec: float = 10.0
+    timeout_sec: float = 5.0
+    retries: int = 3
+
+
 class MachineConfig(Record):
     """The identity of a machine, sent after every boot, restore and fork; ``entropy`` is base64."""
 
@@ -223,6 +237,8 @@ class MachineConfig(Record):
     files: dict[str, FileContent] = field(default_factory=dict, repr=False)
     volumes: list[VolumeMount] = field(default_factory=list)
     init: str | None = None
+    init_restart: str = "never"
+    init_health: InitHealth | None = None
     dns: list[str] = field(default_factory=list)
     user: str | None = None
     net: NetworkConfig | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import socket
 import stat
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from tests.agent.conftest import running_agent, wait_until
 from tests.agent.services.test_sessions import kill, listed
 
 from hearth.wire.frames import FrameType
-from hearth.wire.messages import ActivityInfo, ExecRequest, FileContent, MachineConfig, decode
+from hearth.wire.messages import ActivityInfo, ExecRequest, FileContent, InitHealth, MachineConfig, decode
 
 TEST_MODE = pytest.mark.usefixtures("in_test_mode")
 
@@ -105,6 +106,56 @@ def test_the_init_script_is_a_session_that_starts_once_and_keeps_its_exit() -> N
         with wire:
             assert Result(wire).stdout == b"from init\n"
         assert info.exit_code == 3
+
+
+def test_a_failing_init_script_is_started_again_and_a_successful_one_is_not() -> None:
+    script = "echo run >> runs; test $(wc -l < runs) -ge 3"
+    with running_agent() as agent, tempfile.TemporaryDirectory() as directory:
+        configure(agent.client, init=f"cd {directory}; {script}", init_restart="on-failure")
+        wait_until(lambda: listed(agent.client)["init"].exit_code == 0, "third run over")
+        assert listed(agent.client)["init"].restarts == 2
+        assert (Path(directory) / "runs").read_text() == "run\n" * 3
+
+
+def test_an_unwell_init_script_is_killed_and_started_again() -> None:
+    with running_agent() as agent, tempfile.TemporaryDirectory() as directory:
+        well = Path(directory) / "well"
+        well.touch()
+        health = InitHealth(argv=["test", "-e", str(well)], interval_sec=0.05, retries=2)
+        configure(agent.client, init="sleep 1000", init_restart="always", init_health=health)
+        wait_until(lambda: listed(agent.client)["init"].healthy is True, "found well")
+        assert listed(agent.client)["init"].restarts == 0
+        well.unlink()
+        wait_until(lambda: (listed(agent.client)["init"].restarts or 0) > 0, "started again")
+        well.touch()
+        wait_until(lambda: listed(agent.client)["init"].healthy is True, "well again")
+    assert b"is not well and is killed" in agent.said
+
+
+def test_a_check_that_hangs_counts_as_failed_and_tells_without_a_policy_only() -> None:
+    with running_agent() as agent:
+        health = InitHealth(argv=["sleep", "1000"], interval_sec=0.05, timeout_sec=0.05, retries=1)
+        configure(agent.client, init="sleep 1000", init_health=health)
+        wait_until(lambda: listed(agent.client)["init"].healthy is False, "found unwell")
+        assert listed(agent.client)["init"].running
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"init_restart": "sometimes"},
+        {"init_health": InitHealth(argv=[])},
+        {"init_health": InitHealth(argv=["true"], retries=0)},
+        {"init_health": InitHealth(argv=["true"], interval_sec=0)},
+        {"init_health": InitHealth(argv=["true"], timeout_sec=1e300)},
+    ],
+    ids=str,
+)
+def test_a_senseless_policy_is_refused_and_nothing_starts(fields: dict[str, Any]) -> None:
+    with running_agent() as agent:
+        with pytest.raises(AgentError, match=r"^invalid: init_"):
+            configure(agent.client, init="true", **fields)
+        assert listed(agent.client) == {}
 
 
 def test_a_missing_shell_for_the_init_script_does_not_fail_the_configuration() -> None:

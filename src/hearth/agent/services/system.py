@@ -17,15 +17,14 @@ from hearth.agent.bringup.supervise import POWER_OFF_SIGNAL
 from hearth.agent.connection import Connection
 from hearth.agent.files.paths import make_parents, parse_mode
 from hearth.agent.files.writing import AtomicWrite
+from hearth.agent.init_script import InitScript, check_policy
 from hearth.agent.procfs import session_ticks
 from hearth.agent.refusal import refused
-from hearth.agent.seal import say
 from hearth.agent.session_table import INIT_SESSION, SessionTable
-from hearth.agent.spawn import StartFailed
 from hearth.agent.state import Agent
 from hearth.wire.faults import Fault
 from hearth.wire.frames import FrameType
-from hearth.wire.messages import ActivityInfo, ExecRequest, MachineConfig, Status, VolumeMount, decode
+from hearth.wire.messages import ActivityInfo, MachineConfig, Status, VolumeMount, decode
 
 _BUSY_SHARE = 0.05
 """A session that used more of a processor than this since the last look is at work, though it says nothing."""
@@ -53,6 +52,7 @@ class SystemService:
         """Give the machine its identity. Everything may be done again, which is what happens after every restore."""
         config = decode(MachineConfig, payload)
         contents = {path: (_decode(path, file.content), parse_mode(file.mode)) for path, file in config.files.items()}
+        check_policy(config)
         with self._lock:
             if self._agent.in_machine:
                 self._identify(config)
@@ -64,8 +64,8 @@ class SystemService:
             self._agent.environment = dict(config.env)
             self._agent.user = config.user
             self._agent.token = os.fsencode(config.token) or None
-            if config.init:
-                self._start_init(config.init)
+            if config.init and not self._table.has(INIT_SESSION):  # a restored machine has it running already
+                InitScript(self._agent, self._table, config).start()
         connection.send_message(FrameType.CONFIGURED, _OK)
 
     def activity(self, connection: Connection, _: bytes) -> None:
@@ -122,16 +122,6 @@ class SystemService:
         make_parents(self._agent, volume.mount)
         flags = syscalls.MS_NOATIME | (syscalls.MS_RDONLY if volume.read_only else 0)
         syscalls.mount(volume.device, volume.mount, volume.fs, flags)
-
-    def _start_init(self, script: str) -> None:
-        """Run the sandbox's init script, once in the life of the agent: a restored machine has it running already."""
-        if self._table.has(INIT_SESSION):
-            return
-        try:
-            request = ExecRequest(argv=["/bin/sh", "-c", script], session=True)
-            self._table.create(request, INIT_SESSION, lambda code: say(f"hearth: init script ended with {code}"))
-        except StartFailed as error:
-            say(f"hearth: init script: {error}")
 
     def _sessions_compute(self) -> bool:
         """Tell whether the running sessions have used the processor since the last look."""
