@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hearth.errors import GuestFailed, TimedOut, Unavailable
 from hearth.guest.client import Guest
 from hearth.guest.connector import Connector
 from hearth.guest.dial import UnixDialer
+from hearth.guest.patience import Patience
 from hearth.wire import frames
 from hearth.wire.frames import FrameType
 from hearth.wire.messages import ActivityInfo, ExecRequest
@@ -65,6 +67,65 @@ async def test_a_failed_or_cancelled_dial_gives_its_slot_back(tmp_path: Path) ->
     for _ in range(3):
         with pytest.raises(GuestFailed, match="cannot be reached"):
             await connector.open(REQUEST)
+
+
+class Stalling:
+    """Fails as a stopped machine's agent does, until it is told to go on; then it is the peer's."""
+
+    def __init__(self, peer: Peer, error: OSError) -> None:
+        self._peer = peer
+        self._error: OSError | None = error
+        self.attempts = 0
+        self.asked_twice = asyncio.Event()
+
+    def go_on(self) -> None:
+        self._error = None
+
+    async def connect(self, port: int) -> socket.socket:
+        self.attempts += 1
+        if self.attempts == 2:
+            self.asked_twice.set()
+        if self._error is not None:
+            raise self._error
+        return await self._peer.dialer.connect(port)
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), ConnectionRefusedError()], ids=["silent", "refusing"])
+async def test_a_guest_that_stalls_is_dialled_until_it_goes_on(peer: Peer, error: OSError) -> None:
+    peer.serve(waits)
+    dialer = Stalling(peer, error)
+    connector = Connector(dialer, None, connection_limit=1, patience=Patience())
+    opening = asyncio.create_task(connector.open(REQUEST))
+    async with asyncio.timeout(10):
+        await dialer.asked_twice.wait()
+        assert not opening.done()
+        dialer.go_on()
+        (await opening).close()
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), ConnectionRefusedError("nobody there")], ids=["silent", "refusing"])
+async def test_a_guest_that_stays_away_is_given_up_in_time_with_its_slot_free(peer: Peer, error: OSError) -> None:
+    dialer = Stalling(peer, error)
+    connector = Connector(dialer, None, connection_limit=1, patience=IMPATIENT)
+    for _ in range(2):
+        with pytest.raises(GuestFailed, match=r"cannot be reached: .*, for 0\.05 s"):
+            await connector.open(REQUEST)
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), ConnectionRefusedError()], ids=["silent", "refusing"])
+async def test_who_asks_for_one_attempt_gets_one(peer: Peer, error: OSError) -> None:
+    dialer = Stalling(peer, error)
+    connector = Connector(dialer, None, connection_limit=1, patience=Patience())
+    with pytest.raises(GuestFailed, match="cannot be reached"):
+        await connector.open(REQUEST, once=True)
+    assert dialer.attempts == 1
+
+
+async def test_a_machine_that_is_gone_is_not_waited_for(peer: Peer) -> None:
+    dialer = Stalling(peer, FileNotFoundError("no such namespace"))
+    with pytest.raises(GuestFailed, match="no such namespace"):
+        await Connector(dialer, None, connection_limit=1, patience=Patience()).open(REQUEST)
+    assert dialer.attempts == 1
 
 
 async def test_a_guest_that_takes_no_bytes_is_given_up(peer: Peer) -> None:

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from hearth.network.patience import ESTABLISHED_S, FIRST_PROBE_S, LONGEST_PROBE_S, Patience
+from hearth.network.patience import ESTABLISHED_S, LONGEST_PROBE_S, Patience
 
 SCRIPTS = [
     ("nobody answers for long", "ffffff", [0.05, 0.1, 0.2, 0.4, 0.4, 0.4, 0.4]),
     ("a guest that answered once may be slow", "ffss", [0.05, 0.1, 0.2, ESTABLISHED_S, ESTABLISHED_S]),
-    ("a guest that went away is probed anew", "sff", [0.05, ESTABLISHED_S, FIRST_PROBE_S, 0.1]),
+    ("a guest that stalls is not taken for one that boots", "sff", [0.05, *[ESTABLISHED_S] * 3]),
 ]
 
 

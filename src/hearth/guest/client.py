@@ -64,7 +64,7 @@ class Guest:
             async with asyncio.timeout(timeout_s):
                 while True:
                     try:
-                        await self.activity(timeout_s=probe_timeout_s)
+                        await self._ask_activity(probe_timeout_s, once=True)
                         return
                     except HearthError as error:
                         last = error
@@ -161,10 +161,7 @@ class Guest:
         Raises:
             TimedOut, GuestFailed: the guest did not answer, or wrongly.
         """
-        async with Deadline(timeout_s or self._patience.reply_s, "asking for activity"):
-            with await self._connector.open(encode_request(FrameType.ACTIVITY_REQ), urgent=True) as connection:
-                frame = await connection.expect(FrameType.ACTIVITY_RESP)
-        return decode_reply(ActivityInfo, frame.payload)
+        return await self._ask_activity(timeout_s or self._patience.reply_s, once=False)
 
     async def ports(self) -> list[PortInfo]:
         """List the listening TCP sockets of the guest.
@@ -195,6 +192,13 @@ class Guest:
             TimedOut, GuestFailed: the guest did not answer, or wrongly.
         """
         return await forward(self._connector, port, timeout_s=timeout_s or self._patience.reply_s)
+
+    async def _ask_activity(self, timeout_s: float, *, once: bool) -> ActivityInfo:
+        request = encode_request(FrameType.ACTIVITY_REQ)
+        async with Deadline(timeout_s, "asking for activity"):
+            with await self._connector.open(request, urgent=True, once=once) as connection:
+                frame = await connection.expect(FrameType.ACTIVITY_RESP)
+        return decode_reply(ActivityInfo, frame.payload)
 
 
 def _check_plain(request: ExecRequest) -> None:

@@ -15,6 +15,10 @@ from hearth.guest.patience import Patience
 from hearth.wire import frames
 from hearth.wire.frames import FrameType
 
+UNREACHABLE = "the guest cannot be reached"
+REDIAL_PAUSE_S = 0.05
+"""Between two attempts: a refusal comes at once, and asking for the next without a pause would keep a CPU busy."""
+
 
 class Connector:
     """The way to one agent. Holds its token and counts control connections.
@@ -39,21 +43,26 @@ class Connector:
         """Authenticate with this token from the next connection on."""
         self._auth = b"" if token is None else frames.encode(FrameType.AUTH, token.encode())
 
-    async def open(self, request: bytes, *, urgent: bool = False) -> Connection:
+    async def open(self, request: bytes, *, urgent: bool = False, once: bool = False) -> Connection:
         """Connect to the control port and send the request (whole frames). Closing the connection frees its slot.
+
+        Args:
+            request: whole frames.
+            urgent: needs no slot.
+            once: make one attempt, for a caller that tries anew by itself; others ride out a guest that stalls.
 
         Raises:
             Unavailable: all connections are in use and stayed so.
-            TimedOut: the agent took no connection in time.
+            TimedOut: the agent did not take the request in time.
             GuestFailed: it cannot be reached.
         """
         if urgent:
-            return await self._connect(CONTROL_PORT, request, slot=None)
+            return await self._connect(CONTROL_PORT, request, slot=None, once=once)
         if self._slots.locked():
             await self._wait_for_slot()
         else:
             await self._slots.acquire()  # does not wait
-        return await self._connect(CONTROL_PORT, request, slot=self._slots)
+        return await self._connect(CONTROL_PORT, request, slot=self._slots, once=once)
 
     async def open_forward(self, request: bytes) -> Connection:
         """Connect to the forward port and send the request; these are not counted.
@@ -79,13 +88,15 @@ class Connector:
                 resolution="close a terminal, a watch or a transfer, or try again",
             ) from error
 
-    async def _connect(self, port: int, request: bytes, *, slot: asyncio.Semaphore | None) -> Connection:
+    async def _connect(
+        self, port: int, request: bytes, *, slot: asyncio.Semaphore | None, once: bool = False
+    ) -> Connection:
         with contextlib.ExitStack() as undo:
             if slot is not None:
                 undo.callback(slot.release)
+            connection = Connection(await (self._dial(port) if once else self._dial_patiently(port)))
+            undo.callback(connection.close)
             async with Deadline(self.patience.connect_s, "connecting to the guest"):
-                connection = Connection(await self._dial(port))
-                undo.callback(connection.close)
                 with contextlib.suppress(GuestFailed):  # refused and closed: the reason waits to be received
                     await connection.send(self._auth + request)
             undo.pop_all()
@@ -93,11 +104,28 @@ class Connector:
         connection.on_close = functools.partial(self._forget, connection, slot)
         return connection
 
+    async def _dial_patiently(self, port: int) -> socket.socket:
+        """Dial until the time for it is used up: a guest that is stopped or swamped for a while answers later."""
+        last = "nothing answered"
+        try:
+            async with asyncio.timeout(self.patience.connect_s):
+                while True:
+                    try:
+                        return await self._dial(port)
+                    except GuestFailed as error:
+                        if not isinstance(error.__cause__, TimeoutError | ConnectionRefusedError):
+                            raise
+                        last = error.details or last
+                    await asyncio.sleep(REDIAL_PAUSE_S)
+        except TimeoutError as error:
+            details = f"{last}, for {self.patience.connect_s:g} s"
+            raise GuestFailed(UNREACHABLE, details=details) from error
+
     async def _dial(self, port: int) -> socket.socket:
         try:
             return await self._dialer.connect(port)
         except OSError as error:
-            raise GuestFailed("the guest cannot be reached", details=str(error)) from error
+            raise GuestFailed(UNREACHABLE, details=str(error)) from error
 
     def _forget(self, connection: Connection, slot: asyncio.Semaphore | None) -> None:
         self._connections.discard(connection)

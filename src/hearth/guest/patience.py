@@ -10,7 +10,7 @@ class Patience:
     """Bounds in seconds; the defaults leave room for an emulated machine on a busy host."""
 
     connect_s: float = 5.0
-    """One dial, with the request sent."""
+    """Reaching the agent, with as many attempts as it takes; and as long again for it to take the request."""
     slot_s: float = 10.0
     """An operation waiting for one of the connections to come free."""
     reply_s: float = 15.0

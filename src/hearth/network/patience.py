@@ -1,7 +1,8 @@
 """How long one attempt to reach an agent may take; pure.
 
 A SYN lost to a guest that is still booting would be sent again by the kernel only after 1 s (RFC 6298, section 2), so
-until the guest has answered once attempts are short and begun anew; from then on it may be slow without being gone.
+until the guest has answered once attempts are short and begun anew. From then on it may be slow or stand still for a
+while without being gone, so attempts stay long whatever comes.
 """
 
 from __future__ import annotations
@@ -24,5 +25,5 @@ class Patience:
 
     def after_failure(self) -> Patience:
         if self.timeout_s >= ESTABLISHED_S:
-            return Patience()
+            return self
         return Patience(timeout_s=min(self.timeout_s * 2, LONGEST_PROBE_S))
