@@ -24,6 +24,8 @@ from hearth.agent.wakeup import Wakeup
 from hearth.wire.messages import ExecRequest, SessionInfo
 from hearth.wire.runtime_typing import NamedTuple
 
+INIT_SESSION = "init"
+"""The sandbox's init script; it does not count towards the limit and is never forgotten."""
 SCROLLBACK_BYTES = 65_536
 INPUT_AHEAD_BYTES = 1024 * 1024
 _END_OF_FILE = b"\x04"
@@ -88,6 +90,7 @@ class Session:
         self._pending = bytearray()
         self._input_ends = False
         self._attachment: Attachment | None = None
+        self._awaits_client = session_id != INIT_SESSION  # whoever created it has not attached yet and misses nothing
         self._exit_code: int | None = None
         self._drain: Drain | None = None
         self._output_rests_until = 0.0
@@ -128,6 +131,7 @@ class Session:
             attachment.cursor = self._ring.start
             attachment.wakeup.set()
             self._attachment = attachment
+            self._awaits_client = False
             self._idle_at = None
             self._max_idle_s = max_idle_s or self._max_idle_s
             self._wake_pump()
@@ -234,7 +238,7 @@ class Session:
     def _room(self) -> int:
         """How much may be read without overwriting what the client has not taken."""
         if self._attachment is None:
-            return SCROLLBACK_BYTES
+            return SCROLLBACK_BYTES - (self._ring.end if self._awaits_client else 0)
         return SCROLLBACK_BYTES - (self._ring.end - self._attachment.cursor)
 
     def _timeout_ms(self) -> float | None:

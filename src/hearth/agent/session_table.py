@@ -10,6 +10,7 @@ from collections.abc import Callable
 from hearth.agent.exit_watch import watch_child
 from hearth.agent.pipes import close_all, open_pipes
 from hearth.agent.refusal import Refused
+from hearth.agent.session import INIT_SESSION as INIT_SESSION
 from hearth.agent.session import Process, Session
 from hearth.agent.spawn import StartFailed, end_group, spawn
 from hearth.agent.state import Agent
@@ -18,8 +19,6 @@ from hearth.wire.messages import ExecRequest
 
 MAX_SESSIONS = 20
 KEPT_S = 30.0
-INIT_SESSION = "init"
-"""The sandbox's init script; it does not count towards the limit and is never forgotten."""
 _MAX_KEPT = 20
 
 
