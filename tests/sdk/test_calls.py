@@ -109,6 +109,15 @@ def test_arguments_outside_the_contract_never_travel(timeout_sec: float) -> None
     assert "timeout_sec" in refused.value.details
 
 
+def test_what_the_contract_refuses_is_told_in_words_as_the_daemon_would() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        calls.create({"cpus": 0})
+    assert (refused.value.field, str(refused.value)) == ("cpus", "invalid cpus: cpus is 0 (use 1 or more)")
+    with pytest.raises(InvalidInput) as refused:
+        calls.create({"name": "Web"})
+    assert refused.value.details == "name 'Web' is not a DNS label"
+
+
 def test_a_shell_line_is_refused_with_the_list_that_was_meant() -> None:
     with pytest.raises(InvalidInput) as refused:
         calls.run("web", "ls -la", {})

@@ -23,7 +23,7 @@ BODIES: list[tuple[type[object], bytes, str]] = [
     (CreateSandbox, b'{"name":"A"}', "name"),
     (CreateSandbox, b'{"volumes":[]}', "volumes"),
     (CreateSandbox, b'{"env":{"A B":"x"}}', "env"),
-    (CreateSandbox, b'{"env":{"A":1}}', "env[...]"),
+    (CreateSandbox, b'{"env":{"A":1}}', "env.A"),
     (ExecCommand, b"{}", "cmd"),
     (ExecCommand, b'{"cmd":[]}', "cmd"),
     (ExecCommand, b'{"cmd":[1]}', "cmd[0]"),

@@ -25,21 +25,23 @@ from hearth.bounds import MAX_CPUS, MAX_EXEC_TIMEOUT_S, MAX_MEMORY_MIB, MIN_MEMO
 NO_NUL = r"^[^\x00]*$"
 END = r"$(?!\n)"
 """The end of a pattern: Python's ``$`` alone would let a newline follow; to ECMA-262 readers this means the same."""
+NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?" + END
+ENV_NAME = "^[A-Za-z_][A-Za-z0-9_]*" + END
+LABEL_KEY = r"^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?" + END
+LABEL_QUERY = "^[^=]+=.*$"
 Name = Annotated[
     str,
     Meta(
-        pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?" + END,
+        pattern=NAME,
         min_length=1,
         max_length=63,
         description="A DNS label: 1 to 63 of a-z, 0-9 and inner hyphens.",
     ),
 ]
 Text = Annotated[str, Meta(pattern=NO_NUL)]
-EnvName = Annotated[str, Meta(pattern="^[A-Za-z_][A-Za-z0-9_]*" + END, max_length=256)]
+EnvName = Annotated[str, Meta(pattern=ENV_NAME, max_length=256)]
 Environment = Annotated[dict[EnvName, Text], Meta(description="Environment variables, name to value.")]
-LabelKey = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?" + END, max_length=MAX_LABEL_LENGTH)
-]
+LabelKey = Annotated[str, Meta(pattern=LABEL_KEY, max_length=MAX_LABEL_LENGTH)]
 LabelValue = Annotated[str, Meta(pattern=NO_NUL, max_length=MAX_LABEL_LENGTH)]
 Labels = Annotated[dict[LabelKey, LabelValue], Meta(max_length=MAX_LABELS)]
 Encoding = Literal["utf-8", "base64"]
@@ -93,7 +95,7 @@ class SandboxList(Struct, frozen=True, kw_only=True):
 class ListSandboxes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Query of a list: every ``label`` (``key=value``) must match."""
 
-    label: Annotated[list[Annotated[str, Meta(pattern="^[^=]+=.*$")]], Meta(max_length=MAX_LABELS)] = []
+    label: Annotated[list[Annotated[str, Meta(pattern=LABEL_QUERY)]], Meta(max_length=MAX_LABELS)] = []
     limit: Annotated[int, Meta(ge=1, le=MAX_LIST_LIMIT)] = DEFAULT_LIST_LIMIT
     cursor: Annotated[str, Meta(max_length=512)] | None = None
 

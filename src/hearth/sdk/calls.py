@@ -25,6 +25,7 @@ from hearth.api.operations import (
     Operation,
 )
 from hearth.api.problems import error_from
+from hearth.api.refusals import refusal
 from hearth.api.schemas import (
     CreateSandbox,
     ExecCommand,
@@ -169,7 +170,12 @@ def _plain(given: object) -> dict[str, Any]:
 
 def _check_ref(ref: str) -> str:
     if not ref or ref in (".", ".."):
-        raise InvalidInput("invalid sandbox", details=f"{ref!r} is neither an id nor a name", field="sandbox")
+        raise InvalidInput(
+            "invalid sandbox",
+            details=f"{ref!r} is neither an id nor a name",
+            resolution="'hearth list' shows the sandboxes",
+            field="sandbox",
+        )
     return ref
 
 
@@ -212,7 +218,7 @@ def _check(schema: type[Input], values: dict[str, Any]) -> Input:
     try:
         return msgspec.convert(values, schema)
     except msgspec.ValidationError as error:
-        raise InvalidInput("invalid arguments", details=str(error).replace("`", "'")) from error
+        raise refusal(str(error), values, whole="arguments") from error
 
 
 def _stranger(status: int) -> Unavailable:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, TypeVar, cast, get_args, get_origin
 from urllib.parse import parse_qsl
 
 import msgspec
 
+from hearth.api.refusals import refusal
 from hearth.errors import InvalidInput
 
 Input = TypeVar("Input")
-_MEMBER = re.compile(r"(?:unknown|required) field `([^`]*)`")
-_PLACE = re.compile(r" - at (?:`key` in )?`\$\.?([^`]*)`$")
 
 
 def check_content_type(value: str | None) -> None:
@@ -40,7 +38,7 @@ def read_body(schema: type[Input], body: bytes) -> Input:
     try:
         return msgspec.json.decode(body, type=schema)
     except msgspec.ValidationError as error:
-        raise _refused(str(error), "body") from error
+        raise refusal(str(error), _plain(body), whole="body") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInput(
             "the body is not JSON",
@@ -69,22 +67,16 @@ def read_query(schema: type[Input], query: bytes) -> Input:
     try:
         return msgspec.convert(values, schema, strict=False)
     except msgspec.ValidationError as error:
-        raise _refused(str(error), "query") from error
+        raise refusal(str(error), values, whole="query") from error
+
+
+def _plain(body: bytes) -> Any:
+    """Give what a refused body holds, to tell which part of it was meant; None when not even that can be read."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _bare(annotation: Any) -> Any:
     return get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
-
-
-def _refused(text: str, whole: str) -> InvalidInput:
-    """Turn msgspec's sentence into ours: where, then what."""
-    place = _PLACE.search(text)
-    member = _MEMBER.search(text)
-    field = ".".join(filter(None, [place[1] if place else "", member[1] if member else ""])) or whole
-    reason = _PLACE.sub("", text).replace("`", "'")
-    return InvalidInput(
-        f"invalid {field}",
-        details=f"{field}: {reason}",
-        resolution="see /openapi.json for what this call takes",
-        field=field,
-    )

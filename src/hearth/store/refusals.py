@@ -24,7 +24,11 @@ def check_storable(sandbox: Sandbox) -> None:
 
 
 def not_found(noun: str, reference: str) -> NotFound:
-    return NotFound(f"no such {noun}", details=f"{noun} {reference[:80]!r} does not exist")
+    return NotFound(
+        f"no such {noun}",
+        details=f"{noun} {reference[:80]!r} does not exist",
+        resolution=f"list what there is to find the {noun} you mean",
+    )
 
 
 def taken(noun: str, reference: str) -> Conflict:
