@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
+from hearth.cli.descriptors import STDERR, STDOUT, silence
 from hearth.errors import Code, HearthError
 
 FAILED = 1
@@ -21,10 +21,17 @@ NOT_FOUND_WORDS = "No such file or directory"
 
 
 def show_error(error: HearthError) -> None:
-    """Write an error and the next step to stderr."""
-    sys.stdout.flush()
+    """Write an error and the next step to stderr, whether or not the outputs can still be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        silence(STDOUT)
     lines = [f"hearth: {error.brief}", *(f"  {text}" for text in (error.details, error.resolution) if text)]
-    sys.stderr.write("\n".join(lines) + "\n")
+    try:
+        sys.stderr.write("\n".join(lines) + "\n")
+        sys.stderr.flush()
+    except OSError:
+        silence(STDERR)
 
 
 def exec_status(error: HearthError) -> int:
@@ -38,5 +45,17 @@ def exec_status(error: HearthError) -> int:
 
 def leave_quietly() -> int:
     """End after the reader of our output has left: nothing more is written, not even by the interpreter's end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    silence(STDOUT)
     return BROKEN_PIPE
+
+
+def show_failed_output(error: OSError) -> None:
+    """Tell that what we had to say could not be written, or that a file could not be used."""
+    silence(STDOUT)
+    reason = error.strerror or str(error)
+    if error.filename is not None:
+        show_error(HearthError("a file cannot be used", details=f"{error.filename}: {reason}"))
+        return
+    show_error(
+        HearthError("cannot write the output", details=reason, resolution="check where it goes: is the disk full?")
+    )

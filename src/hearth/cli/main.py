@@ -6,9 +6,10 @@ import gc
 import sys
 from importlib import import_module
 
+from hearth.cli import descriptors
 from hearth.cli.arguments import Parser
 from hearth.cli.child import become
-from hearth.cli.exits import FAILED, INTERRUPTED, USAGE, leave_quietly, show_error
+from hearth.cli.exits import EXEC_FAILED, FAILED, INTERRUPTED, USAGE, leave_quietly, show_error, show_failed_output
 from hearth.errors import HearthError
 from hearth.version import VERSION
 
@@ -45,7 +46,22 @@ else by its socket and admin.key in the data directory (HEARTH_DATA).
 def main(argv: list[str] | None = None) -> int:
     """Run one command and give its exit status; docs/cli.md lists them."""
     gc.disable()  # a command lives for moments; collecting while modules load costs 6 ms and frees nothing
+    descriptors.complete()
     words = sys.argv[1:] if argv is None else argv
+    try:
+        status = _dispatch(words)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        return leave_quietly()
+    except OSError as error:
+        show_failed_output(error)
+        return EXEC_FAILED if words[:1] == ["exec"] else FAILED
+    return status
+
+
+def _dispatch(words: list[str]) -> int:
     name = ALIASES.get(words[0], words[0]) if words else "--help"
     if name in ("--help", "-h", "help"):
         width = max(map(len, COMMANDS))
@@ -69,12 +85,7 @@ def _run(name: str, words: list[str]) -> int:
     command.add_arguments(parser)
     try:
         status: int = command.run(parser.parse_args(words))
-        sys.stdout.flush()
     except HearthError as error:
         show_error(error)
         return FAILED
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        return leave_quietly()
     return status

@@ -9,6 +9,7 @@ import sys
 
 from hearth.api.limits import MAX_BODY_BYTES
 from hearth.cli.arguments import add_env, add_json, read_pairs
+from hearth.cli.descriptors import STDERR, STDOUT
 from hearth.cli.exits import EXEC_FAILED, exec_status, show_error
 from hearth.cli.show import show_json
 from hearth.errors import HearthError, InvalidInput, TooLarge
@@ -16,7 +17,6 @@ from hearth.sdk.calls import ExecOptions
 from hearth.sdk.client import Client
 
 USAGE = EXEC_FAILED
-STDOUT, STDERR = 1, 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
