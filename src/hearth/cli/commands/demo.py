@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import secrets
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from hearth.config import load_data_directory
-from hearth.errors import Unavailable
+from hearth.errors import Conflict, GuestFailed, NotFound, TimedOut, Unavailable
 from hearth.sdk.client import Client, Sandbox
 
 START_TIMEOUT_S = 30.0
@@ -27,10 +29,20 @@ print(f"Python {platform.python_version()}, {1000 * (time.perf_counter() - start
 """
 COUNT = 'for word in one two three; do echo "$word"; sleep 0.2; done; echo "and this is stderr" >&2; exit 7'
 
-PROGRAMS: tuple[tuple[str, Sequence[str]], ...] = (
-    ("which kernel is this?", ("uname", "-a")),
-    ("a Python program", ("python3", "-c", PRIMES)),
-    ("a shell program, its output as it comes", ("sh", "-c", COUNT)),
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """One thing to show, and the exit code that shows that it worked."""
+
+    title: str
+    command: Sequence[str]
+    exit_code: int = 0
+
+
+PROGRAMS = (
+    Program(title="which kernel is this?", command=("uname", "-a")),
+    Program(title="a Python program", command=("python3", "-c", PRIMES)),
+    Program(title="a shell program, its output as it comes", command=("sh", "-c", COUNT), exit_code=7),
 )
 
 
@@ -63,33 +75,62 @@ def run(arguments: argparse.Namespace) -> int:
             with watch.step("start the daemon"):
                 stack.enter_context(_daemon())
         client = stack.enter_context(Client())
-        with watch.step("create a sandbox: a virtual machine with a kernel of its own"):
-            sandbox = client.create(image=arguments.image)
-            for timing in sandbox.view.timings:
-                show(f"  {timing.duration_ms:9.1f} ms  {timing.name}")
+        name = f"demo-{secrets.token_hex(4)}"  # ours to choose: an interrupted creation must be found again
         try:
-            for title, command in PROGRAMS:
-                with watch.step(title):
-                    _stream(sandbox, command)
+            with watch.step("create a sandbox: a virtual machine with a kernel of its own"):
+                sandbox = client.create(name=name, image=arguments.image)
+                for timing in sandbox.view.timings:
+                    show(f"  {timing.duration_ms:9.1f} ms  {timing.name}")
+            for program in PROGRAMS:
+                with watch.step(program.title):
+                    carry_out(sandbox, program)
         finally:
             with watch.step("destroy it"):
-                sandbox.destroy()
+                destroy(client, name)
     watch.total()
     return 0
+
+
+def carry_out(sandbox: Sandbox, program: Program) -> None:
+    """Run a program and show its output as it comes.
+
+    Raises:
+        GuestFailed: it ended otherwise than it should.
+    """
+    with sandbox.start(list(program.command)) as running:
+        for output in running:
+            for line in output.data.decode("utf-8", "replace").splitlines():
+                show(f"  {'│' if output.stream == 'stdout' else '┃'} {line}")
+    show(f"  exit code {running.exit_code}")
+    if running.exit_code != program.exit_code:
+        raise GuestFailed(
+            "a program of the demo failed",
+            details=f"{program.command[0]} ended with {running.exit_code}, not with {program.exit_code}",
+            resolution="see what it wrote above",
+        )
+
+
+def destroy(client: Client, name: str) -> None:
+    """Destroy the sandbox if it came into being, and see for ourselves that it is gone.
+
+    Raises:
+        Conflict: it is still there.
+    """
+    with contextlib.suppress(NotFound):
+        client.destroy(name)
+    try:
+        state = client.get(name).view.state
+    except NotFound:
+        return
+    raise Conflict(
+        "the sandbox is still there", details=f"{name} is {state}", resolution=f"try 'hearth destroy --yes {name}'"
+    )
 
 
 def show(text: str) -> None:
     """Print a line at once: what follows may come from another stream."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
-
-
-def _stream(sandbox: Sandbox, command: Sequence[str]) -> None:
-    with sandbox.start(list(command)) as running:
-        for output in running:
-            for line in output.data.decode("utf-8", "replace").splitlines():
-                show(f"  {'│' if output.stream == 'stdout' else '┃'} {line}")
-    show(f"  exit code {running.exit_code}")
 
 
 def _is_served() -> bool:
@@ -107,16 +148,30 @@ def _daemon() -> Iterator[None]:
 
     Raises:
         Unavailable: it did not begin to serve; its own words stand above.
+        TimedOut: it did not end.
     """
     data = load_data_directory()
     command = [sys.executable, "-m", "hearth.server", "serve", "--data", str(data.root), "--log-level", "warning"]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+    # A group of its own: Ctrl-C at the terminal is for us, and we need the daemon to clean up.
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0) as process:
         try:
             _wait_until_served(process)
             yield
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(STOP_TIMEOUT_S)
+            _wait_until_ended(process)
+
+
+def _wait_until_ended(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired as error:
+        process.kill()
+        raise TimedOut(
+            "the daemon did not stop",
+            details=f"it was killed {STOP_TIMEOUT_S:g} s after it was told to",
+            resolution="'hearth serve' clears up what it may have left",
+        ) from error
 
 
 def _wait_until_served(process: subprocess.Popen[bytes]) -> None:
