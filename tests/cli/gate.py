@@ -1,4 +1,4 @@
-"""A daemon's socket with a gate: the answer to a creation is held back, so that an interrupt finds its caller waiting."""
+"""A daemon's socket behind a gate: the answer to a creation is held back, so an interrupt finds its caller waiting."""
 
 from __future__ import annotations
 
