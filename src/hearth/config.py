@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,9 +54,9 @@ class DataDirectory:
         return self.root / "verdicts"
 
     @property
-    def tag(self) -> str:
-        """Six hex digits that mark what this directory's daemon makes where all daemons of a host share their names."""
-        return f"{zlib.crc32(os.fsencode(self.root.absolute())) & 0xFFFFFF:06x}"
+    def mark(self) -> Path:
+        """What tells this directory's machines from those of a copy of it; see ``hearth.host.directory``."""
+        return self.root / "mark.json"
 
     def machine(self, machine_id: str) -> Path:
         return self.machines / machine_id

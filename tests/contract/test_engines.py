@@ -25,6 +25,7 @@ from hearth.wire.messages import ExecRequest
 
 READY_TIMEOUT_S = 60.0
 RUN_TIMEOUT_S = 30.0
+TAG = "c0de"
 NO_FILES = BootFiles(kernel=Path("/nowhere"), initramfs=Path("/nowhere"), rootfs=Path("/nowhere"))
 
 
@@ -71,13 +72,13 @@ def yard(request: pytest.FixtureRequest) -> Iterator[Yard]:
     with tempfile.TemporaryDirectory(prefix="hearth-yard-") as root:
         data = DataDirectory(root=Path(root))
         data.machines.mkdir()
-        network = MachineNetwork(data.tag)
+        network = MachineNetwork(TAG)
         if request.param == "local":
             yield Yard(data=data, make_engine=LocalEngine, network=network, boot=NO_FILES)
             return
 
         def qemu() -> Engine:
-            return QemuEngine(verdicts=data.verdicts, dialer_for=network.dialer, cgroups=detect(data.tag))
+            return QemuEngine(verdicts=data.verdicts, dialer_for=network.dialer, cgroups=detect(TAG))
 
         yield Yard(data=data, make_engine=qemu, network=network, boot=boot_files())
 

@@ -22,6 +22,7 @@ from hearth.config import DataDirectory, Settings
 from hearth.control.daemon import Daemon, open_daemon
 from hearth.engine.base import MachineDied
 from hearth.errors import Conflict, HearthError, NoSpace, TimedOut
+from hearth.host.directory import load_tag
 from hearth.image.apt import Apt
 from hearth.image.rootfs import rootfs_from_tree
 from hearth.image.store import ImageStore
@@ -43,8 +44,9 @@ def own_images(data: DataDirectory) -> Iterator[DataDirectory]:
 def machine_traces(data: DataDirectory) -> list[str]:
     """Everything of this data directory's machines that is on the host, whatever their ids."""
     traces = [str(path) for path in data.machines.iterdir()] if data.machines.exists() else []
+    tag = load_tag(data)
     for place in (Path("/run/netns"), Path("/sys/fs/cgroup")):
-        traces += [str(Path(base) / name) for base, names, _ in os.walk(place) for name in names if data.tag in name]
+        traces += [str(Path(base) / name) for base, names, _ in os.walk(place) for name in names if tag in name]
     return traces
 
 

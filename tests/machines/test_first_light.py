@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import socket
@@ -13,13 +14,23 @@ import pytest
 from tests.server.daemon import RunningDaemon, run_cli
 
 from hearth.errors import StartFailed, TimedOut
-from hearth.host.processes import find_by_arguments
 from hearth.sdk.client import Client, Sandbox
 
 
 def vmm_of(sandbox: Sandbox) -> int:
-    (pid,) = find_by_arguments(["-name", f"hearth-{sandbox.id}"])
+    (pid,) = vmms_of(sandbox.id)
     return pid
+
+
+def vmms_of(sandbox_id: str) -> list[int]:
+    """Every process that bears the sandbox's id as a VMM's name does."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            if any(word.startswith(b"hearth-") and word.endswith(sandbox_id.encode()) for word in words):
+                found.append(int(entry.name))
+    return found
 
 
 def status_of(pid: int) -> dict[str, str]:
@@ -87,6 +98,10 @@ def test_the_vmm_has_no_rights_of_its_own(sandbox: Sandbox) -> None:
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
 
 
+def test_the_vmm_lives_in_the_machines_own_network_namespace(sandbox: Sandbox) -> None:
+    assert Path(f"/proc/{vmm_of(sandbox)}/ns/net").readlink() != Path("/proc/self/ns/net").readlink()
+
+
 def test_no_two_vmms_share_a_user(client: Client, sandbox: Sandbox) -> None:
     with client.create(name="neighbour") as other:
         assert status_of(vmm_of(sandbox))["Uid"] != status_of(vmm_of(other))["Uid"]
@@ -139,7 +154,7 @@ def test_destroying_leaves_no_process_namespace_directory_or_cgroup(house: Runni
 
 def traces_of(house: RunningDaemon, sandbox_id: str) -> list[str]:
     """Everything on this host that bears the sandbox's id."""
-    traces = [f"process {pid}" for pid in find_by_arguments(["-name", f"hearth-{sandbox_id}"])]
+    traces = [f"process {pid}" for pid in vmms_of(sandbox_id)]
     places = [house.data.machines, Path("/run/netns"), Path("/sys/fs/cgroup")]
     for place in places:
         traces += [str(Path(base) / name) for base, names, _ in os.walk(place) for name in names if sandbox_id in name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 import structlog
@@ -12,7 +12,7 @@ import structlog
 from hearth.config import DataDirectory, Settings
 from hearth.control.images import Images
 from hearth.control.limits import host_limits
-from hearth.control.reconcile import reconcile
+from hearth.control.reconcile import Reconciler
 from hearth.control.sandboxes import Sandboxes
 from hearth.control.users import Users
 from hearth.engine.base import Engine
@@ -21,7 +21,7 @@ from hearth.engine.qemu.engine import QemuEngine
 from hearth.errors import InvalidInput
 from hearth.host.cgroups import detect
 from hearth.host.clock import SystemClock
-from hearth.host.directory import load_secret, own_directory, prepare_directory
+from hearth.host.directory import load_secret, load_tag, own_directory, prepare_directory
 from hearth.host.identity import new_id
 from hearth.image.store import ImageStore
 from hearth.jobs.bringup import Workshop
@@ -54,16 +54,17 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
         InvalidInput: a setting is not acceptable.
     """
     data.check()
-    prepare_directory(data)
+    data = prepare_directory(data)
     clock = SystemClock()
     with own_directory(data):
         store = await open_store(sqlite_url(data.database), clock=clock)
         try:
-            network = MachineNetwork(data.tag)
+            tag = load_tag(data)
+            network = MachineNetwork(tag)
             workshop = Workshop(
                 data=data,
                 settings=settings,
-                engine=make_engine(data, settings, network),
+                engine=make_engine(data, settings, tag, network),
                 network=network,
                 clock=clock,
                 secret=load_secret(data.secret),
@@ -73,8 +74,8 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
             runner = Runner(store.jobs, clock=clock, owner=new_id("daemon"))
             sandboxes = Sandboxes(store=store, images=images, workshop=workshop, runner=runner, limits=host_limits())
             await users.ensure_admin(data.admin_key)
-            found = await reconcile(store, workshop, runner, sandboxes)
-            log.info("reconciled", adopted=found.adopted, lost=found.lost, undone=found.undone, swept=found.swept)
+            found = await Reconciler(store, workshop, runner, sandboxes).run()
+            log.info("reconciled", **asdict(found))
             try:
                 yield Daemon(sandboxes=sandboxes, users=users, images=images, started_at=clock.now())
             finally:
@@ -83,14 +84,14 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
             await store.close()
 
 
-def make_engine(data: DataDirectory, settings: Settings, network: MachineNetwork) -> Engine:
+def make_engine(data: DataDirectory, settings: Settings, tag: str, network: MachineNetwork) -> Engine:
     """Give the engine that was asked for; never one that isolates less than that.
 
     Raises:
         InvalidInput: there is no such engine.
     """
     if settings.engine == QemuEngine.name:
-        return QemuEngine(verdicts=data.verdicts, dialer_for=network.dialer, cgroups=detect(data.tag))
+        return QemuEngine(verdicts=data.verdicts, dialer_for=network.dialer, cgroups=detect(tag))
     if settings.engine == LocalEngine.name:
         log.warning("the local engine isolates nothing: commands run on this host")
         return LocalEngine()

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import structlog
 
 from hearth.engine.base import Machine
-from hearth.errors import Conflict
 from hearth.guest.client import Guest
 
 log = structlog.get_logger(__name__)
@@ -42,16 +41,10 @@ class Fleet:
         self._members[sandbox_id] = member
         self._watchers[sandbox_id] = asyncio.create_task(self._watch(sandbox_id, member), name=f"watch {sandbox_id}")
 
-    def guest(self, sandbox_id: str) -> Guest:
-        """Give the way to a machine's agent.
-
-        Raises:
-            Conflict: no such machine runs.
-        """
+    def guest(self, sandbox_id: str) -> Guest | None:
+        """Give the way to a machine's agent, or None when it is not with us."""
         member = self._members.get(sandbox_id)
-        if member is None:
-            raise Conflict("the sandbox has no running machine", details=sandbox_id, resolution="look at its state")
-        return member.guest
+        return member.guest if member is not None else None
 
     async def take(self, sandbox_id: str) -> Member | None:
         """Take a machine out: its end is no longer news."""

@@ -2,94 +2,113 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import structlog
 
-from hearth.control.fleet import Member
 from hearth.control.sandboxes import Sandboxes
-from hearth.guest.client import Guest
+from hearth.errors import HearthError
 from hearth.jobs.bringup import Bringup, Workshop
 from hearth.jobs.runner import UNFINISHED, Runner
-from hearth.model import Sandbox, SandboxState
-from hearth.store.base import MAX_PAGE, PageRequest, Store
+from hearth.model import Job, Sandbox, SandboxState
+from hearth.store.base import MAX_PAGE, Page, PageRequest, Store
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 LOST = "its VMM was gone when the daemon started"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Reconciled:
-    """What was found, counted."""
+    """What was found, counted; ``postponed`` is what resisted and will be tried again at the next start."""
 
-    adopted: int
-    lost: int
-    undone: int
-    swept: int
-
-
-async def reconcile(store: Store, workshop: Workshop, runner: Runner, sandboxes: Sandboxes) -> Reconciled:
-    """Bring rows and machines in agreement; runs under the data directory's lock, before anybody is served."""
-    adopted = lost = undone = 0
-    await _unwind(store, workshop, runner)
-    known = await _all_sandboxes(store)
-    for sandbox in known:
-        if sandbox.state in (SandboxState.CREATING, SandboxState.DESTROYING):
-            await sandboxes.forget(sandbox)
-            log.info("unfinished sandbox removed", sandbox=sandbox.id, state=sandbox.state)
-            undone += 1
-        elif sandbox.state is SandboxState.RUNNING:
-            if await _adopt(workshop, sandboxes, sandbox):
-                adopted += 1
-            else:
-                await workshop.take_down(sandbox.id)
-                await store.sandboxes.transition(sandbox.id, (SandboxState.RUNNING,), SandboxState.LOST, error=LOST)
-                lost += 1
-    swept = await _sweep(workshop, {sandbox.id for sandbox in known})
-    return Reconciled(adopted=adopted, lost=lost, undone=undone, swept=swept)
+    adopted: int = 0
+    lost: int = 0
+    undone: int = 0
+    swept: int = 0
+    postponed: int = 0
 
 
-async def _unwind(store: Store, workshop: Workshop, runner: Runner) -> None:
-    """Undo every job that a dead daemon left; holding the directory's lock proves that it is dead."""
-    jobs = await store.jobs.list(states=UNFINISHED, page=PageRequest(limit=MAX_PAGE))
-    for job in jobs.items:
-        plan = Bringup(workshop, None).plan()
+class Reconciler:
+    """Brings rows and machines in agreement, under the data directory's lock and before anybody is served.
+
+    One thing that resists does not keep the others, or the daemon, from coming up.
+    """
+
+    def __init__(self, store: Store, workshop: Workshop, runner: Runner, sandboxes: Sandboxes) -> None:
+        self._store = store
+        self._workshop = workshop
+        self._runner = runner
+        self._sandboxes = sandboxes
+        self._found = Reconciled()
+
+    async def run(self) -> Reconciled:
+        """Undo what jobs began, look after every sandbox, sweep orphans last."""
+        for job in await every(lambda page: self._store.jobs.list(states=UNFINISHED, page=page)):
+            await self._attempt("job", job.id, self._unwind(job))
+        known = await every(lambda page: self._store.sandboxes.list(None, page=page))
+        for sandbox in known:
+            await self._attempt("sandbox", sandbox.id, self._look_after(sandbox))
+        for orphan in sorted(await self._leftovers() - {sandbox.id for sandbox in known}):
+            await self._attempt("orphan", orphan, self._sweep(orphan))
+        return self._found
+
+    async def _attempt(self, kind: str, subject: str, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except (HearthError, OSError) as error:
+            self._found.postponed += 1
+            log.error("recovery postponed", kind=kind, subject=subject, error=str(error))
+
+    async def _unwind(self, job: Job) -> None:
+        """Undo a job; holding the directory's lock proves that whoever ran it is dead."""
+        plan = Bringup(self._workshop, None).plan()
         if job.kind != plan.kind:
             log.warning("unfinished job of a kind unknown to this version", job=job.id, kind=job.kind)
-            continue
-        await runner.unwind(job.id, plan, displacing=job.lease_owner)
+            return
+        await self._runner.unwind(job.id, plan, displacing=job.lease_owner)
         log.info("unfinished job undone", job=job.id, sandbox=job.subject, step=job.step)
 
+    async def _look_after(self, sandbox: Sandbox) -> None:
+        if sandbox.state in (SandboxState.CREATING, SandboxState.DESTROYING):
+            await self._sandboxes.forget(sandbox)
+            log.info("unfinished sandbox removed", sandbox=sandbox.id, state=sandbox.state)
+            self._found.undone += 1
+        elif sandbox.state is SandboxState.RUNNING:
+            if await self._sandboxes.adopt(sandbox):
+                self._found.adopted += 1
+            else:
+                await self._workshop.put_out(sandbox.id)
+                await self._store.sandboxes.transition(
+                    sandbox.id, (SandboxState.RUNNING,), SandboxState.LOST, error=LOST
+                )
+                self._found.lost += 1
 
-async def _adopt(workshop: Workshop, sandboxes: Sandboxes, sandbox: Sandbox) -> bool:
-    machine = await workshop.engine.adopt(workshop.place(sandbox.id))
-    if machine is None:
-        return False
-    guest = Guest(machine.dialer, workshop.agent_token(sandbox.id))
-    sandboxes.fleet.add(sandbox.id, Member(machine=machine, guest=guest))
-    log.info("machine adopted", sandbox=sandbox.id)
-    return True
+    async def _leftovers(self) -> set[str]:
+        """Machines, networks and groups of this data directory, whether or not a row speaks of them."""
+        found = {entry.name for entry in self._workshop.data.machines.iterdir()}
+        found |= await self._workshop.engine.leftovers()
+        if self._workshop.engine.capabilities.network:
+            found |= await self._workshop.network.list()
+        return found
 
-
-async def _sweep(workshop: Workshop, known: set[str]) -> int:
-    """Remove machines and networks of this data directory that no row speaks of."""
-    found = {entry.name for entry in workshop.data.machines.iterdir()}
-    if workshop.engine.capabilities.network:
-        found |= await workshop.network.list()
-    orphans = found - known
-    for orphan in sorted(orphans):
+    async def _sweep(self, orphan: str) -> None:
         log.warning("orphan removed", sandbox=orphan)
-        await workshop.take_down(orphan)
-    return len(orphans)
+        await self._workshop.take_down(orphan)
+        self._found.swept += 1
 
 
-async def _all_sandboxes(store: Store) -> list[Sandbox]:
-    sandboxes: list[Sandbox] = []
+async def every(fetch: Callable[[PageRequest], Awaitable[Page[T]]]) -> list[T]:
+    """Collect all pages of a list."""
+    items: list[T] = []
     cursor: str | None = None
     while True:
-        page = await store.sandboxes.list(None, page=PageRequest(limit=MAX_PAGE, cursor=cursor))
-        sandboxes += page.items
+        page = await fetch(PageRequest(limit=MAX_PAGE, cursor=cursor))
+        items += page.items
         cursor = page.next_cursor
         if cursor is None:
-            return sandboxes
+            return items

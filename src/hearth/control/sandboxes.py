@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -15,6 +15,7 @@ from hearth.control.images import Images
 from hearth.control.limits import HostLimits, check_spec
 from hearth.engine.base import BootFiles
 from hearth.errors import Cancelled, Conflict, HearthError, InvalidInput, NoSpace, NotFound
+from hearth.guest.client import Guest
 from hearth.guest.execution import Execution
 from hearth.host.identity import new_sandbox_id
 from hearth.host.waiting import until_done
@@ -47,17 +48,20 @@ class Sandboxes:
         self.runner = runner
         self._limits = limits
         self.fleet = Fleet(self._on_death)
+        self._adopting = asyncio.Lock()
         self._creations: dict[str, asyncio.Task[Sandbox]] = {}
         self._removals: dict[str, asyncio.Task[None]] = {}
 
     async def create(self, user: User, spec: SandboxSpec) -> Created:
         """Bring a sandbox up and give it once its agent has answered.
 
-        The same name again gives the existing one. A caller who leaves does not undo the work; a failure does, whole.
+        The same name again gives the existing one while that runs. A caller who leaves does not undo the work; a
+        failure does, whole.
 
         Raises:
             InvalidInput: a field of ``spec`` is not acceptable.
             NotFound: no such image.
+            Conflict: there is a sandbox of that name which does not run.
             NoSpace: the data directory is nearly full.
             EngineFailed, GuestFailed, TimedOut: the machine did not come up; nothing is left of it.
         """
@@ -78,7 +82,10 @@ class Sandboxes:
         try:
             return Created(sandbox=await _outcome(task, sandbox), new=True)
         except SandboxExists as error:
-            return Created(sandbox=await self._settled(error.existing), new=False)
+            existing = await self._settled(error.existing)
+        if existing.state is not SandboxState.RUNNING:
+            raise _not_running(existing)
+        return Created(sandbox=existing, new=False)
 
     async def get(self, user: User, reference: str) -> Sandbox:
         """Find a sandbox of the user's by id or name.
@@ -118,12 +125,8 @@ class Sandboxes:
             raise InvalidInput("the command is empty", details="cmd has no program", field="cmd")
         sandbox = await self._settled(await self.get(user, reference))
         if sandbox.state is not SandboxState.RUNNING:
-            raise Conflict(
-                "the sandbox does not run",
-                details=f"{sandbox.spec.name} is {sandbox.state}" + (f": {sandbox.error}" if sandbox.error else ""),
-                resolution="wait until it is running, or destroy it and create another",
-            )
-        async with self.fleet.guest(sandbox.id).start(request) as execution:
+            raise _not_running(sandbox)
+        async with (await self._guest(sandbox)).start(request) as execution:
             yield execution
 
     async def destroy(self, user: User, reference: str) -> None:
@@ -153,6 +156,20 @@ class Sandboxes:
             creation.cancel()
         await asyncio.gather(*self._creations.values(), *self._removals.values(), return_exceptions=True)
         await self.fleet.release()
+
+    async def adopt(self, sandbox: Sandbox) -> bool:
+        """Take over the machine that an earlier daemon left running; False when there is none.
+
+        Raises:
+            EngineFailed: there is one that does not answer now.
+        """
+        machine = await self.workshop.engine.adopt(self.workshop.place(sandbox.id))
+        if machine is None:
+            return False
+        guest = Guest(machine.dialer, self.workshop.agent_token(sandbox.id))
+        self.fleet.add(sandbox.id, Member(machine=machine, guest=guest))
+        log.info("machine adopted", sandbox=sandbox.id)
+        return True
 
     async def forget(self, sandbox: Sandbox) -> None:
         """Remove what a sandbox in state creating or destroying has, then its row: for recovery."""
@@ -187,6 +204,16 @@ class Sandboxes:
             await self.store.sandboxes.transition(sandbox.id, states, SandboxState.DESTROYING)
             await self.forget(sandbox)
 
+    async def _guest(self, sandbox: Sandbox) -> Guest:
+        """Give the way to a running sandbox's agent; one that did not answer at the daemon's start is tried again."""
+        async with self._adopting:
+            guest = self.fleet.guest(sandbox.id)
+            if guest is None and await self.adopt(sandbox):
+                guest = self.fleet.guest(sandbox.id)
+        if guest is None:
+            raise _not_running(replace(sandbox, state=SandboxState.LOST))
+        return guest
+
     async def _settled(self, sandbox: Sandbox) -> Sandbox:
         """Wait for a creation under way and give what came of it."""
         creation = self._creations.get(sandbox.id)
@@ -200,8 +227,13 @@ class Sandboxes:
         log.info("sandbox destroyed", sandbox=sandbox.id, name=sandbox.spec.name)
 
     async def _on_death(self, sandbox_id: str, cause: str) -> None:
-        with contextlib.suppress(HearthError):  # destroyed meanwhile: its end is no news
+        try:
             await self.store.sandboxes.transition(sandbox_id, (SandboxState.RUNNING,), SandboxState.FAILED, error=cause)
+            await self.workshop.put_out(sandbox_id)
+        except (NotFound, Conflict):
+            log.debug("its end is no news: it is being destroyed", sandbox=sandbox_id)
+        except (HearthError, OSError) as error:
+            log.error("the end of a machine was not tidied up", sandbox=sandbox_id, error=str(error))
 
     def _check_space(self) -> None:
         free_mib = shutil.disk_usage(self.workshop.data.root).free // (1024 * 1024)
@@ -220,6 +252,15 @@ async def _outcome(creation: asyncio.Task[Sandbox], sandbox: Sandbox) -> Sandbox
     if creation.cancelled():
         raise Cancelled("the sandbox was destroyed while it was created", details=sandbox.id)
     return creation.result()
+
+
+def _not_running(sandbox: Sandbox) -> Conflict:
+    ended = sandbox.state in ENDED
+    return Conflict(
+        "the sandbox does not run",
+        details=f"{sandbox.spec.name} is {sandbox.state}" + (f": {sandbox.error}" if sandbox.error else ""),
+        resolution="destroy it and create another" if ended else "wait a moment and try again",
+    )
 
 
 def _scope(user: User) -> str | None:

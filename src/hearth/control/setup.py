@@ -18,6 +18,8 @@ from hearth.image.store import Image, ImageStore
 from hearth.model import SandboxSpec
 from hearth.network.machine import MachineNetwork
 
+PROBE_TAG = "probe"
+"""Marks what a probe makes while it runs: it may run beside the daemon of the same directory."""
 STANDARD_IMAGE = SandboxSpec(name="standard").image
 
 
@@ -41,7 +43,7 @@ async def set_up(data: DataDirectory, on_progress: OnProgress) -> SetUp:
     """
     require_root()
     data.check()
-    prepare_directory(data)
+    data = prepare_directory(data)
     built = await build_all(ImageStore(data), on_progress)
     on_progress(Progress(stage="accelerator", fraction=None, message="finding out what runs guests here"))
     boot = BootFiles(kernel=built.kernel.path, initramfs=built.agent.path, rootfs=built.rootfs.path)
@@ -67,8 +69,8 @@ def require_root() -> None:
 
 async def probe_engine(data: DataDirectory, boot: BootFiles) -> EngineReport:
     """Ask the QEMU engine how it runs machines here; the first time on a host this boots one."""
-    network = MachineNetwork(data.tag)
-    engine = QemuEngine(verdicts=data.verdicts, dialer_for=network.dialer, cgroups=detect(data.tag))
+    network = MachineNetwork(PROBE_TAG)
+    engine = QemuEngine(verdicts=data.verdicts, dialer_for=network.dialer, cgroups=detect(PROBE_TAG))
     return await engine.probe(boot)
 
 

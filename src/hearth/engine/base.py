@@ -126,7 +126,19 @@ class Engine(Protocol):
         ...
 
     async def adopt(self, place: MachinePlace) -> Machine | None:
-        """Find the living VMM of a machine launched by an earlier daemon; None when there is none."""
+        """Find the living VMM of a machine launched by an earlier daemon; None when there is none.
+
+        Raises:
+            EngineFailed: one lives and does not answer now; it was left as it is.
+        """
+        ...
+
+    async def end(self, place: MachinePlace) -> None:
+        """End the VMM if it lives and what confines it; the disk stays. Doing it twice is fine."""
+        ...
+
+    async def leftovers(self) -> set[str]:
+        """Tell the ids of machines of which something but the directory is there, for sweeping."""
         ...
 
     async def remove(self, place: MachinePlace) -> None:

@@ -71,7 +71,7 @@ class Cgroups:
     """The groups of all machines of one daemon; everything is found again by name in a fresh process.
 
     Args:
-        tag: marks the daemon's groups among others on this host (``DataDirectory.tag``).
+        tag: marks the daemon's groups among others on this host (``directory.load_tag``).
         layout: as ``detect`` found it.
     """
 
@@ -121,6 +121,14 @@ class Cgroups:
         for parent in set(self._parents.values()):
             with contextlib.suppress(OSError):  # others are in there, or it is gone
                 parent.rmdir()
+
+    def members(self, name: str) -> set[int]:
+        """Tell the processes in the group ``name``; none when there is no such group."""
+        found: set[int] = set()
+        for directory in self._directories(name):
+            with contextlib.suppress(OSError):
+                found |= {int(pid) for pid in (directory / "cgroup.procs").read_text().split()}
+        return found
 
     def list(self) -> set[str]:
         """Tell the names of all groups of this daemon, half-made ones included."""

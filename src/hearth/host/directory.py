@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +16,12 @@ from hearth.host.files import OUT_OF_SPACE, write_atomic
 from hearth.host.locks import FileLock, try_lock
 
 SECRET_BYTES = 32
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+TAG_PATTERN = re.compile(r"[0-9a-f]{8}")
 
 
-def prepare_directory(data: DataDirectory) -> None:
-    """Make the data directory, for its owner alone.
+def prepare_directory(data: DataDirectory) -> DataDirectory:
+    """Make the data directory, for its owner alone, and give it by its real path: links to it are the same place.
 
     Raises:
         HostUnfit, NoSpace: it cannot be made.
@@ -25,6 +29,7 @@ def prepare_directory(data: DataDirectory) -> None:
     try:
         for directory in (data.root, data.machines, data.images, data.verdicts):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        data.machines.chmod(0o700)
     except OSError as error:
         if error.errno in OUT_OF_SPACE:
             raise NoSpace("no space for the data directory", details=f"{data.root}: {error.strerror}") from error
@@ -33,6 +38,26 @@ def prepare_directory(data: DataDirectory) -> None:
             details=f"HEARTH_DATA {data.root}: {error.strerror}",
             resolution="choose a directory that this user may write",
         ) from error
+    return DataDirectory(root=data.root.resolve())
+
+
+def load_tag(data: DataDirectory) -> str:
+    """Give the eight hex digits that mark this directory's processes, namespaces and control groups on this host.
+
+    They hold for this directory in this boot: a copy of it, or the same one after a reboot, gets new ones. Nothing made
+    under the old ones can be alive then, or it is not ours. Called under the directory's lock.
+    """
+    status = data.root.stat()
+    here = {"boot_id": BOOT_ID.read_text().strip(), "device": status.st_dev, "inode": status.st_ino}
+    try:
+        known = json.loads(data.mark.read_text())
+        if {key: known[key] for key in here} == here and TAG_PATTERN.fullmatch(known["tag"]):
+            return str(known["tag"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        pass
+    tag = secrets.token_hex(4)
+    write_atomic(data.mark, json.dumps({**here, "tag": tag}).encode(), mode=0o600)
+    return tag
 
 
 @contextlib.contextmanager

@@ -23,3 +23,11 @@ def find_by_arguments(words: Sequence[str]) -> list[int]:
         if wanted in b"\0" + line:
             found.append(int(entry.name))
     return sorted(found)
+
+
+def owner_of(pid: int) -> int | None:
+    """Tell whose process it is, by its real user id; None when it has ended."""
+    try:
+        return (PROC / str(pid)).stat().st_uid
+    except OSError:
+        return None

@@ -42,6 +42,12 @@ class Workshop:
         """Say where a sandbox's machine is."""
         return MachinePlace(id=sandbox_id, directory=self.data.machine(sandbox_id))
 
+    async def put_out(self, sandbox_id: str) -> None:
+        """End a machine and its network; its disk stays."""
+        await self.engine.end(self.place(sandbox_id))
+        if self.engine.capabilities.network:
+            await self.network.teardown(sandbox_id)
+
     async def take_down(self, sandbox_id: str) -> None:
         """Remove everything a bring-up made, from the id alone; doing it twice is fine."""
         await self.engine.remove(self.place(sandbox_id))

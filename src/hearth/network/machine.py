@@ -29,7 +29,7 @@ class MachineNetwork:
     """The networks of all machines of one daemon.
 
     Args:
-        tag: marks the daemon's namespaces among others on this host (``DataDirectory.tag``).
+        tag: marks the daemon's namespaces among others on this host (``directory.load_tag``).
     """
 
     def __init__(self, tag: str, *, plan: AddressPlan = PLAN) -> None:

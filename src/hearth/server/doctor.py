@@ -11,7 +11,7 @@ import msgspec
 from hearth.api.reports import Check, DoctorReport
 from hearth.config import DataDirectory, load_data_directory
 from hearth.control.doctor import findings
-from hearth.control.setup import report_of_engine
+from hearth.control.setup import PROBE_TAG, report_of_engine
 from hearth.host.facts import gather
 from hearth.server.logs import configure
 
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def examine(data: DataDirectory) -> DoctorReport:
     """Look at the host; where images are there, this tries the accelerator, which takes a boot the first time."""
-    facts, engine = await gather(data.root, data.tag), await report_of_engine(data)
+    facts, engine = await gather(data.root, PROBE_TAG), await report_of_engine(data)
     return DoctorReport(
         checks=[
             Check(name=each.name, status=each.status.value, finding=each.found, resolution=each.advice)

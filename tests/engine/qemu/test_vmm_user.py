@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 
-from hearth.engine.qemu.vmm_user import BASE, BLOCKS, PER_BLOCK, take_user, user_of
+from hearth.engine.qemu.vmm_user import COUNT, FIRST, take_user, user_of
 
 pytestmark = pytest.mark.root
 
@@ -22,22 +23,36 @@ def test_no_two_machines_share_a_user(tmp_path: Path) -> None:
 
     assert len(set(users)) == 5
     assert [user_of(tmp_path / f"sb-{number}") for number in range(5)] == users
-    assert all(BASE <= user < BASE + BLOCKS * PER_BLOCK for user in users)
+    assert all(FIRST <= user < FIRST + COUNT for user in users)
 
 
-def test_a_removed_machines_user_is_given_again(tmp_path: Path) -> None:
-    first = take_user(machine(tmp_path, "sb-a"))
-    take_user(machine(tmp_path, "sb-b"))
-    (tmp_path / "sb-a").rmdir()
-
-    assert take_user(machine(tmp_path, "sb-c")) == first
-
-
-def test_another_data_directory_hands_out_other_users(tmp_path: Path) -> None:
-    blocks = set()
-    for number in range(20):
+def test_two_data_directories_that_know_nothing_of_each_other_share_no_user(tmp_path: Path) -> None:
+    users = set()
+    for number in range(50):
         root = tmp_path / str(number)
         root.mkdir()
-        blocks.add(take_user(machine(root, "sb-a")))
+        users.add(take_user(machine(root, "sb-a")))
 
-    assert len(blocks) > 15
+    assert len(users) == 50
+
+
+def test_machines_that_vanish_while_a_user_is_chosen_disturb_nobody(tmp_path: Path) -> None:
+    stopped = threading.Event()
+
+    def churn() -> None:
+        while not stopped.is_set():
+            (tmp_path / "gone").mkdir()
+            (tmp_path / "gone").rmdir()
+
+    churning = threading.Thread(target=churn)
+    churning.start()
+    try:
+        for number in range(200):
+            take_user(machine(tmp_path, f"sb-{number}"))
+    finally:
+        stopped.set()
+        churning.join()
+
+
+def test_a_machine_that_is_not_there_is_nobodys(tmp_path: Path) -> None:
+    assert user_of(tmp_path / "nothing") is None

@@ -15,7 +15,7 @@ from pathlib import Path
 from hearth.engine.base import BootFiles, Capabilities, EngineReport, MachinePlace, MachineSpec
 from hearth.errors import Conflict
 from hearth.guest.dial import UnixDialer
-from hearth.host.processes import find_by_arguments
+from hearth.host.processes import find_by_arguments, owner_of
 from hearth.host.spawn import Process, adopt, identify, spawn
 from hearth.network.plan import Link
 from hearth.version import VERSION
@@ -84,16 +84,22 @@ class LocalEngine:
 
     async def adopt(self, place: MachinePlace) -> LocalMachine | None:
         for pid in find_by_arguments(_listen_words(place.directory)):
-            identity = identify(pid)
+            identity = identify(pid) if owner_of(pid) == os.geteuid() else None
             process = adopt(identity) if identity is not None else None
             if process is not None:
                 return LocalMachine(place.id, process, place.directory)
         return None
 
-    async def remove(self, place: MachinePlace) -> None:
+    async def end(self, place: MachinePlace) -> None:
         while machine := await self.adopt(place):
             await machine.kill()
+
+    async def remove(self, place: MachinePlace) -> None:
+        await self.end(place)
         await asyncio.to_thread(shutil.rmtree, place.directory, ignore_errors=True)
+
+    async def leftovers(self) -> set[str]:
+        return set()
 
 
 def _listen_words(directory: Path) -> list[str]:

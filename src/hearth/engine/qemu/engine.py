@@ -24,16 +24,17 @@ from hearth.engine.qemu.accelerator import (
     verdict_key,
 )
 from hearth.engine.qemu.command import Descriptor, QemuSpec, build
-from hearth.engine.qemu.handover import VMM_LOG, connect, listening, log_file, opened
+from hearth.engine.qemu.handover import connect, listening, log_file, opened, read_log
 from hearth.engine.qemu.machine import QemuMachine
-from hearth.engine.qemu.qmp import Qmp
-from hearth.engine.qemu.vmm_user import take_user, user_of
-from hearth.errors import Conflict, EngineFailed, HostUnfit, NoSpace
+from hearth.engine.qemu.qmp import GREETING_TIMEOUT_S, Qmp
+from hearth.engine.qemu.vmm_user import is_vmm_user, take_user, user_of
+from hearth.errors import Conflict, EngineFailed, HearthError, HostUnfit, NoSpace
 from hearth.guest.dial import Dialer
+from hearth.host import namespaces
 from hearth.host.cgroups import Cgroups
 from hearth.host.process import CommandFailed, run
-from hearth.host.processes import find_by_arguments
-from hearth.host.spawn import Process, adopt, identify, setpriv_prefix, spawn
+from hearth.host.processes import find_by_arguments, owner_of
+from hearth.host.spawn import Child, Process, adopt, identify, setpriv_prefix, spawn
 from hearth.host.tsc import tsc_khz
 from hearth.model import Accelerator
 from hearth.network.plan import Link
@@ -147,7 +148,7 @@ class QemuEngine:
         if report.accelerator is None:
             raise HostUnfit("QEMU cannot run machines here", details=report.reason)
         qemu = QemuSpec(
-            name=_process_name(spec.id),
+            name=self._process_name(spec.id),
             accelerator=report.accelerator,
             cpus=spec.cpus,
             memory_mib=spec.memory_mib,
@@ -159,78 +160,118 @@ class QemuEngine:
         with opened(spec.boot, spec.directory / "root.qcow2") as descriptors:
             if link:
                 descriptors[Descriptor.TAP] = link.tap_fd
-            return await self._start(qemu, spec.directory, spec.id, descriptors)
+            return await self._start(qemu, spec.place, link.namespace if link else None, descriptors)
 
     async def _start(
-        self, qemu: QemuSpec, directory: Path, machine_id: str, descriptors: dict[int, int]
+        self, qemu: QemuSpec, place: MachinePlace, namespace: str | None, descriptors: dict[int, int]
     ) -> QemuMachine:
-        sockets = _Sockets(qmp=directory / "qmp.sock", console=directory / "console.sock")
+        directory = place.directory
+        sockets = _sockets(place)
         with listening(sockets.qmp) as qmp, listening(sockets.console) as console, log_file(directory) as output:
             handed = {**descriptors, Descriptor.QMP: qmp.fileno(), Descriptor.CONSOLE: console.fileno()}
-            process = spawn(
-                [*_unprivileged(directory), *build(BINARY, qemu)],
-                descriptors=handed,
-                output=output,
-            )
-        self._confine(qemu, machine_id, process.pid)
-        return await self._attach(machine_id, process, sockets, directory / VMM_LOG)
+            command = [*_unprivileged(directory), *build(BINARY, qemu)]
+
+            def start() -> Child:
+                return spawn(command, descriptors=handed, output=output)
+
+            # Inside the machine's own namespace: a VMM that was broken out of finds no network there either.
+            process = await namespaces.enter(namespace, start, discard=_abandon) if namespace else start()
+        self._confine(qemu, place.id, process.pid)
+        return await self._attach(place, process, sockets)
 
     def _confine(self, qemu: QemuSpec, machine_id: str, pid: int) -> None:
         cgroup = self._cgroups.create(
-            _process_name(machine_id),
+            machine_id,
             memory_max_bytes=(qemu.memory_mib + VMM_OVERHEAD_MIB) * 1024 * 1024,
             pids_max=VMM_TASKS_MAX + qemu.cpus,
         )
         if cgroup is not None:
             cgroup.add(pid)
 
-    async def _attach(self, machine_id: str, process: Process, sockets: _Sockets, output: Path) -> QemuMachine:
-        console = Console(connect(sockets.console))
+    async def _attach(self, place: MachinePlace, process: Process, sockets: _Sockets) -> QemuMachine:
         try:
-            monitor = await Qmp.open(connect(sockets.qmp))
+            return await self._converse(place, process, sockets, GREETING_TIMEOUT_S)
         except BaseException as error:
             process.kill()
             how = await process.wait()
-            await console.close()
             if isinstance(error, EngineFailed):
-                said = _tail(output)
+                said = read_log(place.directory)
                 raise EngineFailed("QEMU did not start", details=f"{how}: {said}") from error
             raise
-        return QemuMachine(machine_id, process, monitor, console, self._dialer_for(machine_id))
+
+    async def _converse(
+        self, place: MachinePlace, process: Process, sockets: _Sockets, timeout_s: float
+    ) -> QemuMachine:
+        console = Console(connect(sockets.console))
+        try:
+            monitor = await Qmp.open(connect(sockets.qmp), timeout_s=timeout_s)
+        except BaseException:
+            await console.close()
+            raise
+        return QemuMachine(place.id, process, monitor, console, self._dialer_for(place.id))
 
     async def adopt(self, place: MachinePlace) -> QemuMachine | None:
-        """Find the living QEMU of a machine and take over its sockets; None when there is none that answers."""
-        pids = find_by_arguments(["-name", _process_name(place.id)])
-        if len(pids) != 1:
-            return None
-        process = _watch(pids[0])
+        """Find the living QEMU of a machine and take over its sockets; None when there is none.
+
+        Raises:
+            EngineFailed: one lives and does not answer now; it was left as it is, ask again later.
+        """
+        pids = self._living(place)
+        process = _watch(pids[0]) if len(pids) == 1 else None
         if process is None:
             return None
         try:
-            monitor = await Qmp.open(connect(place.directory / "qmp.sock"), timeout_s=ADOPT_TIMEOUT_S)
-            console = Console(connect(place.directory / "console.sock"))
-        except (OSError, EngineFailed) as error:
-            log.warning("a VMM could not be adopted", machine=place.id, error=str(error))
+            return await self._converse(place, process, _sockets(place), ADOPT_TIMEOUT_S)
+        except (OSError, HearthError) as error:
             process.close()
-            return None
-        return QemuMachine(place.id, process, monitor, console, self._dialer_for(place.id))
+            raise EngineFailed(
+                "the machine's VMM lives but does not answer",
+                details=f"{place.id}, process {pids[0]}: {error}",
+                resolution="try again; if it stays so, destroy the sandbox",
+            ) from error
+        except BaseException:
+            process.close()
+            raise
 
-    async def remove(self, place: MachinePlace) -> None:
-        """End whatever VMM runs under this machine's name and delete its directory and cgroup."""
-        for pid in find_by_arguments(["-name", _process_name(place.id)]):
+    async def end(self, place: MachinePlace) -> None:
+        """End whatever VMM is this machine's and remove its cgroup; its disk stays."""
+        for pid in self._living(place):
             if process := _watch(pid):
                 process.kill()
                 await process.wait()
-        self._cgroups.remove(_process_name(place.id))
+        self._cgroups.remove(place.id)
+
+    async def remove(self, place: MachinePlace) -> None:
+        """End the machine and delete its directory."""
+        await self.end(place)
         await asyncio.to_thread(shutil.rmtree, place.directory, ignore_errors=True)
+
+    async def leftovers(self) -> set[str]:
+        """Tell the ids of machines that have a cgroup, with or without a directory."""
+        return self._cgroups.list()
+
+    def _living(self, place: MachinePlace) -> list[int]:
+        """Find this machine's processes: by name or cgroup, and only those of its own user.
+
+        A name on a command line can be forged by anybody, a cgroup may not be to be had, and a copy of the data
+        directory has the same users; what bears this directory's tag *and* belongs to this machine's user is ours.
+        """
+        pids = {*find_by_arguments(["-name", self._process_name(place.id)]), *self._cgroups.members(place.id)}
+        owner = user_of(place.directory)
+        return sorted(pid for pid in pids if is_vmm_user(owner_of(pid), owner))
+
+    def _process_name(self, machine_id: str) -> str:
+        return f"hearth-{self._cgroups.tag}-{machine_id}"
 
     async def _prove_kvm(self, boot: BootFiles) -> str | None:
         """Boot the guest kernel under KVM to init's first line; None when it got there, else how it failed."""
         self._verdicts.directory.mkdir(parents=True, exist_ok=True)
         directory = Path(tempfile.mkdtemp(prefix="proof-", dir=self._verdicts.directory))
         take_user(directory)
+        place = MachinePlace(id=f"proof-{os.getpid()}", directory=directory)
+        namespace = f"hearth-{self._cgroups.tag}-{place.id}"
         qemu = QemuSpec(
-            name=f"hearth-proof-{os.getpid()}",
+            name=self._process_name(place.id),
             accelerator=Accelerator.KVM,
             cpus=1,
             memory_mib=256,
@@ -238,15 +279,16 @@ class QemuEngine:
             disk=False,
         )
         try:
+            await namespaces.create(namespace, _nothing, discard=_forget)
             with opened(boot, None) as descriptors:
-                machine = await self._start(qemu, directory, qemu.name, descriptors)
+                machine = await self._start(qemu, place, namespace, descriptors)
         except EngineFailed as error:
             return error.details
         else:
             return await _watch_proof(machine)
         finally:
-            self._cgroups.remove(_process_name(qemu.name))
-            shutil.rmtree(directory, ignore_errors=True)
+            await self.remove(place)
+            await namespaces.delete(namespace)
 
 
 async def _watch_proof(machine: QemuMachine) -> str | None:
@@ -265,13 +307,9 @@ def _modified_ns(path: str | None) -> int:
     return Path(path).stat().st_mtime_ns if path else 0
 
 
-def _tail(path: Path) -> str:
-    return path.read_text(errors="replace").strip()[-2000:]
-
-
 def _unprivileged(directory: Path) -> list[str]:
     user = user_of(directory)
-    return setpriv_prefix(user, user, groups=kvm_groups()) if os.geteuid() == 0 else []
+    return setpriv_prefix(user, user, groups=kvm_groups()) if user and os.geteuid() == 0 else []
 
 
 def _watch(pid: int) -> Process | None:
@@ -279,5 +317,20 @@ def _watch(pid: int) -> Process | None:
     return adopt(identity) if identity is not None else None
 
 
-def _process_name(machine_id: str) -> str:
-    return f"hearth-{machine_id}"
+def _abandon(process: Child) -> None:
+    """End a process that nobody waits for any more, and bury it."""
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED)
+    process.close()
+
+
+def _sockets(place: MachinePlace) -> _Sockets:
+    return _Sockets(qmp=place.directory / "qmp.sock", console=place.directory / "console.sock")
+
+
+def _nothing() -> None:
+    """An empty namespace is all that is wanted."""
+
+
+def _forget(_: None) -> None:
+    """Nothing was made."""

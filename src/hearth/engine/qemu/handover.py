@@ -12,6 +12,7 @@ from hearth.engine.base import BootFiles
 from hearth.engine.qemu.command import Descriptor
 
 VMM_LOG = "vmm.log"
+LOG_TAIL_BYTES = 2000
 
 
 def connect(path: Path) -> socket.socket:
@@ -44,7 +45,8 @@ def listening(path: Path) -> Iterator[socket.socket]:
 @contextlib.contextmanager
 def log_file(directory: Path) -> Iterator[int]:
     """Open the file that takes what the VMM itself says (0600)."""
-    descriptor = os.open(directory / VMM_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(directory / VMM_LOG, flags, 0o600)
     try:
         yield descriptor
     finally:
@@ -67,3 +69,16 @@ def opened(boot: BootFiles, overlay: Path | None) -> Iterator[dict[int, int]]:
             stack.callback(os.close, descriptor)
             descriptors[number] = descriptor
         yield descriptors
+
+
+def read_log(directory: Path) -> str:
+    """Give the end of what the VMM said; its directory is the VMM's own, so no link in it is followed."""
+    try:
+        descriptor = os.open(directory / VMM_LOG, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return ""
+    try:
+        size = os.fstat(descriptor).st_size
+        return os.pread(descriptor, LOG_TAIL_BYTES, max(0, size - LOG_TAIL_BYTES)).decode("utf-8", "replace").strip()
+    finally:
+        os.close(descriptor)
