@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from tests.boot import DATA, link_images
 from tests.machines.test_first_light import vmm_of
-from tests.server.daemon import RunningDaemon, running_daemon
+from tests.server.daemon import RunningDaemon, data_directory, running_daemon
 
 from hearth.config import DataDirectory, Settings
 from hearth.control.daemon import Daemon, open_daemon
@@ -184,8 +184,52 @@ def test_a_machine_killed_while_no_daemon_runs_is_lost_and_said_so(data: DataDir
     with running_daemon(data, "--engine", "qemu") as second, second.client() as client:
         view = client.get("dev").view
         assert (view.state, bool(view.error)) == ("lost", True)
-        assert machine_traces(data) == []
+        assert machine_traces(data) == [str(data.machine(view.id))], "its disk stays until somebody destroys it"
         client.destroy("dev")
+        assert machine_traces(data) == []
+
+
+def test_a_daemon_on_a_copy_of_the_data_directory_leaves_the_originals_machines_alone(data: DataDirectory) -> None:
+    with running_daemon(data, "--engine", "qemu") as first, first.client() as client, client.create(name="dev") as dev:
+        with data_directory() as copy:
+            shutil.copytree(data.root, copy.root, dirs_exist_ok=True, symlinks=True, ignore=sockets_in)
+            with running_daemon(copy, "--engine", "qemu") as second, second.client() as other:
+                assert other.get("dev").view.state == "lost"
+
+        assert dev.run(["echo", "alive"]).stdout == "alive\n"
+
+
+def sockets_in(directory: str, names: list[str]) -> list[str]:
+    return [name for name in names if (Path(directory) / name).is_socket()]
+
+
+def test_a_process_of_somebody_else_that_bears_a_machines_name_is_neither_taken_nor_killed(data: DataDirectory) -> None:
+    with running_daemon(data, "--engine", "qemu") as first, first.client() as client:
+        name = f"hearth-{load_tag(data)}-{client.create(name='dev').id}"
+        first.process.kill()
+        first.process.wait()
+
+    with subprocess.Popen(["sh", "-c", "read line", "-name", name], stdin=subprocess.PIPE, user=65534) as stranger:
+        with running_daemon(data, "--engine", "qemu") as second, second.client() as client:
+            assert client.get("dev").run(["echo", "alive"]).stdout == "alive\n"
+            client.destroy("dev")
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_a_vmm_that_does_not_answer_keeps_no_daemon_from_starting_and_is_taken_later(data: DataDirectory) -> None:
+    with running_daemon(data, "--engine", "qemu") as first, first.client() as client:
+        pid = vmm_of(client.create(name="dev"))
+        first.process.kill()
+        first.process.wait()
+
+    os.kill(pid, signal.SIGSTOP)
+    with running_daemon(data, "--engine", "qemu") as second, second.client() as client:
+        assert client.get("dev").view.state == "running"
+        os.kill(pid, signal.SIGCONT)
+        assert client.get("dev").run(["echo", "alive"]).stdout == "alive\n"
+        client.destroy("dev")
+    assert machine_traces(data) == []
 
 
 def test_a_full_disk_refuses_a_sandbox_in_words(house: RunningDaemon) -> None:

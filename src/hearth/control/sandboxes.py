@@ -122,7 +122,12 @@ class Sandboxes:
             GuestFailed: the guest misbehaved or went away.
         """
         if not request.argv or not request.argv[0]:
-            raise InvalidInput("the command is empty", details="cmd has no program", field="cmd")
+            raise InvalidInput(
+                "the command is empty",
+                details="cmd has no program",
+                resolution='give a program and its arguments, such as ["uname", "-a"]',
+                field="cmd",
+            )
         sandbox = await self._settled(await self.get(user, reference))
         if sandbox.state is not SandboxState.RUNNING:
             raise _not_running(sandbox)
