@@ -17,7 +17,9 @@ MESSAGE_CLASSES = [
 SESSION = {"session_id": "s1", "argv": "a", "tty": True, "running": True, "attached": False, "created_at": 5}
 MACHINE = {"sandbox_id": "s", "hostname": "h", "token": "t", "unix_time_ns": 1}
 
-wire_text = st.text(st.characters(exclude_characters="\0"), max_size=30)
+unicode_text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
+file_names = st.binary(max_size=30).map(lambda name: name.replace(b"\0", b"").decode(errors="surrogateescape"))
+wire_text = unicode_text | file_names
 json_value = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
