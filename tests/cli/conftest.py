@@ -1,30 +1,5 @@
 """One daemon for all tests of this folder, and a sandbox for those that only run commands."""
 
-from __future__ import annotations
+from tests.daemon_fixtures import client, daemon, sandbox
 
-from collections.abc import Iterator
-
-import pytest
-from tests.server.daemon import RunningDaemon, data_directory, publish_images, running_daemon
-
-from hearth.sdk.client import Client, Sandbox
-
-
-@pytest.fixture(scope="package")
-def daemon() -> Iterator[RunningDaemon]:
-    with data_directory() as data:
-        publish_images(data)
-        with running_daemon(data, "--listen", "127.0.0.1:0") as running:
-            yield running
-
-
-@pytest.fixture(scope="package")
-def sandbox(daemon: RunningDaemon) -> Iterator[Sandbox]:
-    with daemon.client() as client, client.create(name="shared") as made:
-        yield made
-
-
-@pytest.fixture
-def client(daemon: RunningDaemon) -> Iterator[Client]:
-    with daemon.client() as made:
-        yield made
+__all__ = ["client", "daemon", "sandbox"]
