@@ -2,14 +2,16 @@
 
 EngineFailed
 ├── MachineDied        the VMM ended while somebody still needed it
+├── SnapshotRefused    a snapshot is damaged, or was made by another VMM, kernel, agent or shape
 └── (HostUnfit)        the engine cannot run on this host at all
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from hearth.errors import EngineFailed
 from hearth.guest.dial import Dialer
@@ -21,13 +23,25 @@ class MachineDied(EngineFailed):
     """The VMM ended by itself; ``details`` holds its status and the tail of its console."""
 
 
+class SnapshotRefused(EngineFailed):
+    """A snapshot cannot be started from; the machine's disk, if it has one, is as it was."""
+
+
+class RunState(StrEnum):
+    """Whether a living machine's CPUs run, as its VMM tells."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Capabilities:
     """What an engine can do, as data: callers decide by these, never by an engine's name."""
 
     isolated: bool
     """True when every machine has a kernel of its own."""
-    snapshots: bool = False
+    sleep: bool = False
+    """Machines are SleepingMachine, the engine is a SleepingEngine: pause, snapshot, restore."""
     network: bool = True
 
 
@@ -60,12 +74,17 @@ class MachinePlace:
 
 @dataclass(frozen=True, kw_only=True)
 class MachineSpec:
-    """One machine to launch."""
+    """One machine to launch or restore.
+
+    ``origin`` is the snapshot (a published directory, see ``hearth.engine.snapshot``) whose frozen disk the machine's
+    own disk lies over, None for a disk over ``boot.rootfs``. It stays the same for the life of the disk.
+    """
 
     place: MachinePlace
     cpus: int
     memory_mib: int
     boot: BootFiles
+    origin: Path | None = None
 
     @property
     def id(self) -> str:
@@ -97,6 +116,49 @@ class Machine(Protocol):
 
     async def release(self) -> None:
         """Let go of the VMM and leave it running, for the next daemon to adopt."""
+        ...
+
+
+@runtime_checkable
+class SleepingMachine(Machine, Protocol):
+    """A machine that can be stopped in its tracks and taken down in memory (``Capabilities.sleep``)."""
+
+    async def run_state(self) -> RunState:
+        """Ask the VMM whether the CPUs run."""
+        ...
+
+    async def pause(self) -> None:
+        """Stop the CPUs and write out what the VMM holds of the disks; doing it twice is fine."""
+        ...
+
+    async def resume(self) -> None:
+        """Let the CPUs run on; doing it twice is fine."""
+        ...
+
+    async def capture(self, staging: Path, *, with_disk: bool) -> Capture:
+        """Take what a snapshot needs of a paused machine; it may run on as soon as this returns.
+
+        Args:
+            staging: an empty directory on the data directory's file system.
+            with_disk: copy the machine's own disk, too, for others to start from; else it stays with the machine.
+
+        Raises:
+            Conflict: the machine is not paused.
+            NoSpace: the file system is full.
+            EngineFailed: the VMM did not give its state.
+        """
+        ...
+
+
+class Capture(Protocol):
+    """What was taken of a paused machine and is not all on disk yet."""
+
+    async def store(self) -> None:
+        """Write out the rest, with checksums and the manifest, all synced, so that ``publish`` may follow.
+
+        Raises:
+            NoSpace: the file system is full.
+        """
         ...
 
 
@@ -143,4 +205,22 @@ class Engine(Protocol):
 
     async def remove(self, place: MachinePlace) -> None:
         """End the VMM if it lives and delete what ``prepare`` and ``launch`` made. Doing it twice is fine."""
+        ...
+
+
+@runtime_checkable
+class SleepingEngine(Engine, Protocol):
+    """An engine whose machines sleep on disk and wake from there."""
+
+    async def restore(self, spec: MachineSpec, snapshot: Path, link: Link | None) -> SleepingMachine:
+        """Start a VMM on the machine's disk with the memory of ``snapshot`` and leave it paused.
+
+        Args:
+            spec: of the same CPUs, memory and boot files as the snapshot's.
+            snapshot: a published directory; it is read and verified, never changed.
+
+        Raises:
+            SnapshotRefused: it is damaged or does not fit; ``details`` tell what differs.
+            EngineFailed: the VMM ended or did not take the state.
+        """
         ...
