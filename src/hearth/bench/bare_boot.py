@@ -18,7 +18,7 @@ from hearth.bench.samples import SampleFailed
 from hearth.config import load_data_directory
 from hearth.engine.qemu.accelerator import KNOWN_LINE
 from hearth.engine.qemu.command import Descriptor, QemuSpec, build
-from hearth.engine.qemu.engine import BINARY
+from hearth.engine.qemu.launcher import BINARY
 from hearth.host.spawn import spawn
 from hearth.host.tsc import tsc_khz
 from hearth.image.store import ImageStore

@@ -24,14 +24,13 @@ VIRTUALISED = replace(EMULATED, accelerator=Accelerator.KVM)
 GOLDEN = """
 qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot -name hearth-sb-1
 -accel tcg,tb-size=64 -cpu Nehalem
--M microvm,x-option-roms=off,isa-serial=on,pit=on,pic=on,rtc=on,acpi=on,memory-backend=ram0,dump-guest-core=off
--bios qboot.rom -smp 2 -object memory-backend-ram,id=ram0,size=512M -m 512
+-M microvm,x-option-roms=off,isa-serial=on,pit=on,pic=on,rtc=on,acpi=on,memory-backend=ram0,dump-guest-core=off,suppress-vmdesc=on
+-bios qboot.rom -global migration.send-configuration=off -smp 2 -object memory-backend-ram,id=ram0,size=512M -m 512
 -kernel /proc/self/fd/8 -initrd /proc/self/fd/9 -append @kernel
 -chardev socket,id=qmp,fd=3,server=on,wait=off -mon chardev=qmp,mode=control
 -chardev socket,id=console,fd=4,server=on,wait=off -serial chardev:console
 -object rng-random,id=rng0,filename=/dev/urandom -device virtio-rng-device,rng=rng0
--add-fd fd=5,set=1 -add-fd fd=6,set=2
--blockdev @base -blockdev @root -device virtio-blk-device,drive=root
+-add-fd fd=5,set=1 -blockdev @base -add-fd fd=6,set=2 -blockdev @root -device virtio-blk-device,drive=root
 -netdev tap,id=net0,fd=7 -device virtio-net-device,netdev=net0,mac=02:00:00:00:00:02
 -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
 """
@@ -44,6 +43,10 @@ KERNEL = (
 BASE = (
     '{"driver":"raw","node-name":"base","read-only":true,'
     '"file":{"driver":"file","filename":"/dev/fdset/1","read-only":true}}'
+)
+LAYER = (
+    '{"driver":"qcow2","node-name":"layer1","read-only":true,'
+    '"file":{"driver":"file","filename":"/dev/fdset/3","read-only":true},"backing":"layer0"}'
 )
 ROOT = (
     '{"driver":"qcow2","node-name":"root","discard":"unmap",'
@@ -91,6 +94,31 @@ def test_a_machine_without_disk_and_network_has_neither() -> None:
     assert "netdev" not in line
     assert "hearth.root" not in line
     assert "hearth.ip" not in line
+
+
+def test_a_restored_machine_maps_its_memory_privately_and_waits_for_its_state_without_a_kernel() -> None:
+    words = build("qemu-system-x86_64", replace(EMULATED, restored=True))
+
+    assert "memory-backend-file,id=ram0,size=512M,mem-path=/proc/self/fd/10,share=off" in words
+    assert words[words.index("-S") :][:3] == ["-S", "-incoming", "defer"]
+    assert not {"-kernel", "-initrd", "-append"} & set(words)
+
+
+def test_layers_lie_between_the_root_file_system_and_the_machines_own_disk() -> None:
+    words = build("qemu-system-x86_64", replace(EMULATED, layers=2))
+
+    assert LAYER in words
+    assert ROOT.replace("/dev/fdset/2", "/dev/fdset/4").replace('"base"', '"layer1"') in words
+    added = [words[number + 1] for number, word in enumerate(words) if word == "-add-fd"]
+    assert added == ["fd=5,set=1", "fd=16,set=2", "fd=17,set=3", "fd=6,set=4"]
+
+
+def test_a_clone_has_the_devices_of_its_template_in_their_order() -> None:
+    def devices(spec: QemuSpec) -> list[str]:
+        words = build("qemu-system-x86_64", spec)
+        return [words[number + 1] for number, word in enumerate(words) if word in ("-device", "-M", "-cpu", "-smp")]
+
+    assert devices(replace(EMULATED, restored=True, layers=3)) == devices(EMULATED)
 
 
 def test_loops_per_jiffy_follow_the_counter() -> None:

@@ -11,7 +11,7 @@ from hearth.bench.processes import find_program
 from hearth.bench.row import Measurement, Row, Skipped, at_most
 from hearth.bench.samples import Effort, SampleFailed, alternate
 from hearth.engine.qemu.accelerator import VerdictCache
-from hearth.engine.qemu.engine import BINARY
+from hearth.engine.qemu.launcher import BINARY
 from hearth.model import Accelerator
 from hearth.sdk.client import Client
 

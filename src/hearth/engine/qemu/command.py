@@ -22,8 +22,12 @@ EMULATED_CPU = "Nehalem"
 choose vector instructions that are slow to translate."""
 
 
+DRIVES = ("root",)
+"""Block devices in the order the guest sees them; a snapshot holds the state of exactly these."""
+
+
 class Descriptor(IntEnum):
-    """The child's numbers of the descriptors it is given."""
+    """The child's numbers of the descriptors it is given; ``LAYER`` is the first of as many as there are layers."""
 
     QMP = 3
     CONSOLE = 4
@@ -32,11 +36,18 @@ class Descriptor(IntEnum):
     TAP = 7
     KERNEL = 8
     INITRAMFS = 9
+    MEMORY = 10
+    LAYER = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class QemuSpec:
-    """All that shapes a command line; without ``tsc_khz`` (the host's counter) a TCG guest gets a safer machine."""
+    """All that shapes a command line; without ``tsc_khz`` (the host's counter) a TCG guest gets a safer machine.
+
+    Args:
+        layers: read-only qcow2 files between the root file system and the machine's own disk, as clones have.
+        restored: the machine starts with the memory in ``Descriptor.MEMORY`` and waits for its device state.
+    """
 
     name: str
     accelerator: Accelerator
@@ -47,6 +58,8 @@ class QemuSpec:
     gateway: str | None = None
     mac: str | None = None
     disk: bool = True
+    layers: int = 0
+    restored: bool = False
 
 
 def build(binary: str, spec: QemuSpec) -> list[str]:
@@ -57,10 +70,9 @@ def build(binary: str, spec: QemuSpec) -> list[str]:
         *("-name", spec.name),
         *_machine(spec),
         *("-smp", str(spec.cpus)),
-        *("-object", f"memory-backend-ram,id=ram0,size={spec.memory_mib}M"),
+        *("-object", _memory(spec)),
         *("-m", str(spec.memory_mib)),
-        *("-kernel", f"/proc/self/fd/{Descriptor.KERNEL:d}", "-initrd", f"/proc/self/fd/{Descriptor.INITRAMFS:d}"),
-        *("-append", kernel_parameters(spec)),
+        *(("-S", "-incoming", "defer") if spec.restored else _kernel(spec)),
         *("-chardev", f"socket,id=qmp,fd={Descriptor.QMP:d},server=on,wait=off"),
         *("-mon", "chardev=qmp,mode=control"),
         *("-chardev", f"socket,id=console,fd={Descriptor.CONSOLE:d},server=on,wait=off"),
@@ -96,6 +108,19 @@ def kernel_parameters(spec: QemuSpec) -> str:
     return " ".join(words)
 
 
+def _kernel(spec: QemuSpec) -> list[str]:
+    files = ["-kernel", f"/proc/self/fd/{Descriptor.KERNEL:d}", "-initrd", f"/proc/self/fd/{Descriptor.INITRAMFS:d}"]
+    return [*files, "-append", kernel_parameters(spec)]
+
+
+def _memory(spec: QemuSpec) -> str:
+    size = f"id=ram0,size={spec.memory_mib}M"
+    if not spec.restored:
+        return f"memory-backend-ram,{size}"
+    # Private: what the machine writes stays with it, what it only reads is shared with all others of this memory.
+    return f"memory-backend-file,{size},mem-path=/proc/self/fd/{Descriptor.MEMORY:d},share=off"
+
+
 def _is_microvm(spec: QemuSpec) -> bool:
     return spec.accelerator is Accelerator.KVM or spec.tsc_khz is not None
 
@@ -116,32 +141,35 @@ def _machine(spec: QemuSpec) -> list[str]:
         firmware = ["-bios", "qboot.rom"]
     else:
         machine, firmware = "q35", []
-    options = f"{machine},memory-backend=ram0,dump-guest-core=off"
-    return ["-accel", accelerator, "-cpu", cpu, "-M", options, *firmware]
+    # Configuration section and description are of no use to a loader of the same command line.
+    options = f"{machine},memory-backend=ram0,dump-guest-core=off,suppress-vmdesc=on"
+    plain = ["-global", "migration.send-configuration=off"]
+    return ["-accel", accelerator, "-cpu", cpu, "-M", options, *firmware, *plain]
 
 
 def _disk(spec: QemuSpec) -> list[str]:
-    # Explicit nodes: the overlay's own idea of its backing file is never followed.
-    base = {
-        "driver": "raw",
-        "node-name": "base",
-        "read-only": True,
-        "file": {"driver": "file", "filename": "/dev/fdset/1", "read-only": True},
-    }
-    root = {
-        "driver": "qcow2",
-        "node-name": "root",
-        "discard": "unmap",
-        "file": {"driver": "file", "filename": "/dev/fdset/2", "discard": "unmap"},
-        "backing": "base",
-    }
-    return [
-        *("-add-fd", f"fd={Descriptor.BASE:d},set=1"),
-        *("-add-fd", f"fd={Descriptor.OVERLAY:d},set=2"),
-        *("-blockdev", json.dumps(base, separators=(",", ":"))),
-        *("-blockdev", json.dumps(root, separators=(",", ":"))),
-        *("-device", f"virtio-blk-{_bus(spec)},drive=root"),
-    ]
+    words: list[str] = []
+    # Explicit nodes: the idea a file has of its backing file is never followed.
+    below: str | None = None
+    for number, (name, format_, descriptor) in enumerate(_images(spec), start=1):
+        own = name == "root"
+        file: dict[str, object] = {"driver": "file", "filename": f"/dev/fdset/{number}"}
+        node: dict[str, object] = {"driver": format_, "node-name": name}
+        for part in (file, node):
+            part |= {"discard": "unmap"} if own else {"read-only": True}
+        node["file"] = file
+        if below is not None:
+            node["backing"] = below
+        words += ["-add-fd", f"fd={descriptor},set={number}"]
+        words += ["-blockdev", json.dumps(node, separators=(",", ":"))]
+        below = name
+    return [*words, "-device", f"virtio-blk-{_bus(spec)},drive=root"]
+
+
+def _images(spec: QemuSpec) -> list[tuple[str, str, int]]:
+    """Give node name, format and descriptor of what a disk consists of, lowest first."""
+    layers = [(f"layer{number}", "qcow2", Descriptor.LAYER + number) for number in range(spec.layers)]
+    return [("base", "raw", int(Descriptor.BASE)), *layers, ("root", "qcow2", int(Descriptor.OVERLAY))]
 
 
 def _network(spec: QemuSpec) -> list[str]:

@@ -10,9 +10,10 @@ Specification: QEMU's docs/interop/qmp-spec. Why not the qemu.qmp package: docs/
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any, Self
 
@@ -32,15 +33,41 @@ class QmpClosed(EngineFailed):
     """The connection to the monitor ended while somebody waited."""
 
 
+class Events:
+    """The events of one name, in order, none lost between two calls of ``next``."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[dict[str, Any] | QmpClosed] = asyncio.Queue()
+
+    def put(self, event: dict[str, Any] | QmpClosed) -> None:
+        """Add an event's data, or what ended them."""
+        self._queue.put_nowait(event)
+
+    async def next(self) -> dict[str, Any]:
+        """Wait for the next event and give its data.
+
+        Raises:
+            QmpClosed: there will be none.
+        """
+        event = await self._queue.get()
+        if isinstance(event, QmpClosed):
+            self.put(event)
+            raise event
+        return event
+
+
 class Qmp:
     """One negotiated connection. Usable by several tasks at once; closed with ``close``."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, connection: socket.socket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connection = connection
         self._reader = reader
         self._writer = writer
+        self._writer.transport.set_write_buffer_limits(high=0)
         self._ids = count()
         self._replies: dict[int, asyncio.Future[Any]] = {}
         self._waiters: list[tuple[str, asyncio.Future[dict[str, Any]]]] = []
+        self._watchers: list[tuple[str, Events]] = []
         self._greeting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._read(), name="qmp")
 
@@ -53,7 +80,7 @@ class Qmp:
             QmpClosed: QEMU ended first.
         """
         reader, writer = await asyncio.open_unix_connection(sock=connection, limit=MAX_LINE_BYTES)
-        client = cls(reader, writer)
+        client = cls(connection, reader, writer)
         try:
             async with asyncio.timeout(timeout_s):
                 await client._greeting
@@ -78,6 +105,36 @@ class Qmp:
         self, commands: Sequence[tuple[str, Arguments | None]], *, timeout_s: float = 10.0
     ) -> list[Any]:
         """Send several commands in one write; QEMU runs them in order. The first refusal raises."""
+        data, pending = self._prepare(commands)
+        self._writer.write(data)
+        return await self._replies_to(commands, pending, timeout_s)
+
+    async def hand_over(self, descriptor: int, set_id: int, *, timeout_s: float = 10.0) -> str:
+        """Give QEMU a copy of an open file and tell the name under which its commands know it.
+
+        Args:
+            descriptor: ours; it stays open here.
+            set_id: a number of a descriptor set that is not in use; ``take_back`` frees it.
+
+        Raises:
+            QmpRefused, QmpClosed, TimedOut: as their names say.
+        """
+        command: tuple[str, Arguments] = ("add-fd", {"fdset-id": set_id})
+        data, pending = self._prepare([command])
+        # A descriptor travels beside bytes (unix(7)), so what was written before must be on its way.
+        await self._writer.drain()
+        sent = socket.send_fds(self._connection, [data], [descriptor])
+        self._writer.write(data[sent:])
+        await self._replies_to([command], pending, timeout_s)
+        return f"/dev/fdset/{set_id}"
+
+    async def take_back(self, set_id: int) -> None:
+        """Have QEMU close its copy of what was handed over."""
+        await self.execute("remove-fd", {"fdset-id": set_id})
+
+    def _prepare(
+        self, commands: Sequence[tuple[str, Arguments | None]]
+    ) -> tuple[bytearray, dict[int, asyncio.Future[Any]]]:
         loop = asyncio.get_running_loop()
         pending: dict[int, asyncio.Future[Any]] = {}
         data = bytearray()
@@ -91,7 +148,14 @@ class Qmp:
         if self._task.done():
             raise QmpClosed("QEMU's monitor is closed")
         self._replies.update(pending)
-        self._writer.write(data)
+        return data, pending
+
+    async def _replies_to(
+        self,
+        commands: Sequence[tuple[str, Arguments | None]],
+        pending: Mapping[int, asyncio.Future[Any]],
+        timeout_s: float,
+    ) -> list[Any]:
         try:
             async with asyncio.timeout(timeout_s):
                 return await asyncio.gather(*pending.values())
@@ -113,6 +177,18 @@ class Qmp:
         else:
             self._waiters.append((event, future))
         return future
+
+    @contextlib.contextmanager
+    def watch(self, event: str) -> Iterator[Events]:
+        """Collect all events of that name inside the context; enter it *before* the command that causes them."""
+        watcher = (event, Events())
+        if self._task.done():
+            raise QmpClosed("QEMU's monitor is closed")
+        self._watchers.append(watcher)
+        try:
+            yield watcher[1]
+        finally:
+            self._watchers.remove(watcher)
 
     async def close(self) -> None:
         """End the connection and its task; whoever waits gets QmpClosed."""
@@ -152,6 +228,9 @@ class Qmp:
             elif not future.done():
                 remaining.append((name, future))
         self._waiters = remaining
+        for name, events in self._watchers:
+            if name == message["event"]:
+                events.put(message.get("data", {}))
 
     def _end(self, reason: QmpClosed) -> None:
         if not self._greeting.done():
@@ -162,3 +241,5 @@ class Qmp:
                 future.set_exception(reason)
                 future.exception()
         self._waiters.clear()
+        for _, events in self._watchers:
+            events.put(reason)
