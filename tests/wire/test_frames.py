@@ -72,7 +72,12 @@ def test_garbage_raises_wire_errors_and_nothing_else(chunks: list[bytes]) -> Non
 
 @given(st.binary(max_size=40), st.integers(0, 40))
 def test_every_payload_reader_raises_protocol_errors_and_nothing_else(payload: bytes, _: int) -> None:
-    readers: list[Callable[[bytes], object]] = [frames.parse_exit, frames.parse_resize, frames.parse_signal]
+    readers: list[Callable[[bytes], object]] = [
+        frames.parse_exit,
+        frames.parse_resize,
+        frames.parse_signal,
+        frames.parse_time_sync,
+    ]
     for read in readers:
         try:
             read(payload)
@@ -166,6 +171,9 @@ def test_an_end_inside_a_frame_is_an_error_of_its_own(size: int) -> None:
         lambda: frames.encode_resize(0, 65_536),
         lambda: frames.encode_signal(0),
         lambda: frames.encode_signal(65),
+        lambda: frames.encode_time_sync(-1),
+        lambda: frames.encode_time_sync(2**63),
+        lambda: frames.encode_time_sync(0, bytes(513)),
     ],
 )
 def test_a_value_that_cannot_stand_on_the_wire_is_refused_by_the_writer(write: Callable[[], bytes]) -> None:
@@ -184,6 +192,9 @@ def test_a_value_that_cannot_stand_on_the_wire_is_refused_by_the_writer(write: C
         (frames.parse_signal, b"\0"),
         (frames.parse_signal, b"\x41"),
         (frames.parse_signal, b"\x0f\x0f"),
+        (frames.parse_time_sync, bytes(7)),
+        (frames.parse_time_sync, bytes(521)),
+        (frames.parse_time_sync, b"\x80" + bytes(7)),
     ],
 )
 def test_a_fixed_payload_of_the_wrong_size_or_value_is_refused(read: Callable[[bytes], object], payload: bytes) -> None:

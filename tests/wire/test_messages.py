@@ -78,6 +78,8 @@ def test_null_equals_absent_and_unknown_fields_are_ignored(cls: type[Any]) -> No
     required |= {"content": "", "device": "d", "mount": "m", "ip": "i", "gateway": "g", "port": 1, "address": "a"}
     required |= {"last_activity_unix": 1, "active_sessions": 1, "attached_sessions": 1, "name": "n", "is_dir": True}
     required |= {"mtime": 1, "pid": 1, "output_file": "o", "kind": "created"}
+    required |= {"total_mib": 1, "available_mib": 1, "used_bytes": 1, "total_bytes": 1, "available_bytes": 1}
+    required |= {"process": "p", "seconds": 1.0, "uptime_sec": 1.0}
     if cls is InitHealth:
         required["argv"] = ["a"]
     optional = {field.name for field in fields(cls) if not field.is_required}

@@ -84,6 +84,10 @@ CONFIG_WITH_INIT_JSON = (
     '{"sandbox_id":"s","hostname":"h","token":"","unix_time_ns":1,"init":"x","init_restart":"on-failure",'
     '"init_health":{"argv":["ok"],"interval_sec":0.5,"retries":2}}'
 )
+MACHINE_ID = "0123456789abcdef" * 2
+CONFIG_OF_A_WAKE_JSON = (
+    f'{{"sandbox_id":"s","hostname":"h","token":"","unix_time_ns":1,"machine_id":"{MACHINE_ID}","generation":7}}'
+)
 FILE = messages.FileInfo(name="é", size=3, mode="0644", is_dir=False, mtime=1)
 FILE_JSON = '{"name":"\\u00e9","size":3,"mode":"0644","is_dir":false,"mtime":1}'
 UNDECODABLE = messages.FileInfo(name="\udcff", size=0, mode="0755", is_dir=True, mtime=-1)
@@ -252,6 +256,52 @@ VECTORS = [
         '[{"port":80,"address":"0.0.0.0","process":"nginx","pid":7}]',
     ),
     body(
+        FrameType.CONFIGURE,
+        messages.MachineConfig(
+            sandbox_id="s", hostname="h", token="", unix_time_ns=1, machine_id=MACHINE_ID, generation=7
+        ),
+        "0000007d 12",
+        CONFIG_OF_A_WAKE_JSON,
+    ),
+    body(
+        FrameType.ACTIVITY_RESP,
+        messages.ActivityInfo(
+            last_activity_unix=1,
+            active_sessions=0,
+            attached_sessions=0,
+            cpu_ms=1250,
+            memory=messages.MemoryInfo(total_mib=256, available_mib=190),
+            frozen=True,
+        ),
+        "0000008e 41",
+        '{"last_activity_unix":1,"active_sessions":0,"attached_sessions":0,"cpu_ms":1250,'
+        '"memory":{"total_mib":256,"available_mib":190},"frozen":true}',
+    ),
+    body(
+        FrameType.FREEZE_REQ,
+        messages.FreezeRequest(timeout_sec=2.5, thaw_after_sec=5.0),
+        "00000029 78",
+        '{"timeout_sec":2.5,"thaw_after_sec":5.0}',
+    ),
+    array(
+        FrameType.FREEZE_RESP,
+        [messages.FrozenMount(mount="/", used_bytes=1, total_bytes=4096, available_bytes=4000)],
+        messages.FrozenMount,
+        "00000049 79",
+        '[{"mount":"/","used_bytes":1,"total_bytes":4096,"available_bytes":4000}]',
+    ),
+    empty(FrameType.THAW_REQ, "00000001 7a"),
+    body(FrameType.THAW_RESP, OK, "00000010 7b", OK_JSON),
+    packed(FrameType.TIME_SYNC, (1_900_000_000 * 10**9, b""), frames.parse_time_sync, "00000009 7c 1a5e27eef13e0000"),
+    packed(FrameType.TIME_SYNC, (1, b"\xab\xcd"), frames.parse_time_sync, "0000000b 7c 0000000000000001 abcd"),
+    empty(FrameType.LAST_WORDS_REQ, "00000001 80"),
+    body(
+        FrameType.LAST_WORDS_RESP,
+        messages.LastWords(uptime_sec=9.5, oom_kills=[messages.OomKill(process="eater", pid=77, seconds=8.25)]),
+        "0000004d 81",
+        '{"uptime_sec":9.5,"oom_kills":[{"process":"eater","pid":77,"seconds":8.25}]}',
+    ),
+    body(
         FrameType.FILE_READ_RANGE_REQ,
         messages.FileRangeRequest(path="/a", start=10, length=5),
         "00000024 74",
@@ -277,6 +327,8 @@ def encode(vector: Vector) -> bytes:
             return frames.encode_resize(rows, columns)
         case FrameType.SIGNAL, int(number):
             return frames.encode_signal(number)
+        case FrameType.TIME_SYNC, (int(unix_time_ns), bytes(entropy)):
+            return frames.encode_time_sync(unix_time_ns, entropy)
         case FrameType.ERROR, str(words):
             return frames.encode_error(words)
         case _, bytes(payload):

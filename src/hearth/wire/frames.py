@@ -26,7 +26,10 @@ HEADER_SIZE = 5
 _HEADER = struct.Struct(">IB")
 _EXIT = struct.Struct(">i")
 _RESIZE = struct.Struct(">HH")
+_TIME = struct.Struct(">Q")
 _MAX_SIGNAL = 64
+_MAX_TIME_NS = 2**63 - 1
+_MAX_ENTROPY = 512
 
 
 class FrameType(IntEnum):
@@ -83,6 +86,13 @@ class FrameType(IntEnum):
     FILE_READ_RANGE_RESP = 0x75
     POWER_OFF_REQ = 0x76
     POWER_OFF_RESP = 0x77
+    FREEZE_REQ = 0x78
+    FREEZE_RESP = 0x79
+    THAW_REQ = 0x7A
+    THAW_RESP = 0x7B
+    TIME_SYNC = 0x7C
+    LAST_WORDS_REQ = 0x80
+    LAST_WORDS_RESP = 0x81
 
 
 class WireError(Exception):
@@ -118,6 +128,13 @@ class Parsed(NamedTuple):
     type: int
     payload: bytes
     consumed: int
+
+
+class TimeSync(NamedTuple):
+    """What TIME_SYNC says: the time in unix nanoseconds, and random bytes, which may be none."""
+
+    unix_time_ns: int
+    entropy: bytes
 
 
 def encode_header(frame_type: int, payload_size: int) -> bytes:
@@ -174,6 +191,17 @@ def encode_signal(number: int) -> bytes:
     return encode(FrameType.SIGNAL, bytes((number,)))
 
 
+def encode_time_sync(unix_time_ns: int, entropy: bytes = b"") -> bytes:
+    """Give a TIME_SYNC frame; the time is a u64 below 2**63, ``entropy`` at most 512 bytes.
+
+    Raises:
+        ProtocolError: one of them is not.
+    """
+    payload = _pack(_TIME, unix_time_ns) + entropy
+    parse_time_sync(payload)
+    return encode(FrameType.TIME_SYNC, payload)
+
+
 def encode_error(message: str) -> bytes:
     """Give an ERROR frame; a text too long for a frame is cut at a character."""
     data = message.encode("utf-8", "replace")
@@ -218,6 +246,20 @@ def parse_signal(payload: bytes) -> int:
     if not 1 <= number <= _MAX_SIGNAL:
         raise ProtocolError(f"signal {number} is outside 1..{_MAX_SIGNAL}")
     return number
+
+
+def parse_time_sync(payload: bytes) -> TimeSync:
+    """Read a TIME_SYNC payload.
+
+    Raises:
+        ProtocolError: it has no 8 bytes of time, the time is out of range, or there is too much entropy.
+    """
+    if not _TIME.size <= len(payload) <= _TIME.size + _MAX_ENTROPY:
+        raise ProtocolError(f"TIME_SYNC payload has {len(payload)} bytes, not 8 to {_TIME.size + _MAX_ENTROPY}")
+    unix_time_ns: int = _TIME.unpack_from(payload)[0]
+    if unix_time_ns > _MAX_TIME_NS:
+        raise ProtocolError(f"TIME_SYNC says {unix_time_ns} ns, the most is {_MAX_TIME_NS}")
+    return TimeSync(unix_time_ns, payload[_TIME.size :])
 
 
 def check_length(length: int) -> int:

@@ -13,6 +13,7 @@ from hearth.wire.record import Bounds, Record, field
 
 _U16 = Bounds(low=0, high=65_535)
 _PORT = Bounds(low=1, high=65_535)
+_COUNT = Bounds(low=0, high=2**63 - 1)
 
 
 class ExecRequest(Record):
@@ -51,12 +52,25 @@ class SessionInfo(Record):
     healthy: bool | None = None
 
 
+class MemoryInfo(Record):
+    """The guest's memory in MiB; ``available_mib`` is what programs could still get."""
+
+    total_mib: int = field(bounds=_COUNT)
+    available_mib: int = field(bounds=_COUNT)
+
+
 class ActivityInfo(Record):
-    """When the guest was last busy (unix seconds) and how many sessions it holds."""
+    """When the guest was last busy (unix seconds) and how many sessions it holds.
+
+    ``cpu_ms`` (processor time used since boot, the agent's own left out) and ``memory`` are told by machines only.
+    """
 
     last_activity_unix: int
     active_sessions: int
     attached_sessions: int
+    cpu_ms: int | None = field(default=None, bounds=_COUNT)
+    memory: MemoryInfo | None = None
+    frozen: bool = False
 
 
 class FileInfo(Record):
@@ -178,6 +192,37 @@ class Status(Record):
     message: str | None = None
 
 
+class FreezeRequest(Record):
+    """FREEZE: ``timeout_sec`` bounds the attempt; after ``thaw_after_sec`` the guest thaws by itself."""
+
+    timeout_sec: float = 10.0
+    thaw_after_sec: float = 30.0
+
+
+class FrozenMount(Record):
+    """One frozen file system: a mount point of it and its bytes, as statvfs(3) counts them."""
+
+    mount: str
+    used_bytes: int = field(bounds=_COUNT)
+    total_bytes: int = field(bounds=_COUNT)
+    available_bytes: int = field(bounds=_COUNT)
+
+
+class OomKill(Record):
+    """A process the kernel ended for want of memory; ``seconds`` since boot, as its log counts them."""
+
+    process: str
+    pid: int
+    seconds: float
+
+
+class LastWords(Record):
+    """What tells why things ended: the last kills for memory, oldest first, and how long the machine is up."""
+
+    uptime_sec: float
+    oom_kills: list[OomKill] = field(default_factory=list)
+
+
 class ForwardRequest(Record):
     port: int = field(bounds=_PORT)
 
@@ -226,7 +271,11 @@ class InitHealth(Record):
 
 
 class MachineConfig(Record):
-    """The identity of a machine, sent after every boot, restore and fork; ``entropy`` is base64."""
+    """The identity of a machine, sent after every boot, restore and fork; ``entropy`` is base64.
+
+    ``generation`` counts lives: another one than the agent knows says that this memory was restored or copied.
+    ``machine_id`` is 32 hex digits; without it one is made from ``sandbox_id``.
+    """
 
     sandbox_id: str
     hostname: str
@@ -242,3 +291,5 @@ class MachineConfig(Record):
     dns: list[str] = field(default_factory=list)
     user: str | None = None
     net: NetworkConfig | None = None
+    machine_id: str | None = None
+    generation: int | None = field(default=None, bounds=_COUNT)
