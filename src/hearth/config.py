@@ -103,3 +103,7 @@ class Settings:
     """From the VMM's start to the agent's first answer; an emulated guest on a busy host is slow."""
     min_free_mib: int = 512
     """A new sandbox is refused when the data directory has less than this left."""
+    idle_pause_s: float = 30.0
+    """A sandbox without use for this long has its CPUs stopped; a sandbox may say otherwise."""
+    idle_stop_s: float = 1800.0
+    """A sandbox without use for this long goes to disk; a sandbox may say otherwise."""

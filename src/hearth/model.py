@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -12,16 +12,53 @@ from hearth.errors import Code, InvalidInput
 
 NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 ENV_NAME_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+MAX_CONSOLE_LINES = 50
+"""Most lines of a machine's console that are kept with the cause of its end."""
 
 
 class SandboxState(StrEnum):
-    """The life of a sandbox as users see it."""
+    """The life of a sandbox as users see it. A STOPPED one is cold: on disk, with its memory, and no process."""
 
     CREATING = "creating"
     RUNNING = "running"
+    STOPPED = "stopped"
     DESTROYING = "destroying"
     FAILED = "failed"
     LOST = "lost"
+
+
+class Heat(StrEnum):
+    """How much of a sandbox is there: its CPUs run, they stand still in memory, or it lies on disk."""
+
+    HOT = "hot"
+    WARM = "warm"
+    COLD = "cold"
+
+
+class ExitKind(StrEnum):
+    """Why a machine ended."""
+
+    GUEST_OOM = "guest_oom"
+    """The guest ran out of memory."""
+    KERNEL_PANIC = "kernel_panic"
+    DISK_FULL = "disk_full"
+    VMM_CRASH = "vmm_crash"
+    HOST_PRESSURE = "host_pressure"
+    """The host, or the machine's share of it, ran out of memory."""
+    TTL = "ttl"
+    USER = "user"
+    HOST_RESTART = "host_restart"
+    POWER_OFF = "power_off"
+    """The guest shut itself down."""
+    UNKNOWN = "unknown"
+
+
+class SnapshotState(StrEnum):
+    """The life of a checkpoint. One that is DELETING may have to wait for others that lie over its disk."""
+
+    CREATING = "creating"
+    READY = "ready"
+    DELETING = "deleting"
 
 
 class JobState(StrEnum):
@@ -63,7 +100,11 @@ class ImageKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class SandboxSpec:
-    """What a user asks for. ``cpus`` are virtual CPUs, ``memory_mib`` MiB of guest RAM."""
+    """What a user asks for. ``cpus`` are virtual CPUs, ``memory_mib`` MiB of guest RAM.
+
+    A sandbox that is ``keep_hot`` never sleeps. ``ttl_s`` seconds after its creation, or after that was changed, it is
+    destroyed. It sleeps after ``idle_pause_s`` and ``idle_stop_s`` seconds without use; None takes the daemon's.
+    """
 
     name: str
     image: str = "debian"
@@ -71,11 +112,64 @@ class SandboxSpec:
     memory_mib: int = 256
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     labels: Mapping[str, str] = field(default_factory=dict)
+    keep_hot: bool = False
+    ttl_s: int | None = None
+    idle_pause_s: float | None = None
+    idle_stop_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExitCause:
+    """Why a machine ended, ``at`` which time, in words for a person.
+
+    ``process`` is the guest's process that had to go, by name, where one is known; ``console`` are the last lines of
+    its serial console, at most MAX_CONSOLE_LINES, printable ASCII.
+    """
+
+    kind: ExitKind
+    detail: str
+    at: datetime
+    process: str | None = None
+    console: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lifetime:
+    """How long a sandbox may live: ``ttl_s`` seconds, that is until ``expires_at``; both None without an end."""
+
+    ttl_s: int | None = None
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SandboxChanges:
+    """What may be changed of a sandbox while it lives; None leaves a field as it is. Labels go before they come."""
+
+    name: str | None = None
+    keep_hot: bool | None = None
+    labels_add: Mapping[str, str] = field(default_factory=dict)
+    labels_remove: Collection[str] = ()
+    lifetime: Lifetime | None = None
+
+    def apply(self, spec: SandboxSpec) -> SandboxSpec:
+        """Give ``spec`` with these changes."""
+        labels = {key: value for key, value in spec.labels.items() if key not in self.labels_remove}
+        return replace(
+            spec,
+            name=spec.name if self.name is None else self.name,
+            keep_hot=spec.keep_hot if self.keep_hot is None else self.keep_hot,
+            labels=labels | dict(self.labels_add),
+            ttl_s=spec.ttl_s if self.lifetime is None else self.lifetime.ttl_s,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sandbox:
-    """A sandbox as stored: its spec, who owns it and where it stands."""
+    """A sandbox as stored: its spec, who owns it and where it stands.
+
+    ``origin`` is the snapshot whose frozen disk its own lies over; ``parent`` the sandbox or checkpoint it was forked
+    from, which may be gone. ``exit_cause`` tells why its machine ended, until another runs.
+    """
 
     id: str
     owner: str
@@ -83,6 +177,48 @@ class Sandbox:
     state: SandboxState
     created_at: datetime
     error: str | None = None
+    origin: str | None = None
+    parent: str | None = None
+    expires_at: datetime | None = None
+    exit_cause: ExitCause | None = None
+    stopped_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """What is remembered of a destroyed sandbox: what it was and why it ended."""
+
+    sandbox_id: str
+    owner: str
+    name: str
+    image: str
+    cpus: int
+    memory_mib: int
+    created_at: datetime
+    ended_at: datetime
+    exit_cause: ExitCause
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """A named checkpoint: the memory and disk of a sandbox at one moment, for others to start from.
+
+    ``sandbox_id`` and ``sandbox_name`` tell whose it was, who may be gone; ``parent`` is the checkpoint that sandbox
+    had started from. ``size_bytes`` is what it takes on disk.
+    """
+
+    id: str
+    owner: str
+    name: str
+    sandbox_id: str
+    sandbox_name: str
+    parent: str | None = None
+    created_at: datetime
+    image: str
+    cpus: int
+    memory_mib: int
+    size_bytes: int = 0
+    state: SnapshotState = SnapshotState.CREATING
 
 
 @dataclass(frozen=True, kw_only=True)

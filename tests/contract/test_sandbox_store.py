@@ -13,10 +13,20 @@ from hypothesis import strategies as st
 
 from hearth.errors import Conflict, InvalidInput, NotFound
 from hearth.host.clock import ManualClock
-from hearth.model import Sandbox, SandboxSpec, SandboxState, User
+from hearth.model import (
+    ExitCause,
+    ExitKind,
+    Lifetime,
+    Sandbox,
+    SandboxChanges,
+    SandboxSpec,
+    SandboxState,
+    User,
+)
 from hearth.store.base import PageRequest, SandboxExists, Store
 
 CREATING, RUNNING, FAILED = SandboxState.CREATING, SandboxState.RUNNING, SandboxState.FAILED
+STOPPED, DESTROYING = SandboxState.STOPPED, SandboxState.DESTROYING
 Make = Callable[..., Sandbox]
 
 
@@ -204,6 +214,128 @@ async def test_a_transition_from_another_state_is_a_conflict_and_changes_nothing
     assert await store.sandboxes.get(sandbox.id) == sandbox
 
 
+def panic(clock: ManualClock) -> ExitCause:
+    """An end with everything there is to say about it."""
+    words = ("Kernel panic - not syncing: VFS", "---[ end ]---")
+    return ExitCause(kind=ExitKind.KERNEL_PANIC, detail="VFS", process="init", console=words, at=clock.now())
+
+
+async def test_what_a_sandbox_came_from_and_how_it_ended_reads_back(
+    store: Store, make: Make, clock: ManualClock
+) -> None:
+    spec = SandboxSpec(name="web", keep_hot=True, ttl_s=3600, idle_pause_s=0.5, idle_stop_s=60)
+    sandbox = replace(
+        make("web"),
+        spec=spec,
+        state=STOPPED,
+        origin="tpl-1",
+        parent="sb-0",
+        expires_at=clock.now() + timedelta(hours=1),
+        exit_cause=panic(clock),
+        stopped_at=clock.now(),
+    )
+    await store.sandboxes.create(sandbox)
+    assert await store.sandboxes.get(sandbox.id) == sandbox
+
+
+async def test_a_cause_stays_until_the_sandbox_runs_again(store: Store, make: Make, clock: ManualClock) -> None:
+    sandbox = make("web")
+    await store.sandboxes.create(sandbox)
+    await store.sandboxes.transition(sandbox.id, {CREATING}, RUNNING)
+    failed = await store.sandboxes.transition(sandbox.id, {RUNNING}, FAILED, exit_cause=panic(clock))
+    assert failed.exit_cause == panic(clock)
+    going = await store.sandboxes.transition(sandbox.id, {FAILED}, DESTROYING)
+    assert going.exit_cause == panic(clock)
+    assert await store.sandboxes.get(sandbox.id) == going
+    assert (await store.sandboxes.transition(sandbox.id, {DESTROYING}, RUNNING)).exit_cause is None
+
+
+async def test_a_stop_is_stamped_and_a_start_wipes_the_stamp(store: Store, make: Make, clock: ManualClock) -> None:
+    sandbox = make("web")
+    await store.sandboxes.create(sandbox)
+    clock.advance(90)
+    stopped = await store.sandboxes.transition(sandbox.id, {CREATING}, STOPPED)
+    assert stopped.stopped_at == clock.now()
+    clock.advance(90)
+    assert (await store.sandboxes.transition(sandbox.id, {STOPPED}, RUNNING)).stopped_at is None
+    assert (await store.sandboxes.get(sandbox.id)).stopped_at is None
+
+
+async def test_an_update_changes_what_it_names_and_nothing_else(store: Store, make: Make, clock: ManualClock) -> None:
+    sandbox = replace(make("web", labels={"a": "1", "b": "2", "c": "3"}), origin="tpl-1", error="x")
+    sandbox = replace(sandbox, spec=replace(sandbox.spec, env={"KEY": "value"}, idle_stop_s=5))
+    await store.sandboxes.create(sandbox)
+    assert await store.sandboxes.update(sandbox.id, SandboxChanges()) == sandbox
+    until = clock.now() + timedelta(seconds=60)
+    changes = SandboxChanges(
+        name="db",
+        keep_hot=True,
+        labels_remove=("a", "b", "nothing"),
+        labels_add={"b": "new", "d": "4"},
+        lifetime=Lifetime(ttl_s=60, expires_at=until),
+    )
+    spec = replace(sandbox.spec, name="db", keep_hot=True, labels={"c": "3", "b": "new", "d": "4"}, ttl_s=60)
+    changed = await store.sandboxes.update(sandbox.id, changes)
+    assert changed == replace(sandbox, spec=spec, expires_at=until)
+    assert await store.sandboxes.get(sandbox.id) == changed
+    assert await store.sandboxes.resolve(None, "db") == changed
+    assert (await store.sandboxes.list(None, labels={"d": "4"})).items == [changed]
+    for_ever = await store.sandboxes.update(sandbox.id, SandboxChanges(lifetime=Lifetime()))
+    assert (for_ever.spec.ttl_s, for_ever.expires_at) == (None, None)
+    with pytest.raises(NotFound):
+        await store.sandboxes.resolve(None, "web")
+
+
+async def test_an_update_to_a_taken_name_or_of_a_dying_sandbox_changes_nothing(
+    store: Store, make: Make, bob: User
+) -> None:
+    web, db = make("web"), make("db")
+    for sandbox in (web, db, make("cache", owner=bob.id)):
+        await store.sandboxes.create(sandbox)
+    with pytest.raises(SandboxExists) as caught:
+        await store.sandboxes.update(web.id, SandboxChanges(name="db", keep_hot=True))
+    assert caught.value.existing == db
+    with pytest.raises(InvalidInput):
+        await store.sandboxes.update(web.id, SandboxChanges(labels_add={"a": "\0"}, keep_hot=True))
+    with pytest.raises(Conflict, match="creating"):
+        await store.sandboxes.update(web.id, SandboxChanges(keep_hot=True), expected={RUNNING})
+    assert await store.sandboxes.get(web.id) == web
+    await store.sandboxes.update(web.id, SandboxChanges(name="cache"))
+    await store.sandboxes.transition(db.id, {CREATING}, DESTROYING)
+    with pytest.raises(Conflict, match="destroying"):
+        await store.sandboxes.update(db.id, SandboxChanges(keep_hot=True))
+
+
+async def test_updates_at_once_lose_nothing(store: Store, make: Make) -> None:
+    sandbox = make("web")
+    await store.sandboxes.create(sandbox)
+    labels = {f"label-{number}": "x" for number in range(20)}
+    changes = [SandboxChanges(labels_add={key: value}) for key, value in labels.items()]
+    await asyncio.gather(*(store.sandboxes.update(sandbox.id, change) for change in changes))
+    assert (await store.sandboxes.get(sandbox.id)).spec.labels == labels
+
+
+async def test_an_origin_is_set_once_unless_the_old_one_is_known(store: Store, make: Make) -> None:
+    sandbox = make("web")
+    await store.sandboxes.create(sandbox)
+    set_once = await store.sandboxes.set_origin(sandbox.id, "tpl-1")
+    assert set_once == replace(sandbox, origin="tpl-1")
+    with pytest.raises(Conflict, match="tpl-1"):
+        await store.sandboxes.set_origin(sandbox.id, "tpl-2")
+    assert await store.sandboxes.get(sandbox.id) == set_once
+    moved = await store.sandboxes.set_origin(sandbox.id, "tpl-2", expected="tpl-1")
+    assert moved.origin == "tpl-2"
+    assert (await store.sandboxes.set_origin(sandbox.id, None, expected="tpl-2")).origin is None
+
+
+async def test_origins_are_counted_over_all_owners_and_states(store: Store, make: Make, bob: User) -> None:
+    for name, owner, origin in (("a", "user-ada", "tpl-1"), ("b", bob.id, "tpl-1"), ("c", bob.id, "tpl-2")):
+        await store.sandboxes.create(replace(make(name, owner=owner), origin=origin))
+    await store.sandboxes.create(make("d"))
+    await store.sandboxes.transition(f"sb-b-{bob.id}", {CREATING}, STOPPED)
+    assert await store.sandboxes.origins() == {"tpl-1": 2, "tpl-2": 1}
+
+
 async def test_of_many_transitions_at_once_one_wins(store: Store, make: Make) -> None:
     sandbox = make("web")
     await store.sandboxes.create(sandbox)
@@ -226,6 +358,8 @@ async def test_what_is_not_there_cannot_be_read_changed_or_deleted(store: Store)
     for work in (
         store.sandboxes.get("sb-x"),
         store.sandboxes.transition("sb-x", {RUNNING}, FAILED),
+        store.sandboxes.update("sb-x", SandboxChanges(keep_hot=True)),
+        store.sandboxes.set_origin("sb-x", "tpl-1"),
         store.sandboxes.delete("sb-x", {RUNNING}),
     ):
         with pytest.raises(NotFound, match="sb-x"):

@@ -80,15 +80,20 @@ async def test_a_file_that_is_no_database_is_damaged(tmp_path: Path) -> None:
     assert path.read_bytes().startswith(b"once")
 
 
-def spoil(path: Path, offset: int) -> None:
+def spoil(path: Path, table: str) -> None:
+    """Fill the pages of a table and of its indexes with nonsense; the schema stays readable."""
+    connection = sqlite3.connect(path)
+    pages = connection.execute("SELECT rootpage FROM sqlite_master WHERE tbl_name = ?", (table,)).fetchall()
+    page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
+    connection.close()
     with path.open("r+b") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(offset)
-        file.write(b"\xff" * (size - offset))
+        for (page,) in pages:
+            file.seek((page - 1) * page_bytes)
+            file.write(b"\xff" * page_bytes)
 
 
 async def test_a_database_with_a_broken_page_is_damaged(url: str, migrated: Path) -> None:
-    spoil(migrated, 8192)
+    spoil(migrated, "users")
     store = await open_store(url)
     await close_after(store, StoreDamaged, "damaged")
 
@@ -105,8 +110,9 @@ async def test_a_row_that_makes_no_sense_is_damage_and_names_itself(
     store = await open_store(url)
     await store.users.create(User(id="user-1", name="one"))
     other = sqlite3.connect(migrated)
-    row = ("sb-1", "user-1", "web", '{"name": 7}', state, None, "2026-01-01 00:00:00", "2026-01-01 00:00:00")
-    other.execute("INSERT INTO sandboxes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+    row = ("sb-1", "user-1", "web", '{"name": 7}', state, "2026-01-01 00:00:00", "2026-01-01 00:00:00")
+    columns = "id, owner, name, spec, state, created_at, updated_at"
+    other.execute(f"INSERT INTO sandboxes ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)
     other.commit()
     other.close()
     with pytest.raises(StoreDamaged, match=words):

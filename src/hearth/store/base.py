@@ -4,6 +4,7 @@ HearthError
 ├── NotFound           no such row, or not one the caller may know of
 ├── Conflict
 │   ├── SandboxExists  the owner has a sandbox of that name; carries it
+│   ├── SnapshotNeeded other checkpoints lie over it
 │   └── LeaseLost      somebody else works on the job now
 ├── NoSpace            the disk under the database is full
 ├── Unavailable        another process holds the database for longer than the busy timeout
@@ -15,13 +16,32 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Generic, Protocol, TypeVar
 
 from hearth.errors import Code, Conflict, HearthError
-from hearth.model import ApiKey, Job, JobError, JobState, Sandbox, SandboxState, StepRecord, User
+from hearth.model import (
+    ApiKey,
+    Ending,
+    ExitCause,
+    Job,
+    JobError,
+    JobState,
+    Sandbox,
+    SandboxChanges,
+    SandboxState,
+    Snapshot,
+    SnapshotState,
+    StepRecord,
+    User,
+)
 
 MAX_PAGE = 1000
 """Most rows one call of a ``list`` gives."""
+ENDINGS_KEPT_FOR = timedelta(days=30)
+ENDINGS_KEPT_PER_OWNER = 1000
+CHANGEABLE = tuple(state for state in SandboxState if state is not SandboxState.DESTROYING)
+"""States in which a sandbox's name, labels and the like may be changed."""
 
 T = TypeVar("T")
 
@@ -47,6 +67,10 @@ class SandboxExists(Conflict):
             field="name",
         )
         self.existing = existing
+
+
+class SnapshotNeeded(Conflict):
+    """Checkpoints were made from this one and lie over its disk; ``details`` names them."""
 
 
 class LeaseLost(Conflict):
@@ -86,7 +110,7 @@ class UserStore(Protocol):
     async def list(self, page: PageRequest = FIRST_PAGE) -> Page[User]: ...
 
     async def delete(self, user_id: str) -> None:
-        """Remove a user and the keys. Raises Conflict while the user owns sandboxes."""
+        """Remove a user with keys and endings. Raises Conflict while the user owns sandboxes or snapshots."""
         ...
 
     async def add_key(self, key: ApiKey, digest: str) -> None:
@@ -142,12 +166,128 @@ class SandboxStore(Protocol):
         new: SandboxState,
         *,
         error: str | None = None,
+        exit_cause: ExitCause | None = None,
     ) -> Sandbox:
-        """Compare-and-set of the state; ``error`` replaces the stored one. Raises NotFound, Conflict."""
+        """Compare-and-set of the state; ``error`` replaces the stored one, ``exit_cause`` unless it is None.
+
+        STOPPED stamps ``stopped_at``; RUNNING wipes it out, together with the cause of the last end.
+
+        Raises:
+            NotFound: no such sandbox.
+            Conflict: the state is not one of ``expected``.
+        """
+        ...
+
+    async def update(
+        self,
+        sandbox_id: str,
+        changes: SandboxChanges,
+        *,
+        expected: Collection[SandboxState] = CHANGEABLE,
+    ) -> Sandbox:
+        """Change what may be changed of a living sandbox, all of it or nothing.
+
+        Raises:
+            NotFound: no such sandbox.
+            SandboxExists: its owner has another of the new name.
+            Conflict: the state is not one of ``expected``.
+            InvalidInput: NUL characters in labels.
+        """
+        ...
+
+    async def set_origin(self, sandbox_id: str, origin: str | None, *, expected: str | None = None) -> Sandbox:
+        """Say which snapshot the disk lies over, if it is ``expected`` so far. Raises NotFound, Conflict."""
+        ...
+
+    async def origins(self) -> Mapping[str, int]:
+        """Count for each snapshot the sandboxes, in whatever state, whose disks lie over it."""
         ...
 
     async def delete(self, sandbox_id: str, expected: Collection[SandboxState]) -> None:
         """Forget it if its state is one of ``expected``. Raises NotFound, Conflict."""
+        ...
+
+
+class SnapshotStore(Protocol):
+    """Named checkpoints. ``owner`` None stands for an administrator, who sees everybody's."""
+
+    async def create(self, snapshot: Snapshot) -> None:
+        """Raises Conflict when the owner has one of that name or the id is taken, NotFound without owner or parent."""
+        ...
+
+    async def get(self, snapshot_id: str) -> Snapshot: ...
+
+    async def resolve(self, owner: str | None, reference: str) -> Snapshot:
+        """Find by id, else by name among those not DELETING.
+
+        Raises:
+            NotFound: there is none.
+            Conflict: a name fits checkpoints of several owners.
+        """
+        ...
+
+    async def list(
+        self,
+        owner: str | None,
+        *,
+        sandbox_id: str | None = None,
+        states: Collection[SnapshotState] = (),
+        page: PageRequest = FIRST_PAGE,
+    ) -> Page[Snapshot]:
+        """Those taken of ``sandbox_id`` (None: of any) and in one of ``states`` (none given: in any)."""
+        ...
+
+    async def children_of(self, snapshot_id: str) -> Sequence[Snapshot]:
+        """Give the checkpoints whose parent it is, oldest first; none when there is no such snapshot."""
+        ...
+
+    async def transition(
+        self,
+        snapshot_id: str,
+        expected: Collection[SnapshotState],
+        new: SnapshotState,
+        *,
+        size_bytes: int | None = None,
+    ) -> Snapshot:
+        """Compare-and-set of the state; ``size_bytes`` replaces the stored one unless it is None.
+
+        Raises:
+            NotFound: no such snapshot.
+            Conflict: the state is not one of ``expected``, or one of DELETING was to come back and its name is taken.
+        """
+        ...
+
+    async def delete(self, snapshot_id: str, expected: Collection[SnapshotState]) -> None:
+        """Forget it if its state is one of ``expected``.
+
+        Raises:
+            NotFound: no such snapshot.
+            SnapshotNeeded: others have it for a parent.
+            Conflict: the state is not one of ``expected``.
+        """
+        ...
+
+
+class EndingStore(Protocol):
+    """What is remembered of destroyed sandboxes, for ENDINGS_KEPT_FOR and at most ENDINGS_KEPT_PER_OWNER of each owner.
+
+    ``owner`` None stands for an administrator, who sees everybody's.
+    """
+
+    async def record(self, ending: Ending) -> None:
+        """Remember an end and forget those too old or too many. Of one sandbox the first word counts.
+
+        Raises:
+            NotFound: no such owner.
+        """
+        ...
+
+    async def find(self, owner: str | None, reference: str) -> Ending:
+        """Find by the sandbox's id, else the last to end of those that bore that name. Raises NotFound."""
+        ...
+
+    async def list(self, owner: str | None, *, page: PageRequest = FIRST_PAGE) -> Page[Ending]:
+        """Those that ended first come first."""
         ...
 
 
@@ -236,6 +376,12 @@ class Store(Protocol):
 
     @property
     def jobs(self) -> JobStore: ...
+
+    @property
+    def snapshots(self) -> SnapshotStore: ...
+
+    @property
+    def endings(self) -> EndingStore: ...
 
     async def close(self) -> None:
         """Finish what is under way and let go of the database; doing it twice is fine."""

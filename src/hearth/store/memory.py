@@ -6,27 +6,28 @@ Every method runs to its end without awaiting, so that asyncio alone makes each 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TypeVar
 
 from hearth.host.clock import Clock, SystemClock
-from hearth.model import ApiKey, Job, JobError, JobState, Sandbox, SandboxState, StepRecord, User
+from hearth.model import (
+    ApiKey,
+    ExitCause,
+    Job,
+    JobError,
+    JobState,
+    Sandbox,
+    SandboxChanges,
+    SandboxState,
+    StepRecord,
+    User,
+)
 from hearth.store import refusals
-from hearth.store.base import FIRST_PAGE, Page, PageRequest, SandboxExists
-from hearth.store.paging import Position, cut_page, read_request
-
-T = TypeVar("T")
-
-
-@dataclasses.dataclass(kw_only=True)
-class Tables:
-    """What the three stores share; keyed by id, keys with their digest."""
-
-    users: dict[str, tuple[datetime, User]] = dataclasses.field(default_factory=dict)
-    keys: dict[str, tuple[str, ApiKey]] = dataclasses.field(default_factory=dict)
-    sandboxes: dict[str, Sandbox] = dataclasses.field(default_factory=dict)
-    jobs: dict[str, Job] = dataclasses.field(default_factory=dict)
+from hearth.store.base import CHANGEABLE, FIRST_PAGE, Page, PageRequest, SandboxExists
+from hearth.store.memory_endings import MemoryEndings
+from hearth.store.memory_snapshots import MemorySnapshots
+from hearth.store.memory_tables import Tables, page_of
 
 
 class MemoryStore:
@@ -36,8 +37,10 @@ class MemoryStore:
         tables = Tables()
         clock = clock or SystemClock()
         self.users = MemoryUsers(tables, clock)
-        self.sandboxes = MemorySandboxes(tables)
+        self.sandboxes = MemorySandboxes(tables, clock)
         self.jobs = MemoryJobs(tables, clock)
+        self.snapshots = MemorySnapshots(tables)
+        self.endings = MemoryEndings(tables, clock)
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -65,15 +68,18 @@ class MemoryUsers:
         raise refusals.not_found("user", name)
 
     async def list(self, page: PageRequest = FIRST_PAGE) -> Page[User]:
-        cut = _page(self._tables.users.values(), page, lambda row: (row[0], row[1].id))
+        cut = page_of(self._tables.users.values(), page, lambda row: (row[0], row[1].id))
         return Page(items=[user for _, user in cut.items], next_cursor=cut.next_cursor)
 
     async def delete(self, user_id: str) -> None:
         self._row(user_id)
-        owned = sum(sandbox.owner == user_id for sandbox in self._tables.sandboxes.values())
-        if owned:
-            raise refusals.owns_sandboxes(user_id, owned)
+        sandboxes = sum(sandbox.owner == user_id for sandbox in self._tables.sandboxes.values())
+        snapshots = sum(snapshot.owner == user_id for snapshot in self._tables.snapshots.values())
+        if sandboxes or snapshots:
+            raise refusals.owns(user_id, sandboxes, snapshots)
         del self._tables.users[user_id]
+        for sandbox_id in [ending.sandbox_id for ending in self._tables.endings.values() if ending.owner == user_id]:
+            del self._tables.endings[sandbox_id]
         for key_id in [key.id for _, key in self._tables.keys.values() if key.user_id == user_id]:
             del self._tables.keys[key_id]
 
@@ -109,14 +115,13 @@ class MemoryUsers:
 class MemorySandboxes:
     """``SandboxStore`` in memory."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, clock: Clock) -> None:
         self._tables = tables
+        self._clock = clock
 
     async def create(self, sandbox: Sandbox) -> None:
-        refusals.check_storable(sandbox)
-        for other in self._tables.sandboxes.values():
-            if (other.owner, other.spec.name) == (sandbox.owner, sandbox.spec.name):
-                raise SandboxExists(other)
+        refusals.check_storable(sandbox.spec)
+        self._check_name(sandbox)
         if sandbox.owner not in self._tables.users:
             raise refusals.not_found("user", sandbox.owner)
         if sandbox.id in self._tables.sandboxes:
@@ -138,7 +143,7 @@ class MemorySandboxes:
         if not named:
             raise refusals.not_found("sandbox", reference)
         if len(named) > 1:
-            raise refusals.ambiguous(reference)
+            raise refusals.ambiguous("sandbox", reference)
         return named[0]
 
     async def list(
@@ -155,7 +160,7 @@ class MemorySandboxes:
             for sandbox in self._of(owner)
             if (not states or sandbox.state in states) and wanted <= sandbox.spec.labels.items()
         )
-        return _page(fitting, page, lambda sandbox: (sandbox.created_at, sandbox.id))
+        return page_of(fitting, page, lambda sandbox: (sandbox.created_at, sandbox.id))
 
     async def count(self, owner: str | None) -> int:
         return len(self._of(owner))
@@ -167,15 +172,55 @@ class MemorySandboxes:
         new: SandboxState,
         *,
         error: str | None = None,
+        exit_cause: ExitCause | None = None,
     ) -> Sandbox:
         current = await self._in_state(sandbox_id, expected)
         changed = dataclasses.replace(current, state=new, error=error)
-        self._tables.sandboxes[sandbox_id] = changed
-        return changed
+        if new is SandboxState.RUNNING:
+            changed = dataclasses.replace(changed, stopped_at=None, exit_cause=None)
+        elif new is SandboxState.STOPPED:
+            changed = dataclasses.replace(changed, stopped_at=self._clock.now())
+        if exit_cause is not None:
+            changed = dataclasses.replace(changed, exit_cause=exit_cause)
+        return self._put(changed)
+
+    async def update(
+        self,
+        sandbox_id: str,
+        changes: SandboxChanges,
+        *,
+        expected: Collection[SandboxState] = CHANGEABLE,
+    ) -> Sandbox:
+        current = await self._in_state(sandbox_id, expected)
+        changed = dataclasses.replace(current, spec=changes.apply(current.spec))
+        refusals.check_storable(changed.spec)
+        self._check_name(changed)
+        if changes.lifetime is not None:
+            changed = dataclasses.replace(changed, expires_at=changes.lifetime.expires_at)
+        return self._put(changed)
+
+    async def set_origin(self, sandbox_id: str, origin: str | None, *, expected: str | None = None) -> Sandbox:
+        current = await self.get(sandbox_id)
+        if current.origin != expected:
+            raise refusals.other_origin(sandbox_id, current.origin, expected)
+        return self._put(dataclasses.replace(current, origin=origin))
+
+    async def origins(self) -> Mapping[str, int]:
+        return Counter(sandbox.origin for sandbox in self._tables.sandboxes.values() if sandbox.origin is not None)
 
     async def delete(self, sandbox_id: str, expected: Collection[SandboxState]) -> None:
         await self._in_state(sandbox_id, expected)
         del self._tables.sandboxes[sandbox_id]
+
+    def _check_name(self, sandbox: Sandbox) -> None:
+        for other in self._tables.sandboxes.values():
+            same_name = (other.owner, other.spec.name) == (sandbox.owner, sandbox.spec.name)
+            if same_name and other is not self._tables.sandboxes.get(sandbox.id):
+                raise SandboxExists(other)
+
+    def _put(self, sandbox: Sandbox) -> Sandbox:
+        self._tables.sandboxes[sandbox.id] = sandbox
+        return sandbox
 
     def _of(self, owner: str | None) -> Sequence[Sandbox]:
         return [sandbox for sandbox in self._tables.sandboxes.values() if owner in (None, sandbox.owner)]
@@ -217,7 +262,7 @@ class MemoryJobs:
             for job in self._tables.jobs.values()
             if subject in (None, job.subject) and (not states or job.state in states)
         )
-        return _page(fitting, page, lambda job: (job.created_at, job.id))
+        return page_of(fitting, page, lambda job: (job.created_at, job.id))
 
     async def claimable(self, *, states: Collection[JobState], limit: int = 100) -> Sequence[Job]:
         free = [job for job in self._tables.jobs.values() if job.state in states and self._is_free(job, None)]
@@ -292,9 +337,3 @@ class MemoryJobs:
     def _put(self, job: Job) -> Job:
         self._tables.jobs[job.id] = job
         return job
-
-
-def _page(rows: Iterable[T], page: PageRequest, position: Callable[[T], Position]) -> Page[T]:
-    limit, after = read_request(page)
-    ordered = sorted((row for row in rows if after is None or position(row) > after), key=position)
-    return cut_page(ordered[: limit + 1], limit, position)

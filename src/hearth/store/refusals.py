@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 
 from hearth.errors import Conflict, InvalidInput, NotFound, Unauthenticated
-from hearth.model import Job, Sandbox
-from hearth.store.base import LeaseLost
+from hearth.model import Job, SandboxSpec
+from hearth.store.base import LeaseLost, SnapshotNeeded
 
 
-def check_storable(sandbox: Sandbox) -> None:
+def check_storable(spec: SandboxSpec) -> None:
     """Refuse NUL characters in labels and env: SQLite's JSON functions end a text there, PostgreSQL's refuse it.
 
     Raises:
         InvalidInput: the field is ``labels`` or ``env``.
     """
-    for field, mapping in (("labels", sandbox.spec.labels), ("env", sandbox.spec.env)):
+    for field, mapping in (("labels", spec.labels), ("env", spec.env)):
         if any("\0" in text for pair in mapping.items() for text in pair):
             raise InvalidInput(
                 f"invalid {field}", details="it holds a NUL character", resolution="leave it out", field=field
@@ -40,15 +40,35 @@ def wrong_state(noun: str, reference: str, state: StrEnum, expected: Collection[
     return Conflict(f"the {noun} is {state}", details=f"{reference} would have to be {wanted}")
 
 
-def owns_sandboxes(user_id: str, count: int) -> Conflict:
-    return Conflict("the user still owns sandboxes", details=f"{user_id} owns {count}", resolution="destroy them first")
-
-
-def ambiguous(name: str) -> Conflict:
+def owns(user_id: str, sandboxes: int, snapshots: int) -> Conflict:
     return Conflict(
-        "several owners have a sandbox of that name",
+        "the user still owns sandboxes or snapshots",
+        details=f"{user_id} owns {sandboxes} sandboxes and {snapshots} snapshots",
+        resolution="destroy them first",
+    )
+
+
+def ambiguous(noun: str, name: str) -> Conflict:
+    return Conflict(
+        f"several owners have a {noun} of that name",
         details=f"{name[:80]!r} fits more than one",
-        resolution="use the sandbox's id",
+        resolution=f"use the {noun}'s id",
+    )
+
+
+def other_origin(sandbox_id: str, origin: str | None, expected: str | None) -> Conflict:
+    return Conflict(
+        "the sandbox's disk lies over another snapshot",
+        details=f"{sandbox_id} lies over {origin or 'its image'}, not over {expected or 'its image'}",
+        resolution="look the sandbox up again",
+    )
+
+
+def needed(snapshot_id: str, names: Sequence[str]) -> SnapshotNeeded:
+    return SnapshotNeeded(
+        "other checkpoints were made from this one",
+        details=f"{snapshot_id} is needed by {', '.join(names[:5])}" + (" and others" if len(names) > 5 else ""),
+        resolution="delete those first",
     )
 
 

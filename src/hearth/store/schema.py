@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     DateTime,
@@ -19,9 +20,10 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 
-REVISIONS = ("v0001",)
+REVISIONS = ("v0001", "v0002")
 """All migrations this version of hearth knows, oldest first; the last one is what it works with."""
 
 HEAD = REVISIONS[-1]
@@ -89,10 +91,16 @@ sandboxes = Table(
     Column("error", Text),
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
+    Column("origin", String(64)),
+    Column("parent", String(64)),
+    Column("expires_at", UtcDateTime),
+    Column("exit_cause", JSON(none_as_null=True)),
+    Column("stopped_at", UtcDateTime),
     UniqueConstraint("owner", "name"),
     Index(None, "created_at", "id"),
     Index(None, "owner", "created_at", "id"),
     Index(None, "name"),
+    Index(None, "origin"),
 )
 
 jobs = Table(
@@ -115,4 +123,51 @@ jobs = Table(
     Index(None, "created_at", "id"),
     Index(None, "state", "created_at", "id"),
     Index(None, "subject", "created_at", "id"),
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("owner", ForeignKey("users.id", ondelete="RESTRICT"), nullable=False),
+    Column("name", String(63), nullable=False),
+    Column("sandbox_id", String(32), nullable=False),
+    Column("sandbox_name", String(63), nullable=False),
+    Column("parent", ForeignKey("snapshots.id", ondelete="RESTRICT"), index=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("image", String(63), nullable=False),
+    Column("cpus", Integer, nullable=False),
+    Column("memory_mib", Integer, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False),
+    Index(None, "created_at", "id"),
+    Index(None, "owner", "created_at", "id"),
+    Index(None, "name"),
+)
+
+Index(
+    "uq_snapshots_owner_name",
+    snapshots.c.owner,
+    snapshots.c.name,
+    unique=True,
+    sqlite_where=text("state <> 'deleting'"),
+    postgresql_where=text("state <> 'deleting'"),
+)
+"""One that is being deleted gives its name free, however long others still lie over its disk."""
+
+endings = Table(
+    "endings",
+    metadata,
+    Column("sandbox_id", String(32), primary_key=True),
+    Column("owner", ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("name", String(63), nullable=False),
+    Column("image", String(63), nullable=False),
+    Column("cpus", Integer, nullable=False),
+    Column("memory_mib", Integer, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime, nullable=False),
+    Column("exit_cause", JSON, nullable=False),
+    Index(None, "ended_at", "sandbox_id"),
+    Index(None, "owner", "ended_at", "sandbox_id"),
+    Index(None, "name"),
 )

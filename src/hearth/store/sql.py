@@ -7,8 +7,10 @@ import structlog
 from hearth.errors import HostUnfit
 from hearth.host.clock import Clock, SystemClock
 from hearth.store.database import Database
+from hearth.store.sql_endings import SqlEndings
 from hearth.store.sql_jobs import SqlJobs
 from hearth.store.sql_sandboxes import SqlSandboxes
+from hearth.store.sql_snapshots import SqlSnapshots
 from hearth.store.sql_users import SqlUsers
 from hearth.store.sqlite import make_private, sqlite_path
 from hearth.store.version import MigrationFailed, create_where_empty, is_current, migrate_in_child
@@ -27,6 +29,8 @@ class SqlStore:
         self.users = SqlUsers(database, clock)
         self.sandboxes = SqlSandboxes(database, clock)
         self.jobs = SqlJobs(database, clock)
+        self.snapshots = SqlSnapshots(database)
+        self.endings = SqlEndings(database, clock)
 
     async def close(self) -> None:
         await self._database.close()

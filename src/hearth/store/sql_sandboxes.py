@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, func, insert, select, update
@@ -10,9 +11,9 @@ from sqlalchemy.exc import IntegrityError
 
 from hearth.errors import HearthError
 from hearth.host.clock import Clock
-from hearth.model import Sandbox, SandboxState
+from hearth.model import ExitCause, Lifetime, Sandbox, SandboxChanges, SandboxSpec, SandboxState
 from hearth.store import refusals, rows
-from hearth.store.base import FIRST_PAGE, Page, PageRequest, SandboxExists
+from hearth.store.base import CHANGEABLE, FIRST_PAGE, Page, PageRequest, SandboxExists
 from hearth.store.database import Database
 from hearth.store.paging import cut_page, read_request
 from hearth.store.schema import sandboxes, users
@@ -30,7 +31,7 @@ class SqlSandboxes:
         self._clock = clock
 
     async def create(self, sandbox: Sandbox) -> None:
-        refusals.check_storable(sandbox)
+        refusals.check_storable(sandbox.spec)
         row = rows.sandbox_row(sandbox)
 
         def work(connection: Connection) -> None:
@@ -59,7 +60,7 @@ class SqlSandboxes:
             if not named:
                 raise refusals.not_found("sandbox", reference)
             if len(named) > 1:
-                raise refusals.ambiguous(reference)
+                raise refusals.ambiguous("sandbox", reference)
             return rows.sandbox_of(named[0])
 
         return await self._database.read(work)
@@ -98,11 +99,20 @@ class SqlSandboxes:
         new: SandboxState,
         *,
         error: str | None = None,
+        exit_cause: ExitCause | None = None,
     ) -> Sandbox:
+        now = self._clock.now()
+        values: dict[str, object] = {"state": new.value, "error": error, "updated_at": now}
+        if new is SandboxState.RUNNING:
+            values |= {"stopped_at": None, "exit_cause": None}
+        elif new is SandboxState.STOPPED:
+            values["stopped_at"] = now
+        if exit_cause is not None:
+            values["exit_cause"] = rows.plain(exit_cause)
         statement = (
             update(sandboxes)
             .where(sandboxes.c.id == sandbox_id, sandboxes.c.state.in_(sorted(expected)))
-            .values(state=new.value, error=error, updated_at=self._clock.now())
+            .values(**values)
             .returning(*rows.SANDBOX)
         )
 
@@ -113,6 +123,62 @@ class SqlSandboxes:
             return rows.sandbox_of(row)
 
         return await self._database.write(work)
+
+    async def update(
+        self,
+        sandbox_id: str,
+        changes: SandboxChanges,
+        *,
+        expected: Collection[SandboxState] = CHANGEABLE,
+    ) -> Sandbox:
+        def work(connection: Connection) -> Sandbox:
+            # Locked from the read on: SQLite's writers are alone anyway, PostgreSQL's wait here for each other.
+            row = connection.execute(GET.with_for_update(), {"sandbox_id": sandbox_id}).first()
+            current = None if row is None else rows.sandbox_of(row)
+            if current is None or current.state not in expected:
+                raise _why_unchanged(connection, sandbox_id, expected)
+            spec = changes.apply(current.spec)
+            refusals.check_storable(spec)
+            return _write(connection, current, spec, changes.lifetime)
+
+        def _write(connection: Connection, current: Sandbox, spec: SandboxSpec, lifetime: Lifetime | None) -> Sandbox:
+            changed = replace(
+                current, spec=spec, expires_at=current.expires_at if lifetime is None else lifetime.expires_at
+            )
+            row = {**rows.sandbox_row(changed), "updated_at": self._clock.now()}
+            try:
+                with connection.begin_nested():
+                    connection.execute(update(sandboxes).where(sandboxes.c.id == sandbox_id).values(**row))
+            except IntegrityError as error:
+                raise _why_refused(connection, changed) from error
+            return changed
+
+        return await self._database.write(work)
+
+    async def set_origin(self, sandbox_id: str, origin: str | None, *, expected: str | None = None) -> Sandbox:
+        statement = (
+            update(sandboxes)
+            .where(sandboxes.c.id == sandbox_id, sandboxes.c.origin.is_not_distinct_from(expected))
+            .values(origin=origin, updated_at=self._clock.now())
+            .returning(*rows.SANDBOX)
+        )
+
+        def work(connection: Connection) -> Sandbox:
+            row = connection.execute(statement).first()
+            if row is not None:
+                return rows.sandbox_of(row)
+            current = connection.execute(GET, {"sandbox_id": sandbox_id}).first()
+            if current is None:
+                raise refusals.not_found("sandbox", sandbox_id)
+            raise refusals.other_origin(sandbox_id, current.origin, expected)
+
+        return await self._database.write(work)
+
+    async def origins(self) -> Mapping[str, int]:
+        statement = select(sandboxes.c.origin, func.count()).where(sandboxes.c.origin.is_not(None))
+        grouped = statement.group_by(sandboxes.c.origin)
+        found = await self._database.read(lambda connection: connection.execute(grouped).all())
+        return {row[0]: row[1] for row in found}
 
     async def delete(self, sandbox_id: str, expected: Collection[SandboxState]) -> None:
         statement = delete(sandboxes).where(sandboxes.c.id == sandbox_id, sandboxes.c.state.in_(sorted(expected)))

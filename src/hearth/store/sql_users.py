@@ -13,7 +13,7 @@ from hearth.store import refusals, rows
 from hearth.store.base import FIRST_PAGE, Page, PageRequest
 from hearth.store.database import Database
 from hearth.store.paging import cut_page, read_request
-from hearth.store.schema import api_keys, sandboxes, users
+from hearth.store.schema import api_keys, sandboxes, snapshots, users
 from hearth.store.sql_paging import page_of
 
 GET = select(users).where(users.c.id == bindparam("user_id"))
@@ -60,9 +60,12 @@ class SqlUsers:
 
     async def delete(self, user_id: str) -> None:
         def work(connection: Connection) -> None:
-            owned = connection.scalar(select(func.count()).where(sandboxes.c.owner == user_id)) or 0
-            if owned:
-                raise refusals.owns_sandboxes(user_id, owned)
+            owned = [
+                connection.scalar(select(func.count()).where(table.c.owner == user_id)) or 0
+                for table in (sandboxes, snapshots)
+            ]
+            if any(owned):
+                raise refusals.owns(user_id, *owned)
             if connection.execute(delete(users).where(users.c.id == user_id)).rowcount == 0:
                 raise refusals.not_found("user", user_id)
 

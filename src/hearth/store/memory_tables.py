@@ -1,0 +1,37 @@
+"""What the stores in memory share, and how they cut pages of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import TypeVar
+
+from hearth.model import ApiKey, Ending, Job, Sandbox, Snapshot, User
+from hearth.store.base import Page, PageRequest
+from hearth.store.paging import Position, cut_page, read_request
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(kw_only=True)
+class Tables:
+    """Keyed by id (endings by the sandbox's), keys with their digest."""
+
+    users: dict[str, tuple[datetime, User]] = dataclasses.field(default_factory=dict)
+    keys: dict[str, tuple[str, ApiKey]] = dataclasses.field(default_factory=dict)
+    sandboxes: dict[str, Sandbox] = dataclasses.field(default_factory=dict)
+    snapshots: dict[str, Snapshot] = dataclasses.field(default_factory=dict)
+    endings: dict[str, Ending] = dataclasses.field(default_factory=dict)
+    jobs: dict[str, Job] = dataclasses.field(default_factory=dict)
+
+
+def page_of(rows: Iterable[T], page: PageRequest, position: Callable[[T], Position]) -> Page[T]:
+    """Give the ``page`` of ``rows`` in the order of their ``position``.
+
+    Raises:
+        InvalidInput: limit or cursor are not acceptable.
+    """
+    limit, after = read_request(page)
+    ordered = sorted((row for row in rows if after is None or position(row) > after), key=position)
+    return cut_page(ordered[: limit + 1], limit, position)
