@@ -74,18 +74,23 @@ class MachineNetwork:
         prefix = namespace_prefix(self._tag)
         return {name.removeprefix(prefix) for name in namespaces.list_names(prefix)}
 
-    def dialer(self, sandbox_id: str) -> NamespaceDialer:
-        """Give a way to the sandbox's agent; keep it, it learns how patient to be."""
-        return NamespaceDialer(self.namespace(sandbox_id), str(self._plan.guest.ip))
+    def dialer(self, sandbox_id: str, *, answers: bool = False) -> NamespaceDialer:
+        """Give a way to the sandbox's agent; keep it, it learns how patient to be.
+
+        Args:
+            answers: the guest is up already, restored or adopted: what it does not answer at once it answers later.
+        """
+        patience = Patience().after_success() if answers else Patience()
+        return NamespaceDialer(self.namespace(sandbox_id), str(self._plan.guest.ip), patience)
 
 
 class NamespaceDialer:
     """Opens TCP connections to a guest from inside its namespace; a ``hearth.guest.dial.Dialer`` by its shape."""
 
-    def __init__(self, namespace: str, address: str) -> None:
+    def __init__(self, namespace: str, address: str, patience: Patience) -> None:
         self._namespace = namespace
         self._address = address
-        self._patience = Patience()
+        self._patience = patience
 
     async def connect(self, port: int) -> socket.socket:
         """Give a connected, non-blocking stream socket that the caller closes. One attempt of 50 ms to 2 s.

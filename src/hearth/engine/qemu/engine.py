@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -18,12 +17,11 @@ from hearth.engine.qemu.accelerator import (
 )
 from hearth.engine.qemu.command import Descriptor, QemuSpec
 from hearth.engine.qemu.handover import opened
-from hearth.engine.qemu.launcher import BINARY, Launcher
+from hearth.engine.qemu.launcher import BINARY, DialerFor, Launcher
 from hearth.engine.qemu.machine import QemuMachine
 from hearth.engine.qemu.proof import prove_kvm
 from hearth.engine.qemu.vmm_user import take_user
 from hearth.errors import Conflict, HostUnfit, NoSpace
-from hearth.guest.dial import Dialer
 from hearth.host.cgroups import Cgroups
 from hearth.host.process import CommandFailed, run
 from hearth.host.tsc import tsc_khz
@@ -41,7 +39,7 @@ class QemuEngine:
     name = "qemu"
     capabilities = Capabilities(isolated=True)
 
-    def __init__(self, *, verdicts: Path, dialer_for: Callable[[str], Dialer], cgroups: Cgroups) -> None:
+    def __init__(self, *, verdicts: Path, dialer_for: DialerFor, cgroups: Cgroups) -> None:
         self._verdicts = VerdictCache(verdicts)
         self._launcher = Launcher(dialer_for=dialer_for, cgroups=cgroups)
         self._proving = asyncio.Lock()

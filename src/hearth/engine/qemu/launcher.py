@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from hearth.engine.base import MachinePlace
 from hearth.engine.console import Console
@@ -29,6 +29,12 @@ VMM_TASKS_MAX = 64
 ADOPT_TIMEOUT_S = 2.0
 
 
+class DialerFor(Protocol):
+    """Gives the way to the agent of a machine by its id; ``answers`` says that its guest is up already."""
+
+    def __call__(self, machine_id: str, /, *, answers: bool = False) -> Dialer: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Sockets:
     """The listening ends that QEMU gets, so that nobody polls for files."""
@@ -45,7 +51,7 @@ class Launcher:
         cgroups: confine the processes and mark them as this daemon's.
     """
 
-    def __init__(self, *, dialer_for: Callable[[str], Dialer], cgroups: Cgroups) -> None:
+    def __init__(self, *, dialer_for: DialerFor, cgroups: Cgroups) -> None:
         self._dialer_for = dialer_for
         self._cgroups = cgroups
 
@@ -78,7 +84,7 @@ class Launcher:
             # Inside the machine's own namespace: a VMM that was broken out of finds no network there either.
             process = await namespaces.enter(namespace, start, discard=_abandon) if namespace else start()
         self._confine(qemu, place.id, process.pid)
-        return await self._attach(place, process, sockets)
+        return await self._attach(place, process, sockets, answers=qemu.restored)
 
     def _confine(self, qemu: QemuSpec, machine_id: str, pid: int) -> None:
         cgroup = self._cgroups.create(
@@ -89,9 +95,9 @@ class Launcher:
         if cgroup is not None:
             cgroup.add(pid)
 
-    async def _attach(self, place: MachinePlace, process: Process, sockets: _Sockets) -> QemuMachine:
+    async def _attach(self, place: MachinePlace, process: Process, sockets: _Sockets, *, answers: bool) -> QemuMachine:
         try:
-            return await self._converse(place, process, sockets, GREETING_TIMEOUT_S)
+            return await self._converse(place, process, sockets, GREETING_TIMEOUT_S, answers=answers)
         except BaseException as error:
             process.kill()
             how = await process.wait()
@@ -101,7 +107,7 @@ class Launcher:
             raise
 
     async def _converse(
-        self, place: MachinePlace, process: Process, sockets: _Sockets, timeout_s: float
+        self, place: MachinePlace, process: Process, sockets: _Sockets, timeout_s: float, *, answers: bool
     ) -> QemuMachine:
         console = Console(connect(sockets.console))
         try:
@@ -109,7 +115,7 @@ class Launcher:
         except BaseException:
             await console.close()
             raise
-        return QemuMachine(place.id, process, monitor, console, self._dialer_for(place.id))
+        return QemuMachine(place.id, process, monitor, console, self._dialer_for(place.id, answers=answers))
 
     async def adopt(self, place: MachinePlace) -> QemuMachine | None:
         """Find the living QEMU of a machine and take over its sockets; None when there is none.
@@ -122,7 +128,7 @@ class Launcher:
         if process is None:
             return None
         try:
-            return await self._converse(place, process, _sockets(place), ADOPT_TIMEOUT_S)
+            return await self._converse(place, process, _sockets(place), ADOPT_TIMEOUT_S, answers=True)
         except (OSError, HearthError) as error:
             process.close()
             raise EngineFailed(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hearth.engine.base import MachineDied
+from hearth.engine.base import MachineDied, RunState
 from hearth.engine.console import Console
 from hearth.engine.qemu.qmp import Qmp
 from hearth.guest.dial import Dialer
@@ -49,6 +49,19 @@ class QemuMachine:
         return MachineDied(
             "the machine's VMM ended", details=f"{self._id}: {how}", resolution="see the console lines; create it anew"
         )
+
+    async def run_state(self) -> RunState:
+        """Ask QEMU whether the CPUs run."""
+        status = await self.monitor.execute("query-status")
+        return RunState.RUNNING if status["running"] else RunState.PAUSED
+
+    async def pause(self) -> None:
+        """Stop the CPUs; QEMU flushes the disks before it answers."""
+        await self.monitor.execute("stop")
+
+    async def resume(self) -> None:
+        """Let the CPUs run on."""
+        await self.monitor.execute("cont")
 
     async def kill(self) -> None:
         """End the VMM at once, wait for it and let go of its sockets."""
