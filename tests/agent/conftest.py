@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -66,8 +66,11 @@ def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 10.0
 
 
 @contextmanager
-def running_agent(*arguments: str, token: str | None = None) -> Iterator[AgentProcess]:
-    """Start an agent, wait for its line, end it by pid; it must leave no child and no socket, and import nothing."""
+def running_agent(*arguments: str, token: str | None = None, inside: Sequence[str] = ()) -> Iterator[AgentProcess]:
+    """Start an agent, wait for its line, end it by pid; it must leave no child and no socket, and import nothing.
+
+    ``inside`` is what executes it somewhere else, such as in a network namespace.
+    """
     if MACHINE_AGENT:
         pytest.skip("needs an agent of its own, or a test mode that leaves the system alone")
     with ExitStack() as stack:
@@ -77,7 +80,16 @@ def running_agent(*arguments: str, token: str | None = None) -> Iterator[AgentPr
         )  # what fuzzing names is made here
         control, forward = f"{directory}/c", f"{directory}/f"
         process = subprocess.Popen(
-            [sys.executable, "-m", "hearth.agent", "--listen", f"unix:{control}", "--forward", f"unix:{forward}"]
+            [
+                *inside,
+                sys.executable,
+                "-m",
+                "hearth.agent",
+                "--listen",
+                f"unix:{control}",
+                "--forward",
+                f"unix:{forward}",
+            ]
             + ([] if token is None else ["--token", token])
             + list(arguments),
             stderr=subprocess.PIPE,

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from hearth.agent.options import BadOption, parse, parse_address
+from hearth.agent.patience import Patience
 
 BOTH = ["--listen", "unix:/c", "--forward", "unix:/f"]
 
@@ -44,11 +45,21 @@ def test_bad_addresses_are_refused(text: str) -> None:
         ([*BOTH, "--token"], "--token needs a value"),
         ([*BOTH, "--token", "a", "--token-file", "/f"], "exclude each other"),
         ([*BOTH, "--token-file", "/no/such/file"], "No such file"),
+        ([*BOTH, "--patience", "what=1"], "--patience what: no such time, there are auth_s, request_s"),
+        ([*BOTH, "--patience", "auth_s"], "--patience auth_s: not a number of seconds above 0"),
+        ([*BOTH, "--patience", "auth_s=0"], "not a number of seconds above 0"),
+        ([*BOTH, "--patience", "auth_s=nan"], "not a number of seconds above 0"),
+        ([*BOTH, "--patience", "auth_s=1e9"], "up to 86400"),
     ],
 )
 def test_bad_command_lines_say_what_is_wrong(arguments: list[str], words: str) -> None:
     with pytest.raises(BadOption, match=words):
         parse(arguments)
+
+
+def test_only_the_times_that_are_named_change() -> None:
+    assert parse(BOTH).patience == Patience()
+    assert parse([*BOTH, "--patience", "body_s=1.5,auth_s=2"]).patience == Patience(body_s=1.5, auth_s=2.0)
 
 
 def test_the_program_tells_its_usage_and_fails() -> None:

@@ -33,6 +33,16 @@ def test_a_position_it_does_not_hold_is_refused(position: int) -> None:
         ring.read_from(position)
 
 
+def test_a_released_ring_counts_on_and_holds_nothing() -> None:
+    ring = Ring(CAPACITY)
+    ring.write(bytes(20))
+    ring.release()
+    ring.write(bytes(5))
+    assert (ring.start, ring.end, ring.read_from(25)) == (25, 25, b"")
+    with pytest.raises(IndexError):
+        ring.read_from(24)
+
+
 def test_writing_4_kib_pieces_is_fast(benchmark: BenchmarkFixture) -> None:
     ring, piece = Ring(65_536), bytes(4096)
     benchmark(ring.write, piece)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import socket
 
-from hearth.wire.record import Record
+from hearth.agent.patience import Patience
+from hearth.wire.record import Record, fields
 
-USAGE = "usage: python -m hearth.agent --listen ADDRESS --forward ADDRESS [--token T | --token-file FILE] [--root DIR]"
+USAGE = (
+    "usage: python -m hearth.agent --listen ADDRESS --forward ADDRESS [--token T | --token-file FILE] [--root DIR]\n"
+    "           [--patience NAME=SECONDS,...]"
+)
 _MAX_UNIX_PATH = 107
+_MAX_S = 86_400.0
 
 
 class BadOption(Exception):
@@ -27,6 +32,7 @@ class Options(Record):
     forward: Address
     token: bytes | None = None
     root: str | None = None
+    patience: Patience = Patience()
     from_outside: bool = False
     """Serve nobody on this very system, for whom there is no option: it is init's to say."""
 
@@ -40,7 +46,7 @@ def parse(arguments: list[str]) -> Options:
     values: dict[str, str] = {}
     words = iter(arguments)
     for word in words:
-        if word not in ("--listen", "--forward", "--token", "--token-file", "--root"):
+        if word not in ("--listen", "--forward", "--token", "--token-file", "--root", "--patience"):
             raise BadOption(f"unknown option {word}")
         value = next(words, None)
         if value is None:
@@ -54,6 +60,7 @@ def parse(arguments: list[str]) -> Options:
         forward=parse_address(values["--forward"]),
         token=_token(values),
         root=values.get("--root"),
+        patience=parse_patience(values.get("--patience", "")),
     )
 
 
@@ -73,6 +80,27 @@ def parse_address(text: str) -> Address:
         family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
         return Address(family=family, address=(host.strip("[]"), int(port)), text=text)
     raise BadOption(f"not unix:PATH or tcp:ADDRESS:PORT: {text}")
+
+
+def parse_patience(text: str) -> Patience:
+    """Read ``NAME=SECONDS,NAME=SECONDS``; what is not named keeps its default.
+
+    Raises:
+        BadOption: there is no such time, or it is none that can be waited for.
+    """
+    known = [each.name for each in fields(Patience)]
+    values = {}
+    for word in text.split(",") if text else ():
+        name, _, seconds = word.partition("=")
+        if name not in known:
+            raise BadOption(f"--patience {name}: no such time, there are {', '.join(known)}")
+        try:
+            values[name] = float(seconds)
+        except ValueError:
+            values[name] = 0.0
+        if not 0 < values[name] <= _MAX_S:
+            raise BadOption(f"--patience {word}: not a number of seconds above 0 and up to {_MAX_S:g}")
+    return Patience(**values)
 
 
 def _token(values: dict[str, str]) -> bytes | None:

@@ -25,7 +25,7 @@ def run(options: Options, *, in_machine: bool = False) -> None:
         OSError: an address cannot be listened on, or the root cannot be entered.
     """
     doors = _open_doors(in_machine)
-    agent = Agent(doors=doors, in_machine=in_machine, token=options.token)
+    agent = Agent(doors=doors, in_machine=in_machine, token=options.token, patience=options.patience)
     control, forward = listen(options.listen), listen(options.forward)
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
@@ -40,7 +40,8 @@ def run(options: Options, *, in_machine: bool = False) -> None:
         ("control", control, CONTROL_CONNECTIONS, control_handlers(agent)),
         ("forward", forward, FORWARD_CONNECTIONS, forward_handlers(agent)),
     ):
-        Server(name, sock, limit, Router(agent, handlers).serve, from_outside=options.from_outside).start()
+        serve = Router(agent, handlers).serve
+        Server(name, sock, limit, serve, patience=options.patience, from_outside=options.from_outside).start()
     say(f"hearth: agent listening on {options.listen.text} {options.forward.text}")
     os.read(woken, 1)
     agent.end_all()

@@ -105,6 +105,15 @@ def _address(text: str) -> str:
 
 
 def _read(proc: int, name: str) -> str:
+    return read_bytes(proc, name).decode("utf-8", "replace")
+
+
+def read_bytes(proc: int, name: str) -> bytes:
+    """Read a file of /proc whole, up to 4 MiB.
+
+    Raises:
+        OSError: there is none, or it is not ours to read.
+    """
     descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
     try:
         pieces = []
@@ -114,4 +123,4 @@ def _read(proc: int, name: str) -> str:
             size += len(piece)
     finally:
         os.close(descriptor)
-    return b"".join(pieces).decode("utf-8", "replace")
+    return b"".join(pieces)

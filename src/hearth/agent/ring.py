@@ -28,11 +28,19 @@ class Ring:
         if len(view) > self._capacity:
             self._end += len(view) - self._capacity
             view = view[-self._capacity :]
+        if not self._capacity:
+            return
         at = self._end % self._capacity
         first = min(len(view), self._capacity - at)
         self._view[at : at + first] = view[:first]
         self._view[: len(view) - first] = view[first:]
         self._end += len(view)
+
+    def release(self) -> None:
+        """Forget all bytes and keep no more; positions count on."""
+        self._capacity = 0
+        self._view.release()
+        self._buffer = bytearray()
 
     def read_from(self, position: int) -> bytes:
         """Give all bytes from a position on, in one piece.
@@ -43,6 +51,8 @@ class Ring:
         if not self.start <= position <= self._end:
             raise IndexError(f"position {position} is outside {self.start}..{self._end}")
         count = self._end - position
+        if not count:
+            return b""
         at = position % self._capacity
         first = min(count, self._capacity - at)
         return b"".join((self._view[at : at + first], self._view[: count - first]))

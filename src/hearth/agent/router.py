@@ -24,9 +24,6 @@ from hearth.wire.faults import UNEXPECTED_FRAME, Fault, write_fault
 from hearth.wire.frames import Frame, FrameType, WireError
 from hearth.wire.messages import BadMessage
 
-AUTH_TIMEOUT_S = 5.0
-REQUEST_TIMEOUT_S = 30.0
-
 Handler = Callable[[Connection, bytes], None]
 
 
@@ -87,11 +84,11 @@ class Router:
             raise
 
     def _authenticated_request(self, connection: Connection) -> Frame | None:
-        token = self._agent.token
+        token, patience = self._agent.token, self._agent.patience
         started = time.monotonic()
         if token is not None:
             try:
-                first = connection.read_frame(started + AUTH_TIMEOUT_S)
+                first = connection.read_frame(started + patience.auth_s)
             except (TimeoutError, WireError) as error:
                 raise Refused("auth required") from error
             if first is None:
@@ -99,9 +96,9 @@ class Router:
             if first.type != FrameType.AUTH or not compare_digest(first.payload, token):
                 raise Refused("auth required")
         try:
-            return connection.read_frame(started + REQUEST_TIMEOUT_S)
+            return connection.read_frame(started + patience.request_s)
         except TimeoutError as error:
-            raise Refused(write_fault(Fault.PROTOCOL, f"no request within {REQUEST_TIMEOUT_S:.0f} s")) from error
+            raise Refused(write_fault(Fault.PROTOCOL, f"no request within {patience.request_s:g} s")) from error
 
     def _dispatch(self, connection: Connection, request: Frame) -> None:
         handler = self._handlers.get(request.type)

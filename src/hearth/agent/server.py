@@ -15,6 +15,8 @@ from collections.abc import Callable
 
 from hearth.agent.connection import Connection
 from hearth.agent.options import Address
+from hearth.agent.patience import Patience
+from hearth.agent.peer_watch import PeerWatch
 from hearth.agent.seal import say
 from hearth.wire import frames
 
@@ -56,6 +58,7 @@ class Server:
         limit: int,
         serve: Callable[[Connection], None],
         *,
+        patience: Patience,
         from_outside: bool = False,
     ) -> None:
         """``from_outside`` sends this system's own processes away, so that they cannot use up the connections."""
@@ -64,6 +67,8 @@ class Server:
         self._limit = limit
         self._serve = serve
         self._from_outside = from_outside
+        self._patience = patience
+        self._peers = PeerWatch(patience.peer_lost_s)
         self._lock = threading.Lock()
         self._active = 0
         self._waiting = 0
@@ -115,13 +120,16 @@ class Server:
             sock.close()
             return
         try:
-            connection = Connection(sock)
+            connection = Connection(sock, self._patience.peer_lost_s)
         except OSError:
             sock.close()
             return
+        if connection.is_tcp:
+            self._peers.add(sock)
         try:
             self._serve(connection)
         finally:
+            self._peers.remove(sock)
             connection.close()
 
 

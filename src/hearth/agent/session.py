@@ -196,6 +196,12 @@ class Session:
             if self._exit_code is None:
                 end_group(self.pid, number)
 
+    def release_output(self) -> None:
+        """Forget the output of a session that has ended, unless somebody is reading it; the exit code stays."""
+        with self._lock:
+            if self._exit_code is not None and self._attachment is None:
+                self._ring.release()
+
     def _pump(self) -> None:
         wakeup = self._wakeup
         assert wakeup is not None

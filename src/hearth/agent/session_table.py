@@ -18,8 +18,9 @@ from hearth.agent.terminal import open_terminal
 from hearth.wire.messages import ExecRequest
 
 MAX_SESSIONS = 20
-KEPT_S = 30.0
-_MAX_KEPT = 20
+_MAX_OUTPUTS_KEPT = 20
+"""So many ended sessions keep their scrollback too."""
+_MAX_KEPT = 1000
 
 
 class SessionTable:
@@ -91,8 +92,10 @@ class SessionTable:
             (s.ended_at, s.id) for s in self._sessions.values() if s.ended_at is not None and s.id != INIT_SESSION
         )
         for index, (ended_at, session_id) in enumerate(reversed(ended)):
-            if now - ended_at > KEPT_S or index >= _MAX_KEPT:
+            if now - ended_at > self._agent.patience.exited_kept_s or index >= _MAX_KEPT:
                 del self._sessions[session_id]
+            elif index >= _MAX_OUTPUTS_KEPT:
+                self._sessions[session_id].release_output()
 
     def _adopt(
         self, session_id: str, request: ExecRequest, process: Process, on_end: Callable[[int], None] | None

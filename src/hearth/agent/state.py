@@ -8,6 +8,7 @@ import threading
 import time
 
 from hearth.agent.accounts import DEFAULT_UID, Account, Accounts
+from hearth.agent.patience import Patience
 from hearth.agent.spawn import Command, StartFailed, end_group
 from hearth.wire.messages import ExecRequest
 from hearth.wire.record import Record
@@ -30,7 +31,14 @@ class Doors(Record):
 class Agent:
     """The agent's one shared object. Fields change only at CONFIGURE, which replaces whole values."""
 
-    def __init__(self, *, doors: Doors, in_machine: bool = False, token: bytes | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        doors: Doors,
+        in_machine: bool = False,
+        token: bytes | None = None,
+        patience: Patience = Patience(),  # noqa: B008 -- a value that cannot change
+    ) -> None:
         """``in_machine`` is true below our init in a virtual machine.
 
         Processes then drop to the sandbox user, and CONFIGURE sets clock and names.
@@ -38,6 +46,7 @@ class Agent:
         self.doors = doors
         self.in_machine = in_machine
         self.token = token
+        self.patience = patience
         self.environment: dict[str, str] = {}
         self.user: str | None = None
         self.last_activity = time.time()

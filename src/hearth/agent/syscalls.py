@@ -69,6 +69,15 @@ def reboot(command: int) -> None:
     _check(_call("reboot")(ctypes.c_int(command)), "reboot")
 
 
+def syncfs(descriptor: int) -> None:
+    """Write out the file system a descriptor is on (syncfs(2)).
+
+    Raises:
+        OSError: it could not be written.
+    """
+    _check(_call("syncfs")(ctypes.c_int(descriptor)), None)
+
+
 def inotify_init() -> int:
     """Give an inotify descriptor, non-blocking and closed on exec.
 

@@ -150,7 +150,7 @@ def test_a_header_that_claims_gigabytes_is_refused_before_they_come(client: Clie
 
 
 def test_a_connection_that_ends_early_is_an_error(client: Client, tmp_path: Path) -> None:
-    with pytest.raises(AgentError, match=r"^invalid: the archive ended without its end"):
+    with pytest.raises(AgentError, match=r"^invalid: the body ended after 512 bytes"):
         push(client, tmp_path / "t", archive([("f", None, "")])[:512], end=False)
 
 

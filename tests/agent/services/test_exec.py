@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.agent.client import AgentError, Client, Result
+from tests.agent.client import AgentError, Client, Result, Wire
 from tests.agent.conftest import is_running, running_agent, wait_until
 
 from hearth.wire.frames import FrameType, encode_signal
@@ -182,16 +182,35 @@ def test_all_output_before_the_end_arrives_though_a_grandchild_writes_on(client:
 
 
 def test_a_sleeping_reader_slows_the_command_and_costs_no_memory() -> None:
-    total = 256 * 1024 * 1024
+    total, most_kib = 1024 * 1024 * 1024, 32 * 1024
     with running_agent() as agent:
+        agent.client.run("true")
         idle_kib = agent.status("VmRSS")
         with agent.client.start(ExecRequest(argv=["head", "-c", str(total), "/dev/zero"])) as wire:
             wire.expect(FrameType.STDOUT)
             [pid] = agent.children()
-            wait_until(lambda: _is_blocked_writing(pid), "the command blocked on its full pipe")
-            assert agent.status("VmHWM") - idle_kib < 32 * 1024
-            assert sum(len(frame.payload) for frame in wire.frames()) > total - 1024 * 1024
-        assert agent.status("VmHWM") - idle_kib < 32 * 1024
+            wait_until(lambda: _stands_still(pid), "the command blocked on its full pipe")
+            assert _bytes_written(pid) < most_kib * 1024, "all it wrote is in its pipe, the agent or the socket"
+            assert agent.status("VmRSS") - idle_kib < most_kib
+            left = total - _drain(wire)
+            assert left < 1024 * 1024  # the first frame
+        assert agent.status("VmHWM") - idle_kib < most_kib
+
+
+def _drain(wire: Wire) -> int:
+    return sum(len(frame.payload) for frame in wire.frames())
+
+
+def _stands_still(pid: int) -> bool:
+    """Look for 0.3 s whether a process waits for room in its pipe all the time."""
+    written = _bytes_written(pid)
+    time.sleep(0.3)
+    return _is_blocked_writing(pid) and _bytes_written(pid) == written
+
+
+def _bytes_written(pid: int) -> int:
+    fields = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
+    return int(fields["wchar"])
 
 
 def test_kill_works_while_the_reader_sleeps(client: Client) -> None:

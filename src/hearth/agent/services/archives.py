@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from hearth.agent.body import Body
 from hearth.agent.connection import Connection
 from hearth.agent.files.archive import read_archive, write_archive
 from hearth.agent.files.paths import make_parents, owner_of_new
-from hearth.agent.refusal import refused
 from hearth.agent.state import Agent
-from hearth.wire.faults import Fault
 from hearth.wire.frames import FrameType
 from hearth.wire.messages import PathRequest, Status, TarWriteRequest, decode
 
@@ -43,7 +42,7 @@ class ArchiveService:
         make_parents(self._agent, path)
         top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            reader = _FrameReader(connection)
+            reader = _BodyReader(Body(connection, self._agent.patience.body_s))
             read_archive(reader, top, owner_of_new(self._agent, os.fstat(top)))
             while reader.read(0):  # what some writers put behind the archive's end, up to our own
                 continue
@@ -64,27 +63,23 @@ class _FrameWriter:
         return len(data)
 
 
-class _FrameReader:
-    """STDIN frames as a stream that ends with STDIN_EOF."""
+class _BodyReader:
+    """A body as a stream that ends with STDIN_EOF."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, body: Body) -> None:
+        self._body = body
         self._ended = False
 
     def read(self, _size: int) -> bytes:
         """Give the next piece, empty at the end.
 
         Raises:
-            Refused: the connection ended before its end was told, or something else came.
+            Refused: the body broke off, see ``Body.next``.
         """
         while not self._ended:
-            frame = self._connection.read_frame()
-            if frame is None:
-                raise refused(Fault.INVALID, "the archive ended without its end")
-            if frame.type == FrameType.STDIN_EOF:
+            piece = self._body.next()
+            if piece is None:
                 self._ended = True
-            elif frame.type != FrameType.STDIN:
-                raise refused(Fault.PROTOCOL, f"frame type 0x{frame.type:02x} in a body")
-            elif frame.payload:
-                return frame.payload
+            elif piece:
+                return piece
         return b""

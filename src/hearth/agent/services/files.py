@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 
+from hearth.agent.body import Body
 from hearth.agent.connection import Connection
 from hearth.agent.files import reading, tree
 from hearth.agent.files.paths import file_info, make_parents, octal, open_regular, parse_mode
@@ -103,15 +104,14 @@ class FileService:
         if request.size > MAX_WRITE_BYTES:
             raise refused(Fault.TOO_LARGE, f"size is {request.size}, the most is {MAX_WRITE_BYTES}")
         with AtomicWrite(self._agent, request.path, request.size, parse_mode(request.mode)) as file:
-            received = 0
-            while received < request.size:
-                frame = connection.read_frame()
-                if frame is None or frame.type == FrameType.STDIN_EOF:
-                    raise refused(Fault.INVALID, f"the body ended after {received} of {request.size} bytes")
-                received += self._check_body(frame.type, frame.payload)
-                if received > request.size:
+            body = Body(connection, self._agent.patience.body_s)
+            while body.size < request.size:
+                piece = body.next()
+                if piece is None:
+                    raise refused(Fault.INVALID, f"the body ended after {body.size} of {request.size} bytes")
+                if body.size > request.size:
                     raise self._surplus(request.size)
-                file.write(frame.payload)
+                file.write(piece)
             connection.fill()
             while (extra := connection.next_frame()) is not None:
                 if self._check_body(extra.type, extra.payload):

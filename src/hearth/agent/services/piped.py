@@ -146,7 +146,7 @@ class PipedRun:
         if event & select.POLLIN:
             if not self._connection.fill():
                 self._peer_ended = self._input_ended = True
-                if self._connection.needs_probe:
+                if self._connection.is_tcp:
                     self._probe_at = 0.0
             self._take_frames(pid)
 

@@ -123,7 +123,7 @@ class _Client:
         if event & select.POLLIN:
             if not self._connection.fill():
                 self._peer_ended = True
-                if self._connection.needs_probe:
+                if self._connection.is_tcp:
                     self._probe_at = 0.0
             self._take_frames()
 

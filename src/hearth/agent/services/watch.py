@@ -43,7 +43,7 @@ class WatchService:
             if (event := ready.get(connection.fileno(), 0)) & _GONE:
                 raise PeerGone("client closed")
             if event and not connection.fill():
-                if not connection.needs_probe:
+                if not connection.is_tcp:
                     return
                 poller.modify(connection, 0)
                 probe_at = 0.0
