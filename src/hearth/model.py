@@ -167,7 +167,8 @@ class SandboxChanges:
 class Sandbox:
     """A sandbox as stored: its spec, who owns it and where it stands.
 
-    ``origin`` is the snapshot whose frozen disk its own lies over; ``parent`` the sandbox or checkpoint it was forked
+    ``image_id`` is the image its name stood for at its creation, whatever that name stands for later. ``origin`` is the
+    snapshot whose frozen disk its own lies over; ``parent`` the sandbox or checkpoint it was forked
     from, which may be gone. ``exit_cause`` tells why its machine ended, until another runs.
     """
 
@@ -177,6 +178,7 @@ class Sandbox:
     state: SandboxState
     created_at: datetime
     error: str | None = None
+    image_id: str | None = None
     origin: str | None = None
     parent: str | None = None
     expires_at: datetime | None = None

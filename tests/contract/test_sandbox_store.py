@@ -228,6 +228,7 @@ async def test_what_a_sandbox_came_from_and_how_it_ended_reads_back(
         make("web"),
         spec=spec,
         state=STOPPED,
+        image_id="rootfs-1",
         origin="tpl-1",
         parent="sb-0",
         expires_at=clock.now() + timedelta(hours=1),

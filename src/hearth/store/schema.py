@@ -91,6 +91,7 @@ sandboxes = Table(
     Column("error", Text),
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
+    Column("image_id", String(64)),
     Column("origin", String(64)),
     Column("parent", String(64)),
     Column("expires_at", UtcDateTime),

@@ -22,6 +22,7 @@ def upgrade() -> None:
 
 def _widen_sandboxes() -> None:
     # Nullable columns only: neither SQLite nor PostgreSQL has to write a row anew for them.
+    op.add_column("sandboxes", sa.Column("image_id", sa.String(64)))
     op.add_column("sandboxes", sa.Column("origin", sa.String(64)))
     op.add_column("sandboxes", sa.Column("parent", sa.String(64)))
     op.add_column("sandboxes", sa.Column("expires_at", TIME))
