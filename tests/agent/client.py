@@ -31,7 +31,11 @@ class Wire:
     def __init__(self, address: Address, token: str | None = None) -> None:
         self.socket = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
         self.socket.settimeout(TIMEOUT_S)
-        self.socket.connect(address)
+        try:
+            self.socket.connect(address)
+        except OSError:
+            self.socket.close()
+            raise
         self._decoder = frames.Decoder()
         if token is not None:
             self.send(FrameType.AUTH, token.encode())

@@ -13,6 +13,7 @@ from hearth.agent.bringup.mounts import make_disks_read_only, mount_own, mount_r
 from hearth.agent.bringup.network import bring_up
 from hearth.agent.bringup.plan import BadPlan, Plan, read_plan
 from hearth.agent.bringup.supervise import end_processes, supervise
+from hearth.agent.handover import Handover
 from hearth.agent.options import Options, parse_address
 from hearth.agent.process import run
 from hearth.agent.seal import describe
@@ -40,7 +41,8 @@ def main() -> None:
         load_modules(_say)
         bring_up(plan.interface)
         root = _mount(plan)
-        supervise(lambda: _run_agent(root), _say)
+        handover = Handover()
+        supervise(lambda: _run_agent(root, handover), _say, handover)
         _say("switching off")
     except (OSError, BadPlan) as error:
         _say(f"cannot bring the machine up: {error}")
@@ -60,7 +62,7 @@ def _mount(plan: Plan) -> int | None:
     return mount_root(plan.root, plan.root_kind)
 
 
-def _run_agent(root: int | None) -> None:
+def _run_agent(root: int | None, handover: Handover) -> None:
     with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write("-1000")
     options = Options(
@@ -69,7 +71,7 @@ def _run_agent(root: int | None) -> None:
         root=None if root is None else f"/proc/self/fd/{root}",
         from_outside=True,
     )
-    run(options, in_machine=True)
+    run(options, in_machine=True, handover=handover)
 
 
 def _switch_off(root: int | None, *, reboots_to_end: bool) -> None:

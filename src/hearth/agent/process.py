@@ -7,25 +7,29 @@ import os
 import signal
 import threading
 
+from hearth.agent.handover import Handover
 from hearth.agent.options import Address, Options
 from hearth.agent.router import Router, control_handlers, forward_handlers
 from hearth.agent.seal import say, seal
 from hearth.agent.server import CONTROL_CONNECTIONS, FORWARD_CONNECTIONS, Server, listen
+from hearth.agent.services.system import SystemService
+from hearth.agent.session_table import SessionTable
 from hearth.agent.state import Agent, Doors
 
 _STACK_BYTES = 512 * 1024
 
 
-def run(options: Options, *, in_machine: bool = False) -> None:
+def run(options: Options, *, in_machine: bool = False, handover: Handover | None = None) -> None:
     """Serve until SIGTERM or SIGINT; then kill what runs and return.
 
-    ``in_machine`` is for our init alone: it allows what only the agent of a whole machine may do.
+    ``in_machine`` is for our init alone: it allows what only the agent of a whole machine may do. With a ``handover``
+    this agent goes on where a dead one has left.
 
     Raises:
         OSError: an address cannot be listened on, or the root cannot be entered.
     """
     doors = _open_doors(in_machine)
-    agent = Agent(doors=doors, in_machine=in_machine, token=options.token, patience=options.patience)
+    agent = Agent(doors=doors, in_machine=in_machine, token=options.token, patience=options.patience, handover=handover)
     control, forward = listen(options.listen), listen(options.forward)
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
@@ -36,8 +40,11 @@ def run(options: Options, *, in_machine: bool = False) -> None:
     if options.root is not None:
         _enter(options.root)
     threading.stack_size(_STACK_BYTES)
+    table = SessionTable(agent)
+    system = SystemService(agent, table)
+    system.resume()
     for name, sock, limit, handlers in (
-        ("control", control, CONTROL_CONNECTIONS, control_handlers(agent)),
+        ("control", control, CONTROL_CONNECTIONS, control_handlers(agent, table, system)),
         ("forward", forward, FORWARD_CONNECTIONS, forward_handlers(agent)),
     ):
         serve = Router(agent, handlers).serve

@@ -20,6 +20,7 @@ from hearth.agent.services.watch import WatchService
 from hearth.agent.session_table import SessionTable
 from hearth.agent.spawn import StartFailed
 from hearth.agent.state import Agent
+from hearth.agent.time_sync import apply_time
 from hearth.wire.faults import UNEXPECTED_FRAME, Fault, write_fault
 from hearth.wire.frames import Frame, FrameType, WireError
 from hearth.wire.messages import BadMessage
@@ -27,9 +28,8 @@ from hearth.wire.messages import BadMessage
 Handler = Callable[[Connection, bytes], None]
 
 
-def control_handlers(agent: Agent) -> dict[int, Handler]:
+def control_handlers(agent: Agent, table: SessionTable, system: SystemService) -> dict[int, Handler]:
     """Give the handlers of the control port by request type."""
-    table = SessionTable(agent)
     sessions = SessionService(table)
     services = (
         ExecService(agent, sessions),
@@ -38,7 +38,7 @@ def control_handlers(agent: Agent) -> dict[int, Handler]:
         ArchiveService(agent),
         WatchService(),
         PortService(agent),
-        SystemService(agent, table),
+        system,
     )
     return {frame_type: handler for service in services for frame_type, handler in service.handlers().items()}
 
@@ -104,4 +104,5 @@ class Router:
         handler = self._handlers.get(request.type)
         if handler is None:
             raise Refused(f"{UNEXPECTED_FRAME} 0x{request.type:02x}")
+        self._agent.gate.check(request.type)
         handler(connection, request.payload)

@@ -8,6 +8,8 @@ import threading
 import time
 
 from hearth.agent.accounts import DEFAULT_UID, Account, Accounts
+from hearth.agent.handover import Handover
+from hearth.agent.machine_gate import Gate
 from hearth.agent.patience import Patience
 from hearth.agent.spawn import Command, StartFailed, end_group
 from hearth.wire.messages import ExecRequest
@@ -38,17 +40,22 @@ class Agent:
         in_machine: bool = False,
         token: bytes | None = None,
         patience: Patience = Patience(),  # noqa: B008 -- a value that cannot change
+        handover: Handover | None = None,
     ) -> None:
         """``in_machine`` is true below our init in a virtual machine.
 
-        Processes then drop to the sandbox user, and CONFIGURE sets clock and names.
+        Processes then drop to the sandbox user, and CONFIGURE sets clock and names. ``handover`` is for what the next
+        agent has to know, should this one die.
         """
         self.doors = doors
         self.in_machine = in_machine
         self.token = token
         self.patience = patience
+        self.handover = handover
         self.environment: dict[str, str] = {}
         self.user: str | None = None
+        self.generation: int | None = None
+        self.gate = Gate()
         self.last_activity = time.time()
         self.accounts = Accounts()
         self._groups: dict[int, bool] = {}
@@ -63,6 +70,8 @@ class Agent:
         if is_use:
             self.touch()
         self._protect(pid)
+        if self.handover is not None:
+            self.handover.add_group(pid)
         with self._lock:
             self._groups[pid] = is_job
 
@@ -72,6 +81,8 @@ class Agent:
             self.touch()
         with self._lock:
             self._groups.pop(pid, None)
+        if self.handover is not None:
+            self.handover.remove_group(pid)
 
     def has_jobs(self) -> bool:
         """True while a job runs."""

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+from hearth.agent.handover import Handover
+
 POWER_OFF_SIGNAL = signal.SIGUSR2
 """What the agent sends to PID 1 to have the machine switched off."""
 TERM_GRACE_S = 2.0
@@ -25,10 +27,12 @@ class PowerOffAsked(Exception):
     """Raised out of the wait by the signal."""
 
 
-def supervise(run_agent: Callable[[], None], say: Callable[[str], None]) -> None:
+def supervise(run_agent: Callable[[], None], say: Callable[[str], None], handover: Handover) -> None:
     """Run the agent in a child, again and again, until power-off is asked for.
 
-    ``run_agent`` runs in a fork of this process, which has imported everything: no second start of an interpreter.
+    ``run_agent`` runs in a fork of this process, which has imported everything: no second start of an interpreter. What
+    an agent ran ends with it: nobody would be left to read its output, hold its time limit or answer for it, and the
+    next agent starts the init script itself.
     """
     pause_s = _RESTART_PAUSE_S
     with contextlib.suppress(PowerOffAsked):
@@ -36,9 +40,11 @@ def supervise(run_agent: Callable[[], None], say: Callable[[str], None]) -> None
         while True:
             started = time.monotonic()
             status = _wait_for(_fork(run_agent, say))
+            ended = handover.end_groups()
             if time.monotonic() - started > _HEALTHY_S:
                 pause_s = _RESTART_PAUSE_S
-            say(f"agent ended with status {os.waitstatus_to_exitcode(status)}, starting it again")
+            code = os.waitstatus_to_exitcode(status)
+            say(f"agent ended with status {code}, and {ended} process groups with it; starting it again")
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, _MAX_RESTART_PAUSE_S)
     signal.signal(POWER_OFF_SIGNAL, signal.SIG_IGN)

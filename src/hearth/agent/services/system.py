@@ -61,12 +61,17 @@ class SystemService:
             if self._agent.in_machine:
                 for volume in config.volumes:
                     self._mount(volume)
-            self._agent.environment = dict(config.env)
-            self._agent.user = config.user
-            self._agent.token = os.fsencode(config.token) or None
-            if config.init and not self._table.has(INIT_SESSION):  # a restored machine has it running already
-                InitScript(self._agent, self._table, config).start()
+            if self._agent.handover is not None:
+                self._agent.handover.keep_configuration(payload)
+            self._apply(config)
         connection.send_message(FrameType.CONFIGURED, _OK)
+
+    def resume(self) -> None:
+        """Go on as the agent before this one was configured, if it died; what it ran has been ended, so start init."""
+        kept = self._agent.handover.configuration() if self._agent.handover is not None else None
+        if kept is not None:
+            with self._lock:
+                self._apply(decode(MachineConfig, kept))
 
     def activity(self, connection: Connection, _: bytes) -> None:
         """Tell when the sandbox was last in use."""
@@ -89,6 +94,14 @@ class SystemService:
         connection.send_message(FrameType.POWER_OFF_RESP, _OK)
         connection.close()
         os.kill(1, POWER_OFF_SIGNAL)
+
+    def _apply(self, config: MachineConfig) -> None:
+        """Take over what only this process knows of a configuration."""
+        self._agent.environment = dict(config.env)
+        self._agent.user = config.user
+        self._agent.token = os.fsencode(config.token) or None
+        if config.init and not self._table.has(INIT_SESSION):  # a restored machine has it running already
+            InitScript(self._agent, self._table, config).start()
 
     def _identify(self, config: MachineConfig) -> None:
         random_device = self._agent.doors.random
