@@ -12,7 +12,7 @@ from hearth.agent.options import Address, Options
 from hearth.agent.router import Router, control_handlers, forward_handlers
 from hearth.agent.seal import say, seal
 from hearth.agent.server import CONTROL_CONNECTIONS, FORWARD_CONNECTIONS, Server, listen
-from hearth.agent.services.system import SystemService
+from hearth.agent.services.configure import ConfigureService
 from hearth.agent.session_table import SessionTable
 from hearth.agent.state import Agent, Doors
 
@@ -41,10 +41,10 @@ def run(options: Options, *, in_machine: bool = False, handover: Handover | None
         _enter(options.root)
     threading.stack_size(_STACK_BYTES)
     table = SessionTable(agent)
-    system = SystemService(agent, table)
-    system.resume()
+    configuration = ConfigureService(agent, table)
+    configuration.resume()
     for name, sock, limit, handlers in (
-        ("control", control, CONTROL_CONNECTIONS, control_handlers(agent, table, system)),
+        ("control", control, CONTROL_CONNECTIONS, control_handlers(agent, table, configuration)),
         ("forward", forward, FORWARD_CONNECTIONS, forward_handlers(agent)),
     ):
         serve = Router(agent, handlers).serve

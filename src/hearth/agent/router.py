@@ -10,9 +10,11 @@ from hearth.agent.connection import Connection, PeerGone
 from hearth.agent.refusal import Refused, refusal_of_os
 from hearth.agent.seal import describe, say
 from hearth.agent.services.archives import ArchiveService
+from hearth.agent.services.configure import ConfigureService
 from hearth.agent.services.exec import ExecService
 from hearth.agent.services.files import FileService
 from hearth.agent.services.forward import ForwardService
+from hearth.agent.services.freeze import FreezeService
 from hearth.agent.services.ports import PortService
 from hearth.agent.services.sessions import SessionService
 from hearth.agent.services.system import SystemService
@@ -22,13 +24,13 @@ from hearth.agent.spawn import StartFailed
 from hearth.agent.state import Agent
 from hearth.agent.time_sync import apply_time
 from hearth.wire.faults import UNEXPECTED_FRAME, Fault, write_fault
-from hearth.wire.frames import Frame, FrameType, WireError
+from hearth.wire.frames import Frame, FrameType, WireError, parse_time_sync
 from hearth.wire.messages import BadMessage
 
 Handler = Callable[[Connection, bytes], None]
 
 
-def control_handlers(agent: Agent, table: SessionTable, system: SystemService) -> dict[int, Handler]:
+def control_handlers(agent: Agent, table: SessionTable, configuration: ConfigureService) -> dict[int, Handler]:
     """Give the handlers of the control port by request type."""
     sessions = SessionService(table)
     services = (
@@ -38,7 +40,9 @@ def control_handlers(agent: Agent, table: SessionTable, system: SystemService) -
         ArchiveService(agent),
         WatchService(),
         PortService(agent),
-        system,
+        SystemService(agent, table),
+        FreezeService(agent.freezer),
+        configuration,
     )
     return {frame_type: handler for service in services for frame_type, handler in service.handlers().items()}
 
@@ -96,9 +100,15 @@ class Router:
             if first.type != FrameType.AUTH or not compare_digest(first.payload, token):
                 raise Refused("auth required")
         try:
-            return connection.read_frame(started + patience.request_s)
+            request = connection.read_frame(started + patience.request_s)
+            if request is not None and request.type == FrameType.TIME_SYNC:
+                apply_time(self._agent, parse_time_sync(request.payload))
+                request = connection.read_frame(started + patience.request_s)
         except TimeoutError as error:
             raise Refused(write_fault(Fault.PROTOCOL, f"no request within {patience.request_s:g} s")) from error
+        if self._agent.token != token:  # the machine became another one while this connection waited
+            raise Refused("auth required")
+        return request
 
     def _dispatch(self, connection: Connection, request: Frame) -> None:
         handler = self._handlers.get(request.type)

@@ -8,6 +8,7 @@ import threading
 import time
 
 from hearth.agent.accounts import DEFAULT_UID, Account, Accounts
+from hearth.agent.freeze import Freezer
 from hearth.agent.handover import Handover
 from hearth.agent.machine_gate import Gate
 from hearth.agent.patience import Patience
@@ -56,6 +57,7 @@ class Agent:
         self.user: str | None = None
         self.generation: int | None = None
         self.gate = Gate()
+        self.freezer = Freezer(doors.proc) if in_machine and doors.proc is not None else None
         self.last_activity = time.time()
         self.accounts = Accounts()
         self._groups: dict[int, bool] = {}

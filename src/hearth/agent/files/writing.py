@@ -24,16 +24,20 @@ class AtomicWrite:
         size: what is going to be written, in bytes.
         mode: None to keep the mode of an existing file.
         follow: write the file a symlink points to; otherwise the link itself is replaced.
+        durable: have it on the disk before it takes its place.
 
     Raises:
         Refused: there is a directory or special file at the path.
         OSError: the path cannot be written.
     """
 
-    def __init__(self, agent: Agent, path: str, size: int, mode: int | None, *, follow: bool = True) -> None:
+    def __init__(
+        self, agent: Agent, path: str, size: int, mode: int | None, *, follow: bool = True, durable: bool = True
+    ) -> None:
         self._agent = agent
         self._path = os.path.realpath(path) if follow and os.path.islink(path) else path
         self._follow = follow
+        self._durable = durable
         self._size = size
         self._mode = mode
         self._final_mode = 0
@@ -84,7 +88,8 @@ class AtomicWrite:
         assert self._temporary is not None
         if self._final_mode & _SET_ID:
             os.fchmod(self._descriptor, self._final_mode)  # a write by anyone but root has cleared them
-        os.fsync(self._descriptor)
+        if self._durable:
+            os.fsync(self._descriptor)
         os.rename(self._temporary, self._path)
         self._temporary = None
 

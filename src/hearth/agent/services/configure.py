@@ -1,0 +1,89 @@
+"""CONFIGURE: a machine takes on its identity, and is shut to every other request until it has it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from hearth.agent import syscalls
+from hearth.agent.bringup.mounts import wait_for_device
+from hearth.agent.connection import Connection
+from hearth.agent.files.paths import make_parents
+from hearth.agent.init_script import InitScript, check_policy
+from hearth.agent.seal import say
+from hearth.agent.self_check import check_machine
+from hearth.agent.session_table import INIT_SESSION, SessionTable
+from hearth.agent.state import Agent
+from hearth.agent.wake import Prepared, StepFailed, identify, prepare, put_file, step
+from hearth.wire.frames import FrameType
+from hearth.wire.messages import MachineConfig, Status, VolumeMount, decode
+
+
+class ConfigureService:
+    """Configures; in test mode it keeps to token, environment, user, files and init script."""
+
+    def __init__(self, agent: Agent, table: SessionTable) -> None:
+        self._agent = agent
+        self._table = table
+
+    def handlers(self) -> dict[int, Callable[[Connection, bytes], None]]:
+        """Give the requests this service answers."""
+        return {FrameType.CONFIGURE: self.configure}
+
+    def configure(self, connection: Connection, payload: bytes) -> None:
+        """Give the machine its identity. Everything may be done again, which is what happens after every restore."""
+        config = decode(MachineConfig, payload)
+        prepared = prepare(config)
+        check_policy(config)
+        if self._agent.freezer is not None:
+            self._agent.freezer.thaw()  # before we wait for another one, which may be writing to what is frozen
+        status = Status(status="ok")
+        try:
+            with self._agent.gate.closed():
+                self._carry_out(config, prepared)
+                if self._agent.handover is not None:
+                    self._agent.handover.keep_configuration(payload)
+                self._apply(config)
+        except StepFailed as error:
+            say(f"hearth: not configured: {error}")
+            status = Status(status="error", message=str(error))
+        connection.send_message(FrameType.CONFIGURED, status)
+
+    def resume(self) -> None:
+        """Go on as the agent before this one was configured, if it died; what it ran has been ended, so start init."""
+        if self._agent.freezer is not None:
+            self._agent.freezer.thaw()  # who would have done it is gone
+        kept = self._agent.handover.configuration() if self._agent.handover is not None else None
+        if kept is not None:
+            with self._agent.gate.closed():
+                self._apply(decode(MachineConfig, kept))
+
+    def _carry_out(self, config: MachineConfig, prepared: Prepared) -> None:
+        if self._agent.in_machine:
+            identify(self._agent, config, prepared)
+        for path, (content, mode) in prepared.files.items():
+            with step("files"):
+                put_file(self._agent, path, content, mode)
+        if self._agent.in_machine:
+            for volume in config.volumes:
+                with step("volumes"):
+                    self._mount(volume)
+            with step("self-check"):
+                check_machine(self._agent)
+
+    def _apply(self, config: MachineConfig) -> None:
+        """Take over what only this process knows of a configuration."""
+        self._agent.environment = dict(config.env)
+        self._agent.user = config.user
+        self._agent.token = os.fsencode(config.token) or None
+        self._agent.generation = config.generation
+        if config.init and not self._table.has(INIT_SESSION):  # a restored machine has it running already
+            InitScript(self._agent, self._table, config).start()
+
+    def _mount(self, volume: VolumeMount) -> None:
+        if os.path.ismount(volume.mount):
+            return
+        wait_for_device(volume.device)
+        make_parents(self._agent, volume.mount)
+        flags = syscalls.MS_NOATIME | (syscalls.MS_RDONLY if volume.read_only else 0)
+        syscalls.mount(volume.device, volume.mount, volume.fs, flags)
