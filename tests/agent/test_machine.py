@@ -134,13 +134,22 @@ input()
         wire.send(FrameType.STDIN_EOF)
 
 
-def test_a_dead_agent_is_started_again(machine: Machine) -> None:
+def test_a_dead_agent_is_started_again_with_its_token_and_one_init_script(machine: Machine) -> None:
+    config = configuration(init="exec sleep 7654", token="kept", env={"A": "1"})
+    assert machine.client.ask(FrameType.CONFIGURE, config, FrameType.CONFIGURED) == {"status": "ok"}
+    machine.client.token = "kept"
+
+    def init_scripts() -> int:
+        return machine.run("ps -eo args", user="root").splitlines().count("sleep 7654")
+
+    wait_until(lambda: init_scripts() == 1, "init script runs")
     kill = "kill -9 $(grep -l '^PPid:.1$' /proc/[0-9]*/status | cut -d/ -f3 | sort -n | xargs -n1 sh -c "
     kill += "'grep -q init /proc/$0/cmdline && echo $0')"
     with pytest.raises((Closed, ConnectionResetError)):
         machine.client.run("sh", "-c", kill, user="root")
     machine.wait_console(b"agent listening", 2)
-    assert machine.client.run("true").exit_code == 0
+    assert machine.run("echo $A") == "1\n"
+    wait_until(lambda: init_scripts() == 1, "one init script runs")
 
 
 def test_power_off_ends_the_machine_with_a_clean_disk(tmp_path: Path) -> None:

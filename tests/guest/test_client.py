@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.agent.conftest import AgentProcess, is_running, wait_until
+from tests.agent.conftest import AgentProcess, is_running, running_agent, wait_until
 from tests.guest.conftest import guest_of
 from tests.guest.peer import Caller, Peer, listening_peer
 
@@ -15,7 +15,7 @@ from hearth.guest.client import Guest
 from hearth.guest.dial import UnixDialer
 from hearth.wire import frames
 from hearth.wire.frames import FrameType
-from hearth.wire.messages import ActivityInfo, ExecRequest, MachineConfig, Status, decode
+from hearth.wire.messages import ActivityInfo, ExecRequest, InitHealth, MachineConfig, Status, decode
 
 ACTIVITY = ActivityInfo(last_activity_unix=1, active_sessions=0, attached_sessions=0)
 
@@ -71,6 +71,30 @@ async def test_configuring_sends_the_identity_and_changes_the_token(peer: Peer) 
     await guest.activity()
     assert decode(MachineConfig, seen[0].payload) == config
     assert seen[1:] == [(FrameType.AUTH, b"new"), (FrameType.ACTIVITY_REQ, b"")]
+
+
+async def test_the_init_scripts_policy_and_health_check_are_sent_and_their_state_comes_back(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    with running_agent() as agent:
+        guest = guest_of(agent, None)
+        config = MachineConfig(
+            sandbox_id="sb-1",
+            hostname="box",
+            token="new",
+            unix_time_ns=5,
+            init=f"echo run >> {runs}; test $(wc -l < {runs}) -ge 2 || exit 1; exec sleep 1000",
+            init_restart="on-failure",
+            init_health=InitHealth(argv=["test", "-e", str(runs)], interval_sec=0.05, timeout_sec=5, retries=2),
+        )
+        await guest.configure(config, 5)
+        async with asyncio.timeout(10):
+            while not (sessions := await guest.sessions.list()) or not sessions[0].healthy:
+                await asyncio.sleep(0.02)
+        assert [(one.session_id, one.running, one.restarts) for one in sessions] == [("init", True, 1)]
+        with pytest.raises(InvalidInput, match="init_restart is 'sometimes'"):
+            await guest.configure(
+                MachineConfig(sandbox_id="s", hostname="h", token="", unix_time_ns=5, init_restart="sometimes"), 5
+            )
 
 
 async def test_a_refused_configuration_leaves_the_token_as_it_was(peer: Peer) -> None:
