@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.bench.cases import met, missed, row, series
 
+from hearth.bench.as_table import reached
 from hearth.bench.result import Verdict, judge, value_of
 from hearth.bench.row import Goal, Measurement, Quantity, at_least, at_most
 from hearth.bench.samples import Series
@@ -72,6 +73,18 @@ def test_durations_are_told_in_milliseconds() -> None:
     assert result.figures is not None
     assert (result.figures.p50, result.figures.p99) == pytest.approx((2.0, 4.0))
     assert result.ratio == pytest.approx(2.0)
+
+
+def test_memory_is_told_in_mebibytes_as_it_was_sampled() -> None:
+    measurement = Measurement(
+        measured=Series(durations_s=(14.0, 15.0)), reference=Series(durations_s=(7.0,)), in_mib=True
+    )
+    for limit, verdict in ((14.0, Verdict.MET), (13.9, Verdict.MISSED)):
+        result = judge(row(goals=at_most(mib=limit)), measurement)
+        assert (result.unit, result.verdict, result.ratio) == ("MiB", verdict, 2.0)
+        assert result.figures is not None
+        assert (result.figures.p50, result.figures.p99) == (14.0, 15.0)
+        assert [reached(judged) for judged in result.judged] == ["14.0 MiB"]
 
 
 def test_rates_are_told_in_megabytes_a_second_with_the_slow_end_as_p99() -> None:

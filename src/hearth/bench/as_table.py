@@ -109,6 +109,8 @@ def reached(judged: Judged) -> str:
             return f"{judged.value:+.2f} ms"
         case Quantity.RATE:
             return quantity(judged.value, "MB/s")
+        case Quantity.MEMORY:
+            return quantity(judged.value, "MiB")
         case Quantity.P99:
             return f"p99 {quantity(judged.value, 'ms')}"
         case Quantity.P50:

@@ -33,9 +33,10 @@ DEVNULL_ALL: tuple[tuple[int, int, str, int, int], ...] = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class AgentSockets:
-    """Where a running agent listens."""
+class RunningAgent:
+    """A running agent: its process, and where it listens."""
 
+    pid: int
     control: Path
     forward: Path
 
@@ -57,13 +58,13 @@ def scratch(*, in_memory: bool = False) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def agent() -> Iterator[AgentSockets]:
+def agent() -> Iterator[RunningAgent]:
     """Run ``python -m hearth.agent`` in test mode."""
     with scratch() as directory:
-        sockets = AgentSockets(control=directory / "control", forward=directory / "forward")
+        control, forward = directory / "control", directory / "forward"
         argv = [
             *(sys.executable, "-m", "hearth.agent"),
-            *("--listen", f"unix:{sockets.control}", "--forward", f"unix:{sockets.forward}"),
+            *("--listen", f"unix:{control}", "--forward", f"unix:{forward}"),
         ]
         with (
             subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, process_group=0) as process,
@@ -72,7 +73,7 @@ def agent() -> Iterator[AgentSockets]:
             said = _first_line(process.stderr)
             if "listening" not in said:
                 raise SampleFailed(f"the agent did not start: {said}")
-            yield sockets
+            yield RunningAgent(pid=process.pid, control=control, forward=forward)
 
 
 @contextlib.contextmanager
@@ -113,6 +114,31 @@ def find_program(name: str) -> str:
     if path is None:
         raise Skipped(f"{name} is not installed")
     return path
+
+
+@contextlib.contextmanager
+def idle_python() -> Iterator[int]:
+    """Run a Python that does nothing but wait; gives its pid."""
+    argv = [sys.executable, "-c", "print(flush=True); input()"]
+    with (
+        subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0) as process,
+        _ended(process),
+    ):
+        _first_line(process.stdout)
+        yield process.pid
+
+
+def resident_mib(pid: int) -> float:
+    """Give what a process holds of the memory, shared pages included (VmRSS of proc_pid_status(5)).
+
+    Raises:
+        SampleFailed: it has ended.
+    """
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == "VmRSS":
+            return int(value.split()[0]) / 1024
+    raise SampleFailed("the process has ended")
 
 
 def python_start() -> None:

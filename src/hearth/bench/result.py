@@ -22,7 +22,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """One series in numbers: ms, or MB/s for rows that move bytes. p99 is the slow end in both."""
+    """One series in numbers: ms, MB/s for rows that move bytes, or MiB. p99 is the bad end in all."""
 
     n: int
     failures: int
@@ -79,9 +79,9 @@ def judge(row: Row, measurement: Measurement) -> Result:
     return Result(
         row=row,
         verdict=Verdict.MET if is_met else Verdict.MISSED,
-        unit="ms" if measurement.megabytes is None else "MB/s",
-        figures=figures(ours, measurement.megabytes),
-        reference=figures(theirs, measurement.megabytes),
+        unit=measurement.unit,
+        figures=figures(ours, measurement.megabytes, in_mib=measurement.in_mib),
+        reference=figures(theirs, measurement.megabytes, in_mib=measurement.in_mib),
         ratio=value_of(Quantity.RATIO, measurement),
         judged=judged,
         reason=ours.failures[0] if ours.failures else "",
@@ -89,11 +89,13 @@ def judge(row: Row, measurement: Measurement) -> Result:
     )
 
 
-def figures(series: Series, megabytes: float | None = None) -> Figures:
-    """Give a series' percentiles in ms, or in MB/s when each sample moved so many megabytes."""
+def figures(series: Series, megabytes: float | None = None, *, in_mib: bool = False) -> Figures:
+    """Give a series' percentiles in ms, in MB/s when each sample moved so many megabytes, or as they are, in MiB."""
 
     def figure(percent: float) -> float:
         duration_s = series.percentile_s(percent)
+        if in_mib:
+            return duration_s
         return duration_s * MS_PER_S if megabytes is None else megabytes / duration_s
 
     return Figures(
@@ -117,6 +119,8 @@ def value_of(quantity: Quantity, measurement: Measurement) -> float:
             return (ours.percentile_s(50) - theirs.percentile_s(50)) * MS_PER_S
         case Quantity.RATE:
             return (measurement.megabytes or 0.0) / ours.percentile_s(50)
+        case Quantity.MEMORY:
+            return ours.percentile_s(50)
 
 
 def _judge(goal: Goal, measurement: Measurement) -> Judged:

@@ -15,7 +15,7 @@ class Skipped(Exception):
 
 
 class Quantity(StrEnum):
-    """What a goal speaks of. Durations in ms, rates in MB/s, ratios of ours to the reference."""
+    """What a goal speaks of. Durations in ms, rates in MB/s, memory in MiB, ratios of ours to the reference."""
 
     P50 = "p50_ms"
     P99 = "p99_ms"
@@ -23,6 +23,7 @@ class Quantity(StrEnum):
     RATIO_P99 = "ratio_p99"
     ADDED = "added_p50_ms"
     RATE = "rate_p50_mb_s"
+    MEMORY = "p50_mib"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,7 @@ _WORDS = {
     Quantity.RATIO_P99: "p99 ≤ {:g}×",
     Quantity.ADDED: "≤ +{:g} ms",
     Quantity.RATE: "≥ {:g} MB/s",
+    Quantity.MEMORY: "≤ {:g} MiB",
 }
 
 
@@ -64,14 +66,22 @@ class Measurement:
     """What a row's function gives.
 
     ``megabytes`` is what each sample moved (10^6 bytes): its time then becomes a rate. ``accelerator`` is told by rows
-    that ran machines, ``note`` by those with something to add.
+    that ran machines, ``note`` by those with something to add. With ``in_mib`` the samples are sizes in MiB, not times.
     """
 
     measured: Series
     reference: Series
     megabytes: float | None = None
+    in_mib: bool = False
     accelerator: Accelerator | None = None
     note: str = ""
+
+    @property
+    def unit(self) -> str:
+        """What its figures are told in."""
+        if self.in_mib:
+            return "MiB"
+        return "ms" if self.megabytes is None else "MB/s"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +103,7 @@ class Row:
 
 
 def at_most(**limits: float) -> tuple[Goal, ...]:
-    """Write goals as ``at_most(ratio=1.3, ratio_p99=2)``: ratio, ratio_p99, p50_ms, p99_ms, added_ms."""
+    """Write goals as ``at_most(ratio=1.3, ratio_p99=2)``: ratio, ratio_p99, p50_ms, p99_ms, added_ms, mib."""
     return tuple(Goal(quantity=_LIMITS[name], limit=limit) for name, limit in limits.items())
 
 
@@ -108,4 +118,5 @@ _LIMITS = {
     "ratio": Quantity.RATIO,
     "ratio_p99": Quantity.RATIO_P99,
     "added_ms": Quantity.ADDED,
+    "mib": Quantity.MEMORY,
 }
