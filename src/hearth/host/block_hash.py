@@ -23,6 +23,8 @@ THREADS_MAX = 4
 """More would fight for the memory bus."""
 BLOCKS_WORTH_A_THREAD = 4
 
+Sink = Callable[[int, memoryview], None]
+"""Takes a block's number and bytes, which are overwritten afterwards, on any thread."""
 Work = Callable[[int, memoryview], None]
 """Done with a block's number and a buffer of ``BLOCK_BYTES`` that is the thread's own."""
 
@@ -78,14 +80,23 @@ def combine(block_hashes: Iterable[bytes]) -> str:
 
 def hash_blocks(descriptor: int) -> str:
     """Give the checksum of an open file in hex; holes are not read."""
-    size = os.fstat(descriptor).st_size
+    return transfer_blocks(descriptor, os.fstat(descriptor).st_size, lambda _number, _block: None)
+
+
+def transfer_blocks(descriptor: int, size: int, sink: Sink) -> str:
+    """Read an open file of ``size`` bytes by blocks, hand all but the holes to ``sink`` and give its checksum.
+
+    Raises:
+        EOFError: the file is shorter.
+    """
     hashes = blank_hashes(size)
 
-    def hash_one(number: int, buffer: memoryview) -> None:
+    def transfer_one(number: int, buffer: memoryview) -> None:
         block = read_block(descriptor, number, size, buffer)
         hashes[number] = hashlib.sha256(block).digest()
+        sink(number, block)
 
-    each_block(data_blocks(descriptor, size), hash_one)
+    each_block(data_blocks(descriptor, size), transfer_one)
     return combine(hashes)
 
 

@@ -7,11 +7,10 @@ mode of a file on disk, hold for every descriptor: a VMM that was broken out of 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 
 from hearth.errors import HearthError
-from hearth.host.block_hash import blank_hashes, combine, data_blocks, each_block, read_block, write_block
+from hearth.host.block_hash import transfer_blocks, write_block
 
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 MODE = 0o666
@@ -45,7 +44,7 @@ def sealed_copy(name: str, source: int, size: int, *, block_hash: str | None) ->
     try:
         os.fchmod(target, MODE)
         os.ftruncate(target, size)
-        found = _copy(source, target, size, hashed=block_hash is not None)
+        found = transfer_blocks(source, size, lambda number, block: write_block(target, number, block))
         if block_hash is not None and found != block_hash:
             raise ContentDamaged("a file has the wrong checksum", details=f"{found} instead of {block_hash}")
         fcntl.fcntl(target, fcntl.F_ADD_SEALS, SEALS)
@@ -53,17 +52,3 @@ def sealed_copy(name: str, source: int, size: int, *, block_hash: str | None) ->
         os.close(target)
         raise
     return target
-
-
-def _copy(source: int, target: int, size: int, *, hashed: bool) -> str:
-    """Copy what is not a hole and give the checksum of what was written, which is wrong unless ``hashed``."""
-    hashes = blank_hashes(size)
-
-    def copy_one(number: int, buffer: memoryview) -> None:
-        block = read_block(source, number, size, buffer)
-        if hashed:
-            hashes[number] = hashlib.sha256(block).digest()
-        write_block(target, number, block)
-
-    each_block(data_blocks(source, size), copy_one)
-    return combine(hashes)

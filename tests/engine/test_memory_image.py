@@ -1,0 +1,283 @@
+"""Guest memory on disk and back into real processes, whole and damaged in every way."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import struct
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.host.mapped_child import mapped_child
+
+from hearth.engine.base import SnapshotRefused
+from hearth.engine.manifest import MIB, FileRecord
+from hearth.engine.memory_image import HEADER, MAGIC, PAGE_BYTES, check_extents, read_diff, write_diff, write_full
+from hearth.engine.snapshot import record
+from hearth.errors import NoSpace
+from hearth.host.block_hash import BlockHash, hash_blocks
+from hearth.host.files import data_ranges
+from hearth.host.memory import Extent, read_extents, written
+from hearth.host.sealed import sealed_copy
+
+PAGE = PAGE_BYTES
+SIZE = 4 * MIB
+PAGES = SIZE // PAGE
+
+
+def checksum(data: bytes | bytearray) -> str:
+    found = BlockHash()
+    found.update(data)
+    return found.hexdigest()
+
+
+def rehashed(path: Path) -> FileRecord:
+    """Give the record a damaged file would need to be taken for whole."""
+    with path.open("rb") as file:
+        return FileRecord(size_bytes=path.stat().st_size, block_hash=hash_blocks(file.fileno()))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def test_full_memory_is_sparse_and_zero_pages_are_holes(tmp_path: Path) -> None:
+    path = tmp_path / "memory"
+    data = b"a" * PAGE + bytes(PAGE) + b"b" * PAGE + bytes(PAGE)
+    found = write_full(path, SIZE, [Extent(PAGE, 3 * PAGE), Extent(100 * PAGE, PAGE)], data)
+    expected = bytearray(SIZE)
+    expected[PAGE : 2 * PAGE] = b"a" * PAGE
+    expected[3 * PAGE : 4 * PAGE] = b"b" * PAGE
+    assert path.read_bytes() == expected
+    assert found == FileRecord(size_bytes=SIZE, block_hash=checksum(expected)) == record(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    with opened(path) as descriptor:
+        assert list(data_ranges(descriptor)) == [(PAGE, 2 * PAGE), (3 * PAGE, 4 * PAGE)]
+
+
+def test_memory_without_any_page_is_one_hole(tmp_path: Path) -> None:
+    found = write_full(tmp_path / "memory", SIZE, [], b"")
+    assert found == FileRecord(size_bytes=SIZE, block_hash=checksum(bytes(SIZE)))
+    assert (tmp_path / "memory").stat().st_blocks == 0
+
+
+def test_diff_is_as_large_as_its_data_and_keeps_zeros_apart(tmp_path: Path) -> None:
+    path = tmp_path / "memory.diff"
+    data = b"a" * PAGE + bytes(2 * PAGE) + b"b" * PAGE
+    found = write_diff(path, SIZE, [Extent(0, 3 * PAGE), Extent(9 * PAGE, PAGE)], data)
+    assert found == record(path)
+    assert found.size_bytes == 3 * PAGE
+    assert path.stat().st_mode & 0o777 == 0o600
+    with read_diff(path, SIZE, expected=found) as diff:
+        assert diff.extents == [Extent(0, PAGE), Extent(9 * PAGE, PAGE)]
+        assert diff.zeros == [Extent(PAGE, 2 * PAGE)]
+        assert bytes(diff.data) == b"a" * PAGE + b"b" * PAGE
+
+
+def test_page_with_a_single_byte_at_its_end_is_no_page_of_zeros(tmp_path: Path) -> None:
+    data = bytearray(2 * PAGE)
+    data[-1] = 1
+    found = write_diff(tmp_path / "memory.diff", SIZE, [Extent(0, 2 * PAGE)], data)
+    with read_diff(tmp_path / "memory.diff", SIZE, expected=found) as diff:
+        assert (diff.extents, diff.zeros) == ([Extent(PAGE, PAGE)], [Extent(0, PAGE)])
+
+
+@pytest.mark.root
+def test_pages_that_became_zero_overwrite_the_base(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        base = stack.enter_context(sealed_ones())
+        source = stack.enter_context(mapped_child(SIZE, base))
+        source.fill(0, 3, 2)
+        extents = written(source.pid, source.address, SIZE)
+        data = stack.enter_context(read_extents(source.pid, source.address, extents))
+        found = write_diff(tmp_path / "memory.diff", SIZE, extents, data)
+        assert found.size_bytes == PAGE  # no data, only the index
+        target = stack.enter_context(mapped_child(SIZE, base))
+        with read_diff(tmp_path / "memory.diff", SIZE, expected=found) as diff:
+            diff.apply(target.pid, target.address)
+        whole = stack.enter_context(read_extents(target.pid, target.address, [Extent(0, SIZE)]))
+        assert whole[:] == b"\1" * 3 * PAGE + bytes(2 * PAGE) + b"\1" * (SIZE - 5 * PAGE)
+
+
+@contextmanager
+def sealed_ones() -> Iterator[int]:
+    with tempfile.TemporaryFile() as file:
+        file.write(b"\1" * SIZE)
+        file.flush()
+        descriptor = sealed_copy("ones", file.fileno(), SIZE, block_hash=None)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.root
+@settings(max_examples=25, deadline=None)
+@given(touched=st.dictionaries(st.integers(0, PAGES - 1), st.integers(0, 3), max_size=60))
+def test_machine_woken_from_base_and_diff_has_the_memory_it_had(touched: dict[int, int]) -> None:
+    everything = [Extent(0, SIZE)]
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        base = stack.enter_context(sealed_ones())
+        source = stack.enter_context(mapped_child(SIZE, base))
+        for page, value in touched.items():
+            source.fill(value, page, 1)
+        extents = written(source.pid, source.address, SIZE)
+        data = stack.enter_context(read_extents(source.pid, source.address, extents))
+        found = write_diff(directory / "memory.diff", SIZE, extents, data)
+        full = stack.enter_context(read_extents(source.pid, source.address, everything))
+        target = stack.enter_context(mapped_child(SIZE, base))
+        with read_diff(directory / "memory.diff", SIZE, expected=found) as diff:
+            diff.apply(target.pid, target.address)
+        woken = stack.enter_context(read_extents(target.pid, target.address, everything))
+        assert woken[:] == full[:]
+        # The next stop tells the same pages again: diffs stay relative to the base, however often it sleeps.
+        assert written(target.pid, target.address, SIZE) == extents
+        write_full(directory / "memory", SIZE, everything, full)
+        assert (directory / "memory").read_bytes() == full[:]
+
+
+def make_diff(path: Path) -> FileRecord:
+    chosen = random.Random(3)
+    extents = [Extent(page * PAGE, PAGE) for page in range(0, PAGES, 5)]
+    data = b"".join(bytes(PAGE) if number % 4 == 0 else chosen.randbytes(PAGE) for number in range(len(extents)))
+    return write_diff(path, SIZE, extents, data)
+
+
+def flip(path: Path, position: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("position", [0, 8, 12, 16, 24, 32, 40, 48, 4000, -1])
+def test_flipped_bit_is_refused(tmp_path: Path, position: int) -> None:
+    path = tmp_path / "memory.diff"
+    found = make_diff(path)
+    flip(path, position)
+    with pytest.raises(SnapshotRefused, match="its checksum is wrong"):
+        read_diff(path, SIZE, expected=found)
+
+
+@pytest.mark.parametrize("position", [0, 8, 12, 16, 24, 32, 33, 40, 41, 48])
+def test_damaged_index_is_refused_even_with_a_good_checksum(tmp_path: Path, position: int) -> None:
+    path = tmp_path / "memory.diff"
+    make_diff(path)
+    flip(path, position)
+    with pytest.raises(SnapshotRefused, match="the memory's index is damaged"):
+        read_diff(path, SIZE, expected=rehashed(path))
+
+
+@given(noise=st.binary(max_size=200), has_magic=st.booleans())
+def test_noise_is_refused_with_words(noise: bytes, has_magic: bool) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "memory.diff"
+        path.write_bytes((MAGIC + struct.pack("<II", 1, PAGE) if has_magic else b"") + noise)
+        with pytest.raises(SnapshotRefused, match="index is damaged"):
+            read_diff(path, SIZE, expected=rehashed(path))
+
+
+def test_counts_beyond_the_file_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "memory.diff"
+    path.write_bytes(HEADER.pack(MAGIC, 1, PAGE, SIZE, 1 << 60, 1 << 63).ljust(PAGE, b"\0"))
+    with pytest.raises(SnapshotRefused, match="extents do not fit into it"):
+        read_diff(path, SIZE, expected=rehashed(path))
+
+
+@pytest.mark.parametrize("cut", [0, 10, PAGE, -1])
+def test_torn_file_is_refused(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "memory.diff"
+    found = make_diff(path)
+    os.truncate(path, cut if cut >= 0 else found.size_bytes - 1)
+    with pytest.raises(SnapshotRefused, match=f"bytes instead of {found.size_bytes}"):
+        read_diff(path, SIZE, expected=found)
+
+
+def test_diff_of_a_machine_of_another_size_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "memory.diff"
+    found = make_diff(path)
+    with pytest.raises(SnapshotRefused, match=f"of a memory of {SIZE} bytes instead of {2 * SIZE}"):
+        read_diff(path, 2 * SIZE, expected=found)
+
+
+def test_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SnapshotRefused, match="cannot be read"):
+        read_diff(tmp_path / "none", SIZE, expected=FileRecord(size_bytes=0, block_hash="0" * 64))
+
+
+@pytest.mark.parametrize(
+    ("extents", "words"),
+    [
+        ([Extent(1, PAGE)], "not made of pages"),
+        ([Extent(0, 100)], "not made of pages"),
+        ([Extent(0, 0)], "not made of pages"),
+        ([Extent(0, -PAGE)], "not made of pages"),
+        ([Extent(-PAGE, PAGE)], "out of order or overlaps"),
+        ([Extent(PAGE, PAGE), Extent(0, PAGE)], "out of order"),
+        ([Extent(0, 2 * PAGE), Extent(PAGE, PAGE)], "overlaps"),
+        ([Extent(SIZE - PAGE, 2 * PAGE)], "behind the memory's end"),
+    ],
+)
+@pytest.mark.parametrize("write", [write_full, write_diff])
+def test_impossible_extents_are_refused_before_anything_is_written(
+    tmp_path: Path, write: Callable[..., FileRecord], extents: list[Extent], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        check_extents(extents, SIZE)
+    with pytest.raises(ValueError, match=words):
+        write(tmp_path / "file", SIZE, extents, b"x" * 4 * PAGE)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("write", [write_full, write_diff])
+def test_data_shorter_than_its_extents_is_refused(tmp_path: Path, write: Callable[..., FileRecord]) -> None:
+    with pytest.raises(ValueError, match="data of 4096 bytes for extents of 8192"):
+        write(tmp_path / "file", SIZE, [Extent(0, 2 * PAGE)], b"x" * PAGE)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a file system with room for 1 MiB."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    point = os.fsencode(tmp_path / "small")
+    (tmp_path / "small").mkdir()
+    assert libc.mount(b"tmpfs", point, b"tmpfs", ctypes.c_ulong(0), b"size=1m") == 0
+    try:
+        yield tmp_path / "small"
+    finally:
+        assert libc.umount(point) == 0
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("write", [write_full, write_diff])
+def test_full_disk_is_an_error_in_words_and_leaves_nothing(small_disk: Path, write: Callable[..., FileRecord]) -> None:
+    with pytest.raises(NoSpace, match="the disk is full"):
+        write(small_disk / "file", SIZE, [Extent(0, SIZE)], b"x" * SIZE)
+    assert list(small_disk.iterdir()) == []
+
+
+def test_ten_thousand_extents_are_written_and_read_at_once(tmp_path: Path) -> None:
+    count = 10_000
+    memory_bytes = 2 * count * PAGE
+    extents = [Extent(2 * number * PAGE, PAGE) for number in range(count)]
+    data = random.Random(5).randbytes(PAGE) * count
+    started = time.perf_counter()
+    found = write_diff(tmp_path / "memory.diff", memory_bytes, extents, data)
+    with read_diff(tmp_path / "memory.diff", memory_bytes, expected=found) as diff:
+        took_s = time.perf_counter() - started
+        assert diff.extents == extents
+        assert bytes(diff.data) == data
+    assert took_s < 5  # 0.2 s on a quiet machine
