@@ -10,8 +10,10 @@ from tests.agent.conftest import AgentProcess, running_agent
 from tests.guest.peer import Peer, listening_peer
 
 from hearth.guest.client import Guest
+from hearth.guest.connector import SYSTEM_CLOCK
 from hearth.guest.dial import UnixDialer
 from hearth.guest.patience import Patience
+from hearth.host.clock import Clock
 
 IMPATIENT = Patience(connect_s=0.05, slot_s=0.05, reply_s=0.05, work_s=0.05, stall_s=0.05)
 """For peers that never answer."""
@@ -48,7 +50,7 @@ def guest(agent_process: AgentProcess) -> Guest:
     return guest_of(agent_process, "secret")
 
 
-def guest_of(agent: AgentProcess, token: str | None) -> Guest:
+def guest_of(agent: AgentProcess, token: str | None, *, clock: Clock = SYSTEM_CLOCK) -> Guest:
     """Give the host's end of a running agent."""
     dialer = UnixDialer(control=Path(str(agent.client.address)), forward=Path(str(agent.client.forward_address)))
-    return Guest(dialer, token)
+    return Guest(dialer, token, clock=clock)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from hearth.errors import GuestFailed, HearthError, InvalidInput, TimedOut
-from hearth.guest.connector import Connector
+from hearth.guest import standstill
+from hearth.guest.connector import SYSTEM_CLOCK, Connector
 from hearth.guest.dial import Dialer
 from hearth.guest.execution import Collector, ExecResult, Execution, read_exit
 from hearth.guest.faults import Deadline, decode_reply, decode_reply_list, encode_request
@@ -14,9 +15,18 @@ from hearth.guest.forward import ForwardStream, forward
 from hearth.guest.patience import DEFAULT_PATIENCE, Patience
 from hearth.guest.sessions import Sessions
 from hearth.guest.status import expect_ok
+from hearth.host.clock import Clock
 from hearth.wire import frames
 from hearth.wire.frames import FrameType
-from hearth.wire.messages import ActivityInfo, ExecRequest, MachineConfig, PortInfo, ProcessStarted
+from hearth.wire.messages import (
+    ActivityInfo,
+    ExecRequest,
+    FrozenMount,
+    LastWords,
+    MachineConfig,
+    PortInfo,
+    ProcessStarted,
+)
 
 FIRST_PROBE_PAUSE_S = 0.005
 LAST_PROBE_PAUSE_S = 0.1
@@ -36,6 +46,7 @@ class Guest:
         token: the agent's token, None for one that has not been configured.
         connection_limit: operations at a time; more wait for a while.
         patience: how long to wait for what.
+        clock: the time a machine that slept is told.
     """
 
     def __init__(
@@ -45,9 +56,10 @@ class Guest:
         *,
         connection_limit: int = 40,
         patience: Patience = DEFAULT_PATIENCE,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._patience = patience
-        self._connector = Connector(dialer, token, connection_limit=connection_limit, patience=patience)
+        self._connector = Connector(dialer, token, connection_limit=connection_limit, patience=patience, clock=clock)
         self.files = Files(self._connector)
         self.sessions = Sessions(self._connector)
 
@@ -89,6 +101,39 @@ class Guest:
             with await self._connector.open(request, urgent=True) as connection:
                 await expect_ok(connection, FrameType.CONFIGURED)
         self._connector.use_token(config.token)
+
+    async def freeze(self, *, timeout_s: float = 10.0, thaw_after_s: float = 30.0) -> list[FrozenMount]:
+        """Freeze the guest's writable disks, for the moment in which they are copied, and tell how full each is.
+
+        Args:
+            timeout_s: by then it is done, or undone.
+            thaw_after_s: how long the running guest waits for ``thaw`` or ``configure`` until it thaws by itself.
+
+        Raises:
+            Conflict, HearthError: a disk cannot be frozen; then none is.
+            TimedOut, GuestFailed: the guest did not answer, or wrongly.
+        """
+        return await standstill.freeze(self._connector, timeout_s=timeout_s, thaw_after_s=thaw_after_s)
+
+    async def thaw(self, *, timeout_s: float | None = None) -> None:
+        """Thaw the guest's disks; any number of times.
+
+        Raises:
+            TimedOut, GuestFailed: the guest did not answer, or wrongly.
+        """
+        await standstill.thaw(self._connector, timeout_s=timeout_s or self._patience.reply_s)
+
+    def woken(self) -> None:
+        """Note that the machine stood still until now: what is asked of it next tells it the time, at no extra cost."""
+        self._connector.timekeeper.woken()
+
+    async def last_words(self) -> LastWords:
+        """Ask what the guest's kernel has killed for want of memory.
+
+        Raises:
+            TimedOut, GuestFailed: the guest did not answer, or wrongly.
+        """
+        return await standstill.last_words(self._connector)
 
     def disconnect(self) -> None:
         """End every operation under way, at once: before the machine is frozen, moved or killed.

@@ -23,6 +23,7 @@ FRAMES_PER_TURN = 256
 
 _MIN_CHUNK = 16_384
 _MAX_CHUNK = 262_144
+_NO_REPLIES = (FrameType.ERROR, FrameType.PROBE)
 _KNOWN_TYPES = frozenset(FrameType) - {FrameType.PROBE}
 
 
@@ -35,6 +36,8 @@ class Connection:
     def __init__(self, sock: socket.socket) -> None:
         self.on_close: Callable[[], None] | None = None
         """Called once, when the connection closes."""
+        self.on_reply: Callable[[], None] | None = None
+        """Called once, with the first frame that shows that the request was looked at."""
         self._loop = asyncio.get_running_loop()
         self._socket = sock
         self._decoder = Decoder()
@@ -82,6 +85,9 @@ class Connection:
             try:
                 frame = self._decoder.next()
                 if frame is not None:
+                    if self.on_reply is not None and frame.type not in _NO_REPLIES:
+                        self.on_reply()
+                        self.on_reply = None
                     return frame
                 if self._ended:
                     self._decoder.eof()

@@ -12,9 +12,12 @@ from hearth.guest.connection import Connection
 from hearth.guest.dial import CONTROL_PORT, FORWARD_PORT, Dialer
 from hearth.guest.faults import Deadline
 from hearth.guest.patience import Patience
+from hearth.guest.timekeeping import Timekeeper
+from hearth.host.clock import Clock, SystemClock
 from hearth.wire import frames
 from hearth.wire.frames import FrameType
 
+SYSTEM_CLOCK = SystemClock()
 UNREACHABLE = "the guest cannot be reached"
 REDIAL_PAUSE_S = 0.05
 """Between two attempts: a refusal comes at once, and asking for the next without a pause would keep a CPU busy."""
@@ -29,10 +32,20 @@ class Connector:
         connection_limit: control connections at a time. The agent takes 50; what lies between is for urgent requests,
             which are short.
         patience: how long to wait for what.
+        clock: the time a machine that slept is told.
     """
 
-    def __init__(self, dialer: Dialer, token: str | None, *, connection_limit: int, patience: Patience) -> None:
+    def __init__(
+        self,
+        dialer: Dialer,
+        token: str | None,
+        *,
+        connection_limit: int,
+        patience: Patience,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
         self.patience = patience
+        self.timekeeper = Timekeeper(clock)
         self._dialer = dialer
         self._slots = asyncio.Semaphore(connection_limit)
         self._connections: set[Connection] = set()
@@ -97,8 +110,9 @@ class Connector:
             connection = Connection(await (self._dial(port) if once else self._dial_patiently(port)))
             undo.callback(connection.close)
             async with Deadline(self.patience.connect_s, "connecting to the guest"):
+                time_sync, connection.on_reply = self.timekeeper.frame()
                 with contextlib.suppress(GuestFailed):  # refused and closed: the reason waits to be received
-                    await connection.send(self._auth + request)
+                    await connection.send(self._auth + time_sync + request)
             undo.pop_all()
         self._connections.add(connection)
         connection.on_close = functools.partial(self._forget, connection, slot)
