@@ -91,10 +91,10 @@ class PipedRun:
     def _serve(self, pid: int, watch: ExitWatch) -> None:
         os.set_blocking(self._stdin_pipe, False)
         exit_descriptor, client = watch.fileno(), self._connection.fileno()
-        self._poll.register(exit_descriptor, select.POLLIN)
         self._poll.register(client, select.POLLIN)
         for descriptor in self._outputs:
             self._poll.register(descriptor, select.POLLIN)
+        self._poll.register(exit_descriptor, select.POLLIN)  # told last: outputs that ended before are closed by then
         self._take_frames(pid)
         while not self._is_finished():
             for descriptor, event in self._poll.poll(self._timeout_ms(pid)):
@@ -105,7 +105,7 @@ class PipedRun:
                     self._on_client(pid, event)
                 elif descriptor in self._outputs:
                     if not self._connection.backlog:
-                        self._read_output(descriptor)
+                        self._read_output(descriptor, event)
                 elif descriptor == self._stdin:
                     self._write_input()
                     self._take_frames(pid)
@@ -189,8 +189,8 @@ class PipedRun:
         if self._input_ended:
             self._close_stdin()
 
-    def _read_output(self, descriptor: int) -> None:
-        data = os.read(descriptor, _PIPE_BYTES)
+    def _read_output(self, descriptor: int, event: int) -> None:
+        data = os.read(descriptor, _PIPE_BYTES) if event & select.POLLIN else b""  # hung up, and nothing left in it
         if not data:
             self._poll.unregister(descriptor)
             self._outputs.pop(descriptor)
