@@ -19,7 +19,7 @@ from pathlib import Path
 from hearth.engine.manifest import FileRecord, refused
 from hearth.host.block_hash import BLOCK_BYTES, BlockHash, transfer_blocks
 from hearth.host.files import space_errors
-from hearth.host.memory import IOV_MAX, Data, Extent, total_bytes, write_extents
+from hearth.host.memory import IOV_MAX, Data, Extent, buffer_of, total_bytes, write_extents
 
 PAGE_BYTES = mmap.PAGESIZE
 ZERO_PAGE = bytes(PAGE_BYTES)
@@ -54,7 +54,7 @@ class Diff:
         """
         write_extents(pid, address, self.extents, self.data)
         # Anonymous memory nobody wrote to is all one page of zeros: it costs nothing.
-        with _anonymous(total_bytes(self.zeros)) as zeros:
+        with buffer_of(total_bytes(self.zeros)) as zeros:
             write_extents(pid, address, self.zeros, zeros)
 
     def close(self) -> None:
@@ -71,11 +71,15 @@ class Diff:
 
 @dataclass(frozen=True, kw_only=True)
 class _Pages:
-    """Extents cut into those with something in them, ``views`` being their bytes, and those of zeros only."""
+    """Extents cut into those with something in them and those of zeros only.
+
+    ``views`` are the bytes of each of ``runs``, ``rows`` the same bytes in as few pieces as they lie in the buffer.
+    """
 
     runs: list[Extent]
     views: list[memoryview]
     zeros: list[Extent]
+    rows: list[memoryview]
 
 
 def write_full(path: Path, memory_bytes: int, extents: Sequence[Extent], data: Data) -> FileRecord:
@@ -119,7 +123,7 @@ def write_diff(path: Path, memory_bytes: int, extents: Sequence[Extent], data: D
     """
     check_extents(extents, memory_bytes)
     with _split(extents, data) as pages, _new_file(path) as descriptor:
-        parts = [memoryview(_head(memory_bytes, pages.runs, pages.zeros)), *pages.views]
+        parts = [memoryview(_head(memory_bytes, pages.runs, pages.zeros)), *pages.rows]
 
         def compute() -> str:
             checksum = BlockHash()
@@ -156,7 +160,7 @@ def _checked_content(descriptor: int, name: str, expected: FileRecord) -> mmap.m
     if size != expected.size_bytes:
         raise refused(name, f"it has {size} bytes instead of {expected.size_bytes}")
     # Not a mapping of the file: a disk that fails to read it would then end this process.
-    content = _anonymous(size)
+    content = buffer_of(size)
     try:
         with memoryview(content) as view:
 
@@ -217,6 +221,7 @@ def check_extents(extents: Sequence[Extent], memory_bytes: int) -> None:
         raise ValueError(f"an extent ends at {end}, behind the memory's end at {memory_bytes}")
 
 
+DATA_RUN = re.compile(rb"\x00+")
 ZERO_RUN_OR_DATA_RUN = re.compile(rb"(\x01+)|\x00+")
 
 
@@ -230,7 +235,7 @@ def _split(extents: Sequence[Extent], data: Data) -> Iterator[_Pages]:
             raise ValueError(f"data of {whole.nbytes} bytes for extents of {size}")
         view = views.enter_context(whole[:size])
         is_zero = _zero_pages(view)
-        pages = _Pages(runs=[], views=[], zeros=[])
+        pages = _Pages(runs=[], views=[], zeros=[], rows=[])
         first = 0
         for extent in extents:
             count = extent.length // PAGE_BYTES
@@ -243,6 +248,8 @@ def _split(extents: Sequence[Extent], data: Data) -> Iterator[_Pages]:
                     pages.runs.append(part)
                     pages.views.append(views.enter_context(view[start:stop]))
             first += count
+        for row in DATA_RUN.finditer(is_zero):
+            pages.rows.append(views.enter_context(view[row.start() * PAGE_BYTES : row.end() * PAGE_BYTES]))
         yield pages
 
 
@@ -289,11 +296,6 @@ def _write_at(descriptor: int, offset: int, view: memoryview) -> None:
 
 def _aligned(size: int) -> int:
     return -(-size // PAGE_BYTES) * PAGE_BYTES
-
-
-def _anonymous(size: int) -> mmap.mmap:
-    """Give private memory of zeros; an empty one cannot be mapped, so it has a byte at least."""
-    return mmap.mmap(-1, max(1, size), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import os
 import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -205,12 +205,23 @@ def read_extents(pid: int, address: int, extents: Sequence[Extent]) -> mmap.mmap
     Raises:
         OSError: the process is gone, not ours to read, or has nothing mapped there.
     """
-    buffer = mmap.mmap(-1, max(1, total_bytes(extents)), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    buffer = buffer_of(total_bytes(extents))
     try:
         _transfer_all(_libc.process_vm_readv, pid, address, extents, buffer)
     except BaseException:
         buffer.close()
         raise
+    return buffer
+
+
+def buffer_of(size: int) -> mmap.mmap:
+    """Give private memory of zeros that takes none until it is touched; an empty one has a byte, as it must.
+
+    With huge pages, where there are some, filling it takes half the time.
+    """
+    buffer = mmap.mmap(-1, max(1, size), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without them
+        buffer.madvise(mmap.MADV_HUGEPAGE)
     return buffer
 
 
