@@ -22,9 +22,9 @@ from hearth.wire import frames
 from hearth.wire.frames import FrameType
 from hearth.wire.messages import ExecRequest, FileWriteRequest, TarWriteRequest, encode
 
-LIMIT_S = 0.4
+LIMIT_S = 0.2
 CONTROL_CONNECTIONS = 50
-DRIP_PAUSE_S = 0.05
+DRIP_PAUSE_S = 0.02
 Start = Callable[[Wire], None]
 
 
