@@ -17,6 +17,7 @@ from hearth.agent.handover import Handover
 from hearth.agent.options import Options, parse_address
 from hearth.agent.process import run
 from hearth.agent.seal import describe
+from hearth.agent.shield import SHIELD
 
 CONTROL_ADDRESS = "tcp:0.0.0.0:1024"
 FORWARD_ADDRESS = "tcp:0.0.0.0:1025"
@@ -34,6 +35,7 @@ def main() -> None:
     root = None
     try:
         mount_own()
+        SHIELD.raise_up()
         _take_console()
         _say("up")
         plan = _read_command_line()
@@ -63,8 +65,7 @@ def _mount(plan: Plan) -> int | None:
 
 
 def _run_agent(root: int | None, handover: Handover) -> None:
-    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-        file.write("-1000")
+    SHIELD.raise_up()
     options = Options(
         listen=parse_address(CONTROL_ADDRESS),
         forward=parse_address(FORWARD_ADDRESS),

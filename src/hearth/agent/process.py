@@ -64,7 +64,15 @@ def _open_doors(in_machine: bool) -> Doors:
         proc=_directory("/proc"),
         random=os.open("/dev/urandom", os.O_RDWR | os.O_CLOEXEC) if in_machine else None,
         terminals=_directory("/dev/pts") if in_machine else None,
+        log=_log() if in_machine else None,
     )
+
+
+def _log() -> int | None:
+    try:
+        return os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # a kernel without printk
+        return None
 
 
 def _directory(path: str) -> int | None:

@@ -7,6 +7,7 @@ from _operator import _compare_digest as compare_digest  # ``hmac`` gives the sa
 from collections.abc import Callable, Mapping
 
 from hearth.agent.connection import Connection, PeerGone
+from hearth.agent.kernel_log import KernelLog
 from hearth.agent.refusal import Refused, refusal_of_os
 from hearth.agent.seal import describe, say
 from hearth.agent.services.archives import ArchiveService
@@ -15,6 +16,7 @@ from hearth.agent.services.exec import ExecService
 from hearth.agent.services.files import FileService
 from hearth.agent.services.forward import ForwardService
 from hearth.agent.services.freeze import FreezeService
+from hearth.agent.services.last_words import LastWordsService
 from hearth.agent.services.ports import PortService
 from hearth.agent.services.sessions import SessionService
 from hearth.agent.services.system import SystemService
@@ -42,6 +44,7 @@ def control_handlers(agent: Agent, table: SessionTable, configuration: Configure
         PortService(agent),
         SystemService(agent, table),
         FreezeService(agent.freezer),
+        LastWordsService(None if agent.doors.log is None else KernelLog(agent.doors.log)),
         configuration,
     )
     return {frame_type: handler for service in services for frame_type, handler in service.handlers().items()}

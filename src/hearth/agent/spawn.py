@@ -16,6 +16,7 @@ import termios
 from collections.abc import Callable, Mapping, Sequence
 
 from hearth.agent.accounts import Account
+from hearth.agent.shield import SHIELD
 from hearth.wire.record import Record
 
 _MAX_REPORT_BYTES = 4096
@@ -59,14 +60,15 @@ def spawn(
     report_read, report_write = os.pipe()
     try:
         try:
-            pid: int = _fork_exec(
-                arguments, candidates, True, (report_write,), command.directory, environment,
-                stdin, -1, -1, stdout, -1, stderr, report_read, report_write,
-                True, session or terminal, -1 if session or terminal else 0,
-                account.gid if account else None, list(account.groups) if account else None,
-                account.uid if account else None, -1,
-                _take_terminal if terminal else None, True,
-            )  # fmt: skip
+            with SHIELD.lowered():
+                pid: int = _fork_exec(
+                    arguments, candidates, True, (report_write,), command.directory, environment,
+                    stdin, -1, -1, stdout, -1, stderr, report_read, report_write,
+                    True, session or terminal, -1 if session or terminal else 0,
+                    account.gid if account else None, list(account.groups) if account else None,
+                    account.uid if account else None, -1,
+                    _take_terminal if terminal else None, True,
+                )  # fmt: skip
         except OSError as error:
             raise StartFailed(_shown(command.argv[0]), error.strerror or "failed") from error
         finally:

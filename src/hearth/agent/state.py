@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
@@ -29,6 +28,8 @@ class Doors(Record):
     """The kernel's random device, to add entropy to."""
     terminals: int | None
     """The devpts directory to allocate terminals in; None to ask libc."""
+    log: int | None = None
+    """The kernel's log, of a machine of our own."""
 
 
 class Agent:
@@ -71,7 +72,6 @@ class Agent:
         """Note a running process group; a job keeps the sandbox active for as long as it runs."""
         if is_use:
             self.touch()
-        self._protect(pid)
         if self.handover is not None:
             self.handover.add_group(pid)
         with self._lock:
@@ -131,14 +131,3 @@ class Agent:
         if account.uid != os.geteuid() and os.geteuid() != 0:
             raise StartFailed(f"user {wanted[:64]}", "Operation not permitted")
         return account
-
-    def _protect(self, pid: int) -> None:
-        """Undo for a child the agent's own immunity to the kernel's out-of-memory killer."""
-        if not self.in_machine or self.doors.proc is None:
-            return
-        with contextlib.suppress(OSError):
-            descriptor = os.open(f"{pid}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.doors.proc)
-            try:
-                os.write(descriptor, b"0")
-            finally:
-                os.close(descriptor)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from hearth.agent.bringup.supervise import POWER_OFF_SIGNAL
 from hearth.agent.connection import Connection
+from hearth.agent.meters import cpu_ms, memory
 from hearth.agent.procfs import session_ticks
 from hearth.agent.refusal import refused
 from hearth.agent.session_table import SessionTable
@@ -42,12 +43,15 @@ class SystemService:
         infos = [session.info() for session in self._table.list()]
         if self._agent.has_jobs() or self._sessions_compute():
             self._agent.touch()
+        proc = self._agent.doors.proc if self._agent.in_machine else None  # else it tells of the host
         connection.send_message(
             FrameType.ACTIVITY_RESP,
             ActivityInfo(
                 last_activity_unix=int(self._agent.last_activity),
                 active_sessions=sum(info.running for info in infos),
                 attached_sessions=sum(info.attached for info in infos),
+                cpu_ms=None if proc is None else cpu_ms(proc),
+                memory=None if proc is None else memory(proc),
                 frozen=self._agent.freezer is not None and self._agent.freezer.is_frozen,
             ),
         )
