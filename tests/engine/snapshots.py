@@ -60,7 +60,7 @@ def manifest(snapshot_id: str, files: dict[str, FileRecord], **changes: Any) -> 
 def plain(snapshot_id: str, **changes: Any) -> Manifest:
     """Give the manifest of a template that has no files in any directory."""
     files = {MEMORY_FULL: FileRecord(size_bytes=MIB, block_hash=EMPTY.block_hash), DISK: EMPTY}
-    return manifest(snapshot_id, files, **changes)
+    return manifest(snapshot_id, **({"files": files} | changes))
 
 
 def make_template(root: Path, snapshot_id: str) -> Path:

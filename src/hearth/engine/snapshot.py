@@ -110,10 +110,10 @@ def publish(staging: Path, final: Path) -> None:
     if not (staging / MANIFEST).is_file():
         raise refused(final.name, "it was to be published without a manifest")
     staging.chmod(DIRECTORY_MODE)
-    for entry in os.scandir(staging):
-        if not entry.is_file(follow_symlinks=False):
-            raise refused(final.name, f"{entry.name!r} is not a regular file")
-        Path(entry).chmod(FILE_MODE)
+    for path in staging.iterdir():
+        if path.is_symlink() or not path.is_file():
+            raise refused(final.name, f"{path.name!r} is not a regular file")
+        path.chmod(FILE_MODE)
     if not files.publish_directory(staging, final):
         raise Conflict("there is such a snapshot already", details=final.name)
     _remove_durably(_consumed(final))
