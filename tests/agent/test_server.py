@@ -243,22 +243,34 @@ def test_hundreds_of_execs_leave_no_descriptor_and_no_thread(agent: AgentProcess
 @pytest.mark.slow
 def test_ten_thousand_execs_leave_no_descriptor_thread_or_memory(agent: AgentProcess) -> None:
     _exec_many(agent, 500)
-    before_kib = agent.status("VmRSS")
+    before_kib, threads, descriptors = agent.status("VmRSS"), agent.status("Threads"), agent.descriptors()
     _exec_many(agent, 10_000)
-    assert agent.status("VmRSS") - before_kib < 512
+    assert agent.status("VmRSS") - before_kib < 512, "less than 50 bytes for each"
+    assert agent.status("Threads") <= threads
+    assert agent.descriptors() <= descriptors
 
 
 def _exec_many(agent: AgentProcess, count: int) -> None:
+    """Run commands one after another; descriptors, children and threads are then as before."""
     wait_until(lambda: _threads_serving(agent) == 0, "earlier connections closed")
-    agent.client.run("true")
+    _start_all_spare_threads(agent)
     wait_until(lambda: _threads_serving(agent) == 0, "warm-up closed")
     descriptors, threads = agent.descriptors(), agent.status("Threads")
     for number in range(count):
         result = agent.client.run("/bin/echo", str(number))
         assert result.stdout == b"%d\n" % number
     wait_until(lambda: agent.descriptors() <= descriptors, "descriptors released")
-    assert agent.status("Threads") <= threads + 4
+    assert agent.status("Threads") <= threads
     assert agent.children() == []
+
+
+def _start_all_spare_threads(agent: AgentProcess) -> None:
+    """Run some commands at once, so that as many threads as ever stay idle are there."""
+    wires = [agent.client.start(ExecRequest(argv=["cat"])) for _ in range(10)]
+    for wire in wires:
+        with wire:
+            wire.send(FrameType.STDIN_EOF)
+            assert Result(wire).exit_code == 0
 
 
 def test_ending_the_agent_ends_what_it_runs() -> None:
