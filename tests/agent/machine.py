@@ -23,10 +23,12 @@ HOST_SEEN_FROM_GUEST = "10.0.2.2"
 class Machine:
     """A QEMU with user networking, its console so far and a client of its agent."""
 
-    def __init__(self, process: subprocess.Popen[bytes], client: Client) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], client: Client, directory: Path) -> None:
         self.process = process
         self.client = client
         self.console = b""
+        self.directory = directory
+        """Holds ``disk.qcow2``."""
 
     def wait_console(self, text: bytes, count: int = 1) -> None:
         assert self.process.stdout is not None
@@ -49,8 +51,10 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_machine(directory: Path, rootfs: Path, *, memory_mib: int = 256) -> Iterator[Machine]:
-    """Boot the set-up's kernel and agent over a root file system; ends QEMU by pid."""
+def running_machine(
+    directory: Path, rootfs: Path, *, memory_mib: int = 256, volume: Path | None = None
+) -> Iterator[Machine]:
+    """Boot the set-up's kernel and agent over a root file system; ends QEMU by pid. A volume becomes /dev/vdb."""
     boot = boot_files()
     disk = directory / "disk.qcow2"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", rootfs, disk], check=True)
@@ -66,12 +70,13 @@ def running_machine(directory: Path, rootfs: Path, *, memory_mib: int = 256) -> 
         *("-drive", f"file={disk},format=qcow2,if=virtio"),
         *("-netdev", f"user,id=n,hostfwd=tcp:127.0.0.1:{control}-:1024,hostfwd=tcp:127.0.0.1:{forward}-:1025"),
         *("-device", "virtio-net-pci,netdev=n"),
+        *(() if volume is None else ("-drive", f"file={volume},format=raw,if=virtio")),
     ]
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
         try:
-            machine = Machine(process, Client(("127.0.0.1", control), ("127.0.0.1", forward)))
+            machine = Machine(process, Client(("127.0.0.1", control), ("127.0.0.1", forward)), directory)
             machine.wait_console(b"agent listening")
             yield machine
         finally:
