@@ -21,7 +21,7 @@ def boot_files(rootfs: str = "debian") -> BootFiles:
         kernel, agent, root = (store.get(name) for name in ("kernel", "agent", rootfs))
     except NotFound as error:
         pytest.fail(f"{error}: run 'make setup' first", pytrace=False)
-    return BootFiles(kernel=kernel.path, initramfs=agent.path, rootfs=root.path)
+    return BootFiles(kernel=kernel.path, initramfs=agent.path, rootfs=root.path, rootfs_sha256=root.sha256)
 
 
 def link_images(data: DataDirectory) -> None:

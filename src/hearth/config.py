@@ -49,6 +49,11 @@ class DataDirectory:
         return self.root / "machines"
 
     @property
+    def snapshots(self) -> Path:
+        """Memory and frozen disks: templates, stopped sandboxes, checkpoints; one directory each, by id."""
+        return self.root / "snapshots"
+
+    @property
     def verdicts(self) -> Path:
         """Cached findings about this host (the accelerator probe)."""
         return self.root / "verdicts"
@@ -60,6 +65,9 @@ class DataDirectory:
 
     def machine(self, machine_id: str) -> Path:
         return self.machines / machine_id
+
+    def snapshot(self, snapshot_id: str) -> Path:
+        return self.snapshots / snapshot_id
 
     def check(self) -> None:
         """Refuse a root whose socket paths would be too long, before anything is made.

@@ -26,7 +26,8 @@ from hearth.wire.messages import ExecRequest
 READY_TIMEOUT_S = 60.0
 RUN_TIMEOUT_S = 30.0
 TAG = "c0de"
-NO_FILES = BootFiles(kernel=Path("/nowhere"), initramfs=Path("/nowhere"), rootfs=Path("/nowhere"))
+NOWHERE = Path("/nowhere")
+NO_FILES = BootFiles(kernel=NOWHERE, initramfs=NOWHERE, rootfs=NOWHERE, rootfs_sha256="0" * 64)
 
 
 @dataclass(frozen=True, kw_only=True)

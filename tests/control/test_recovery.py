@@ -10,6 +10,7 @@ from tests.control.conftest import House, OpenHouse
 from hearth.errors import Conflict
 from hearth.host.identity import new_sandbox_id
 from hearth.jobs.bringup import Bringup, Subject
+from hearth.jobs.runner import Runner
 from hearth.model import Sandbox, SandboxSpec, SandboxState
 
 RUNNING = SandboxSpec(name="dev")
@@ -80,8 +81,9 @@ async def test_a_job_that_a_dead_daemon_began_is_undone(opened: OpenHouse) -> No
             created_at=workshop.clock.now(),
         )
         await store.sandboxes.create(sandbox)
-        plan = Bringup(workshop, None).plan()
-        job = await house.sandboxes.runner.submit(plan, sandbox.id, Subject(sandbox_id=sandbox.id))
+        plan = Bringup(workshop, None).creation()
+        runner = Runner(store.jobs, owner="dead-daemon", clock=workshop.clock)
+        job = await runner.submit(plan, sandbox.id, Subject(sandbox_id=sandbox.id))
         house.data.machine(sandbox.id).mkdir()
 
     async with opened() as house:

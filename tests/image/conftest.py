@@ -48,7 +48,12 @@ def boot_set(image_store: ImageStore) -> BootSet:
 @pytest.fixture(scope="session")
 def boot_files(boot_set: BootSet) -> BootFiles:
     """The same as paths for an engine."""
-    return BootFiles(kernel=boot_set.kernel.path, initramfs=boot_set.agent.path, rootfs=boot_set.rootfs.path)
+    return BootFiles(
+        kernel=boot_set.kernel.path,
+        initramfs=boot_set.agent.path,
+        rootfs=boot_set.rootfs.path,
+        rootfs_sha256=boot_set.rootfs.sha256,
+    )
 
 
 @pytest.fixture(scope="session")

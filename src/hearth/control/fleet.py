@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from hearth.engine.base import Machine
+from hearth.engine.base import Machine, MachineSpec
 from hearth.guest.client import Guest
 
 log = structlog.get_logger(__name__)
@@ -19,9 +19,10 @@ OnDeath = Callable[[str, str], Awaitable[None]]
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """One running machine and the way to its agent."""
+    """One running machine, what it was started from, and the way to its agent."""
 
     machine: Machine
+    spec: MachineSpec
     guest: Guest
 
 
@@ -41,10 +42,13 @@ class Fleet:
         self._members[sandbox_id] = member
         self._watchers[sandbox_id] = asyncio.create_task(self._watch(sandbox_id, member), name=f"watch {sandbox_id}")
 
-    def guest(self, sandbox_id: str) -> Guest | None:
-        """Give the way to a machine's agent, or None when it is not with us."""
-        member = self._members.get(sandbox_id)
-        return member.guest if member is not None else None
+    def member(self, sandbox_id: str) -> Member | None:
+        """Give a machine, or None when it is not with us."""
+        return self._members.get(sandbox_id)
+
+    def ids(self) -> list[str]:
+        """Tell which machines are with us."""
+        return list(self._members)
 
     async def take(self, sandbox_id: str) -> Member | None:
         """Take a machine out: its end is no longer news."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 from hearth.engine.base import BootFiles
+from hearth.engine.manifest import Stamp
 from hearth.errors import InvalidInput, NotFound, Unavailable
 from hearth.image.store import Image, ImageStore
-from hearth.model import ImageKind, User
+from hearth.model import ImageKind, Sandbox, User
 
 KERNEL_NAME = "kernel"
 AGENT_NAME = "agent"
@@ -25,17 +27,34 @@ class Images:
         del user
         return await asyncio.to_thread(self._store.list)
 
-    async def boot_files(self, image: str) -> BootFiles:
-        """Give kernel, agent and the root file system named ``image``.
+    async def boot_files(self, image: str, *, kernel: str = KERNEL_NAME, agent: str = AGENT_NAME) -> BootFiles:
+        """Give kernel, agent and the root file system ``image``, each by name or id.
 
         Raises:
             NotFound: there is no such image; ``field`` is image.
             InvalidInput: it is not a root file system.
+            Unavailable: kernel or agent are not there (any more).
+        """
+        return await asyncio.to_thread(self._boot_files, image, kernel, agent)
+
+    async def boot_files_of(self, sandbox: Sandbox, memory: Stamp | None = None) -> BootFiles:
+        """Give what a sandbox was made of, whatever its image's name stands for now.
+
+        Args:
+            memory: of the snapshot it wakes with, whose kernel and agent are already in memory; where those images are
+                gone, today's are given and will not fit.
+
+        Raises:
+            NotFound: its image is gone.
             Unavailable: kernel or agent were not built yet.
         """
-        return await asyncio.to_thread(self._boot_files, image)
+        image = sandbox.image_id or sandbox.spec.image
+        if memory is not None:
+            with contextlib.suppress(Unavailable):
+                return await self.boot_files(image, kernel=memory.kernel, agent=memory.agent)
+        return await self.boot_files(image)
 
-    def _boot_files(self, image: str) -> BootFiles:
+    def _boot_files(self, image: str, kernel_name: str, agent_name: str) -> BootFiles:
         rootfs = self._store.get(image)
         if rootfs.kind is not ImageKind.ROOTFS:
             raise InvalidInput(
@@ -45,9 +64,9 @@ class Images:
                 field="image",
             )
         try:
-            kernel, agent = self._store.get(KERNEL_NAME), self._store.get(AGENT_NAME)
+            kernel, agent = self._store.get(kernel_name), self._store.get(agent_name)
         except NotFound as error:
             raise Unavailable(
                 "kernel or agent image is missing", details=error.details, resolution="run 'hearth setup'"
             ) from error
-        return BootFiles(kernel=kernel.path, initramfs=agent.path, rootfs=rootfs.path)
+        return BootFiles(kernel=kernel.path, initramfs=agent.path, rootfs=rootfs.path, rootfs_sha256=rootfs.sha256)

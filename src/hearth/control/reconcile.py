@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import structlog
 
 from hearth.control.sandboxes import Sandboxes
+from hearth.control.sleep import Recovered
 from hearth.errors import HearthError
 from hearth.jobs.bringup import Bringup, Workshop
 from hearth.jobs.runner import UNFINISHED, Runner
@@ -19,14 +20,13 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-LOST = "its VMM was gone when the daemon started"
-
 
 @dataclass(kw_only=True)
 class Reconciled:
     """What was found, counted; ``postponed`` is what resisted and will be tried again at the next start."""
 
     adopted: int = 0
+    asleep: int = 0
     lost: int = 0
     undone: int = 0
     swept: int = 0
@@ -66,8 +66,8 @@ class Reconciler:
 
     async def _unwind(self, job: Job) -> None:
         """Undo a job; holding the directory's lock proves that whoever ran it is dead."""
-        plan = Bringup(self._workshop, None).plan()
-        if job.kind != plan.kind:
+        plan = {plan.kind: plan for plan in Bringup(self._workshop, None).plans()}.get(job.kind)
+        if plan is None:
             log.warning("unfinished job of a kind unknown to this version", job=job.id, kind=job.kind)
             return
         await self._runner.unwind(job.id, plan, displacing=job.lease_owner)
@@ -75,18 +75,17 @@ class Reconciler:
 
     async def _look_after(self, sandbox: Sandbox) -> None:
         if sandbox.state in (SandboxState.CREATING, SandboxState.DESTROYING):
-            await self._sandboxes.forget(sandbox)
+            await self._sandboxes.creation.forget(sandbox)
             log.info("unfinished sandbox removed", sandbox=sandbox.id, state=sandbox.state)
             self._found.undone += 1
-        elif sandbox.state is SandboxState.RUNNING:
-            if await self._sandboxes.adopt(sandbox):
-                self._found.adopted += 1
-            else:
-                await self._workshop.put_out(sandbox.id)
-                await self._store.sandboxes.transition(
-                    sandbox.id, (SandboxState.RUNNING,), SandboxState.LOST, error=LOST
-                )
-                self._found.lost += 1
+        elif sandbox.state in (SandboxState.RUNNING, SandboxState.STOPPED):
+            match await self._sandboxes.sleep.recover(sandbox):
+                case Recovered.ADOPTED:
+                    self._found.adopted += 1
+                case Recovered.ASLEEP:
+                    self._found.asleep += 1
+                case Recovered.LOST:
+                    self._found.lost += 1
 
     async def _leftovers(self) -> set[str]:
         """Machines, networks and groups of this data directory, whether or not a row speaks of them."""

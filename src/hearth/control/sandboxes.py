@@ -6,20 +6,23 @@ import asyncio
 import contextlib
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import structlog
 
-from hearth.control.fleet import Fleet, Member
+from hearth.control.creation import Creation, outcome
+from hearth.control.fleet import Fleet
 from hearth.control.images import Images
 from hearth.control.limits import HostLimits, check_spec
+from hearth.control.residents import Residents
+from hearth.control.sleep import BOOTABLE, Sleep, cannot_wake
+from hearth.control.templates import Templates
 from hearth.engine.base import BootFiles
-from hearth.errors import Cancelled, Conflict, HearthError, InvalidInput, NoSpace, NotFound
+from hearth.errors import Conflict, HearthError, InvalidInput, NoSpace, NotFound
 from hearth.guest.client import Guest
 from hearth.guest.execution import Execution
 from hearth.host.identity import new_sandbox_id
-from hearth.host.waiting import until_done
-from hearth.jobs.bringup import KIND, Bringup, Order, Subject, Workshop
+from hearth.jobs.bringup import CREATE_KIND, Workshop
 from hearth.jobs.runner import Runner
 from hearth.model import Sandbox, SandboxSpec, SandboxState, StepRecord, User
 from hearth.store.base import Page, PageRequest, SandboxExists, Store
@@ -27,7 +30,8 @@ from hearth.wire.messages import ExecRequest
 
 log = structlog.get_logger(__name__)
 
-ENDED = (SandboxState.FAILED, SandboxState.LOST)
+ALIVE = (SandboxState.RUNNING, SandboxState.STOPPED)
+"""Its machine runs, or will at the first use."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +49,22 @@ class Sandboxes:
         self.store = store
         self._images = images
         self.workshop = workshop
-        self.runner = runner
         self._limits = limits
         self.fleet = Fleet(self._on_death)
-        self._adopting = asyncio.Lock()
-        self._creations: dict[str, asyncio.Task[Sandbox]] = {}
+        residents = Residents()
+        self.templates = Templates(workshop)
+        self.creation = Creation(
+            store=store,
+            workshop=workshop,
+            runner=runner,
+            fleet=self.fleet,
+            residents=residents,
+            images=images,
+            templates=self.templates,
+        )
+        self.sleep = Sleep(
+            store=store, workshop=workshop, runner=runner, fleet=self.fleet, residents=residents, images=images
+        )
         self._removals: dict[str, asyncio.Task[None]] = {}
 
     async def create(self, user: User, spec: SandboxSpec) -> Created:
@@ -67,24 +82,15 @@ class Sandboxes:
         """
         check_spec(spec, self._limits)
         boot = await self._images.boot_files(spec.image)
-        sandbox = Sandbox(
-            id=new_sandbox_id(),
-            owner=user.id,
-            spec=spec,
-            state=SandboxState.CREATING,
-            created_at=self.workshop.clock.now(),
-        )
+        sandbox = self._new(user, spec, boot)
         await asyncio.to_thread(self._check_space)
-        # Known before its row is: whoever finds the row finds the work behind it, too.
-        task = asyncio.create_task(self._create(sandbox, boot), name=f"create {sandbox.id}")
-        self._creations[sandbox.id] = task
-        task.add_done_callback(lambda _: self._creations.pop(sandbox.id, None))
+        creating = self.creation.begin(sandbox, boot, None)
         try:
-            return Created(sandbox=await _outcome(task, sandbox), new=True)
+            return Created(sandbox=await outcome(creating, sandbox), new=True)
         except SandboxExists as error:
-            existing = await self._settled(error.existing)
-        if existing.state is not SandboxState.RUNNING:
-            raise _not_running(existing)
+            existing = await self.creation.settle(error.existing)
+        if existing.state not in ALIVE:
+            raise cannot_wake(existing)
         return Created(sandbox=existing, new=False)
 
     async def get(self, user: User, reference: str) -> Sandbox:
@@ -108,7 +114,7 @@ class Sandboxes:
         """Tell what each step of the sandbox's creation took."""
         sandbox = await self.get(user, reference)
         jobs = await self.store.jobs.list(subject=sandbox.id)
-        return [record for job in jobs.items if job.kind == KIND for record in job.steps]
+        return [record for job in jobs.items if job.kind == CREATE_KIND for record in job.steps]
 
     @contextlib.asynccontextmanager
     async def execute(self, user: User, reference: str, request: ExecRequest) -> AsyncIterator[Execution]:
@@ -128,11 +134,21 @@ class Sandboxes:
                 resolution='give a program and its arguments, such as ["uname", "-a"]',
                 field="cmd",
             )
-        sandbox = await self._settled(await self.get(user, reference))
-        if sandbox.state is not SandboxState.RUNNING:
-            raise _not_running(sandbox)
-        async with (await self._guest(sandbox)).start(request) as execution:
+        async with self.awake(user, reference) as guest, guest.start(request) as execution:
             yield execution
+
+    @contextlib.asynccontextmanager
+    async def awake(self, user: User, reference: str) -> AsyncIterator[Guest]:
+        """Give the agent of a sandbox, woken if need be, which stays hot inside the context.
+
+        Raises:
+            NotFound: no such sandbox.
+            Conflict: it cannot be woken.
+            SnapshotRefused, EngineFailed, GuestFailed, TimedOut: it did not come up.
+        """
+        sandbox = await self.creation.settle(await self.get(user, reference))
+        async with self.sleep.awake(sandbox) as guest:
+            yield guest
 
     async def destroy(self, user: User, reference: str) -> None:
         """End a sandbox and remove everything of it. A creation under way is cancelled first.
@@ -141,9 +157,7 @@ class Sandboxes:
             NotFound: no such sandbox.
         """
         sandbox = await self.get(user, reference)
-        if creation := self._creations.get(sandbox.id):
-            creation.cancel()
-            await asyncio.wait([creation])
+        if await self.creation.cancel(sandbox.id):
             try:
                 sandbox = await self.get(user, sandbox.id)
             except NotFound:
@@ -157,78 +171,15 @@ class Sandboxes:
 
     async def close(self) -> None:
         """Finish removals, cancel creations, and leave the running machines for the next daemon."""
-        for creation in list(self._creations.values()):
-            creation.cancel()
-        await asyncio.gather(*self._creations.values(), *self._removals.values(), return_exceptions=True)
+        await self.creation.close()
+        await asyncio.gather(*self._removals.values(), return_exceptions=True)
         await self.fleet.release()
 
-    async def adopt(self, sandbox: Sandbox) -> bool:
-        """Take over the machine that an earlier daemon left running; False when there is none.
-
-        Raises:
-            EngineFailed: there is one that does not answer now.
-        """
-        machine = await self.workshop.engine.adopt(self.workshop.place(sandbox.id))
-        if machine is None:
-            return False
-        guest = Guest(machine.dialer, self.workshop.agent_token(sandbox.id))
-        self.fleet.add(sandbox.id, Member(machine=machine, guest=guest))
-        log.info("machine adopted", sandbox=sandbox.id)
-        return True
-
-    async def forget(self, sandbox: Sandbox) -> None:
-        """Remove what a sandbox in state creating or destroying has, then its row: for recovery."""
-        await self.workshop.take_down(sandbox.id)
-        await self.store.sandboxes.delete(sandbox.id, (SandboxState.CREATING, SandboxState.DESTROYING))
-
-    async def _create(self, sandbox: Sandbox, boot: BootFiles) -> Sandbox:
-        bringup = Bringup(self.workshop, Order(sandbox=sandbox, boot=boot))
-        plan = bringup.plan()
-        try:
-            await self.store.sandboxes.create(sandbox)
-            job = await self.runner.submit(plan, sandbox.id, Subject(sandbox_id=sandbox.id))
-            await self.runner.run(job.id, plan)
-            running = await self.store.sandboxes.transition(sandbox.id, (SandboxState.CREATING,), SandboxState.RUNNING)
-        except SandboxExists:
-            raise
-        except BaseException as error:
-            if isinstance(error, HearthError):
-                log.warning("sandbox not created", sandbox=sandbox.id, error=str(error))
-            abandoning = asyncio.create_task(self._abandon(sandbox, bringup), name=f"abandon {sandbox.id}")
-            await until_done(abandoning)
-            abandoning.result()
-            raise
-        machine, guest = bringup.hand_over()
-        self.fleet.add(sandbox.id, Member(machine=machine, guest=guest))
-        return running
-
-    async def _abandon(self, sandbox: Sandbox, bringup: Bringup) -> None:
-        await bringup.discard()
-        with contextlib.suppress(NotFound):  # its row was never written
-            states = (SandboxState.CREATING, SandboxState.RUNNING)
-            await self.store.sandboxes.transition(sandbox.id, states, SandboxState.DESTROYING)
-            await self.forget(sandbox)
-
-    async def _guest(self, sandbox: Sandbox) -> Guest:
-        """Give the way to a running sandbox's agent; one that did not answer at the daemon's start is tried again."""
-        async with self._adopting:
-            guest = self.fleet.guest(sandbox.id)
-            if guest is None and await self.adopt(sandbox):
-                guest = self.fleet.guest(sandbox.id)
-        if guest is None:
-            raise _not_running(replace(sandbox, state=SandboxState.LOST))
-        return guest
-
-    async def _settled(self, sandbox: Sandbox) -> Sandbox:
-        """Wait for a creation under way and give what came of it."""
-        creation = self._creations.get(sandbox.id)
-        return await _outcome(creation, sandbox) if creation is not None else sandbox
-
     async def _remove(self, sandbox: Sandbox) -> None:
-        expected = (SandboxState.RUNNING, *ENDED, SandboxState.DESTROYING)
+        expected = (*ALIVE, *BOOTABLE, SandboxState.DESTROYING)
         await self.store.sandboxes.transition(sandbox.id, expected, SandboxState.DESTROYING)
         await self.fleet.end(sandbox.id)
-        await self.forget(sandbox)
+        await self.creation.forget(sandbox)
         log.info("sandbox destroyed", sandbox=sandbox.id, name=sandbox.spec.name)
 
     async def _on_death(self, sandbox_id: str, cause: str) -> None:
@@ -240,6 +191,16 @@ class Sandboxes:
         except (HearthError, OSError) as error:
             log.error("the end of a machine was not tidied up", sandbox=sandbox_id, error=str(error))
 
+    def _new(self, user: User, spec: SandboxSpec, boot: BootFiles) -> Sandbox:
+        return Sandbox(
+            id=new_sandbox_id(),
+            owner=user.id,
+            spec=spec,
+            state=SandboxState.CREATING,
+            created_at=self.workshop.clock.now(),
+            image_id=boot.rootfs_id,
+        )
+
     def _check_space(self) -> None:
         free_mib = shutil.disk_usage(self.workshop.data.root).free // (1024 * 1024)
         wanted_mib = self.workshop.settings.min_free_mib
@@ -249,23 +210,6 @@ class Sandboxes:
                 details=f"{self.workshop.data.root} has {free_mib} MiB left, a new sandbox wants {wanted_mib} MiB",
                 resolution="destroy sandboxes, free space, or choose another HEARTH_DATA",
             )
-
-
-async def _outcome(creation: asyncio.Task[Sandbox], sandbox: Sandbox) -> Sandbox:
-    """Wait for a creation without owning it; its cancellation by a destroy is an answer, ours passes."""
-    await asyncio.wait([creation])
-    if creation.cancelled():
-        raise Cancelled("the sandbox was destroyed while it was created", details=sandbox.id)
-    return creation.result()
-
-
-def _not_running(sandbox: Sandbox) -> Conflict:
-    ended = sandbox.state in ENDED
-    return Conflict(
-        "the sandbox does not run",
-        details=f"{sandbox.spec.name} is {sandbox.state}" + (f": {sandbox.error}" if sandbox.error else ""),
-        resolution="destroy it and create another" if ended else "wait a moment and try again",
-    )
 
 
 def _scope(user: User) -> str | None:

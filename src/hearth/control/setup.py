@@ -46,7 +46,12 @@ async def set_up(data: DataDirectory, on_progress: OnProgress) -> SetUp:
     data = prepare_directory(data)
     built = await build_all(ImageStore(data), on_progress)
     on_progress(Progress(stage="accelerator", fraction=None, message="finding out what runs guests here"))
-    boot = BootFiles(kernel=built.kernel.path, initramfs=built.agent.path, rootfs=built.rootfs.path)
+    boot = BootFiles(
+        kernel=built.kernel.path,
+        initramfs=built.agent.path,
+        rootfs=built.rootfs.path,
+        rootfs_sha256=built.rootfs.sha256,
+    )
     report = await probe_engine(data, boot)
     on_progress(Progress(stage="accelerator", fraction=1.0, message=f"{report.accelerator}: {report.reason}"))
     return SetUp(kernel=built.kernel, agent=built.agent, rootfs=built.rootfs, report=report)

@@ -57,11 +57,24 @@ class EngineReport:
 
 @dataclass(frozen=True, kw_only=True)
 class BootFiles:
-    """Published, read-only artifacts a machine boots from."""
+    """Published, read-only artifacts a machine boots from, each in a directory named as its image."""
 
     kernel: Path
     initramfs: Path
     rootfs: Path
+    rootfs_sha256: str
+
+    @property
+    def kernel_id(self) -> str:
+        return self.kernel.parent.name
+
+    @property
+    def agent_id(self) -> str:
+        return self.initramfs.parent.name
+
+    @property
+    def rootfs_id(self) -> str:
+        return self.rootfs.parent.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,10 +148,11 @@ class SleepingMachine(Machine, Protocol):
         """Let the CPUs run on; doing it twice is fine."""
         ...
 
-    async def capture(self, staging: Path, *, with_disk: bool) -> Capture:
+    async def capture(self, spec: MachineSpec, staging: Path, *, with_disk: bool) -> Capture:
         """Take what a snapshot needs of a paused machine; it may run on as soon as this returns.
 
         Args:
+            spec: what the machine was launched or restored from.
             staging: an empty directory on the data directory's file system.
             with_disk: copy the machine's own disk, too, for others to start from; else it stays with the machine.
 
@@ -211,6 +225,18 @@ class Engine(Protocol):
 @runtime_checkable
 class SleepingEngine(Engine, Protocol):
     """An engine whose machines sleep on disk and wake from there."""
+
+    async def fingerprint(self, spec: MachineSpec) -> str:
+        """Hash what a snapshot taken of such a machine now would depend on, but not its disk, in hex."""
+        ...
+
+    async def forget(self, snapshot_id: str) -> None:
+        """Let go of what is kept of a snapshot in memory; machines that run on it keep what they need."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything kept in memory; machines are left as they are."""
+        ...
 
     async def restore(self, spec: MachineSpec, snapshot: Path, link: Link | None) -> SleepingMachine:
         """Start a VMM on the machine's disk with the memory of ``snapshot`` and leave it paused.

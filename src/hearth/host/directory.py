@@ -27,9 +27,10 @@ def prepare_directory(data: DataDirectory) -> DataDirectory:
         HostUnfit, NoSpace: it cannot be made.
     """
     try:
-        for directory in (data.root, data.machines, data.images, data.verdicts):
+        for directory in (data.root, data.machines, data.images, data.snapshots, data.verdicts):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         data.machines.chmod(0o700)
+        data.snapshots.chmod(0o700)
     except OSError as error:
         if error.errno in OUT_OF_SPACE:
             raise NoSpace("no space for the data directory", details=f"{data.root}: {error.strerror}") from error

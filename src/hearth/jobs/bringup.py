@@ -1,6 +1,8 @@
 """How a sandbox's machine comes up and goes away: named steps, each with its undo, all from the sandbox's id.
 
-Every undo works in a fresh process after a crash: names of directories, namespaces and processes follow from the id.
+A machine boots, or it wakes with the memory of a snapshot: its own when it was stopped, a template's or another's when
+it is a clone. Every undo works in a fresh process after a crash: names of directories, namespaces and processes follow
+from the id.
 """
 
 from __future__ import annotations
@@ -9,10 +11,23 @@ import asyncio
 import base64
 import hmac
 import os
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from hearth.config import DataDirectory, Settings
-from hearth.engine.base import BootFiles, Engine, Machine, MachineDied, MachinePlace, MachineSpec
+from hearth.engine.base import (
+    BootFiles,
+    Engine,
+    Machine,
+    MachineDied,
+    MachinePlace,
+    MachineSpec,
+    SleepingEngine,
+    SleepingMachine,
+)
+from hearth.engine.snapshot import consume, discard
+from hearth.errors import Conflict
 from hearth.guest.client import Guest
 from hearth.host.clock import Clock
 from hearth.jobs.plan import Plan, Step
@@ -21,8 +36,11 @@ from hearth.network.machine import MachineNetwork
 from hearth.network.plan import Link
 from hearth.wire.messages import MachineConfig
 
-KIND = "sandbox.create"
+CREATE_KIND = "sandbox.create"
+START_KIND = "sandbox.start"
+MEMORY_PREFIX = "stop-"
 CONFIGURE_TIMEOUT_S = 30.0
+GENERATION_BITS = 48
 ENTROPY_BYTES = 64
 
 
@@ -49,14 +67,30 @@ class Workshop:
             await self.network.teardown(sandbox_id)
 
     async def take_down(self, sandbox_id: str) -> None:
-        """Remove everything a bring-up made, from the id alone; doing it twice is fine."""
+        """Remove everything of a machine, its memory on disk too, from the id alone; doing it twice is fine."""
         await self.engine.remove(self.place(sandbox_id))
         if self.engine.capabilities.network:
             await self.network.teardown(sandbox_id)
+        await asyncio.to_thread(discard, self.memory(sandbox_id))
+
+    def memory(self, sandbox_id: str) -> Path:
+        """Say where a stopped sandbox's memory is."""
+        return self.data.snapshot(f"{MEMORY_PREFIX}{sandbox_id}")
 
     def agent_token(self, sandbox_id: str) -> str:
         """Derive the token of one sandbox's agent; another sandbox's tells nothing about it."""
-        return hmac.new(self.secret, f"agent:{sandbox_id}".encode(), "sha256").hexdigest()
+        return self._derive("agent", sandbox_id).hexdigest()
+
+    def machine_id(self, sandbox_id: str) -> str:
+        """Derive what stands in the guest's /etc/machine-id: 32 hex digits, the same for the life of the sandbox."""
+        return self._derive("machine-id", sandbox_id).hexdigest()[:32]
+
+    def generation(self, sandbox_id: str) -> int:
+        """Derive the number by which a guest learns that its memory was copied: a fork has another than its source."""
+        return int.from_bytes(self._derive("generation", sandbox_id).digest()[: GENERATION_BITS // 8], "big")
+
+    def _derive(self, purpose: str, sandbox_id: str) -> hmac.HMAC:
+        return hmac.new(self.secret, f"{purpose}:{sandbox_id}".encode(), "sha256")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +102,32 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What doing needs beyond the subject; undoing has no use for it."""
+    """What doing needs beyond the subject; undoing has no use for it.
+
+    Args:
+        memory: the snapshot to wake with; None boots the kernel.
+        consumed: ``memory`` is the machine's own and is used up: what it is from now on, the disk says.
+        known_as: the sandbox whose token the agent in ``memory`` expects; None where it was never configured.
+    """
 
     sandbox: Sandbox
     boot: BootFiles
+    memory: Path | None = None
+    consumed: bool = False
+    known_as: str | None = None
+
+    def machine_spec(self, workshop: Workshop) -> MachineSpec:
+        """Describe the machine to the engine."""
+        return machine_spec(workshop, self.sandbox, self.boot)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BroughtUp:
+    """A machine that is up and its agent, with its identity."""
+
+    machine: Machine
+    spec: MachineSpec
+    guest: Guest
 
 
 class Bringup:
@@ -88,26 +144,35 @@ class Bringup:
         self._machine: Machine | None = None
         self._guest: Guest | None = None
 
-    def plan(self) -> Plan[Subject]:
-        """Give the steps in order."""
+    def creation(self) -> Plan[Subject]:
+        """Give the steps of a new sandbox; undone, nothing is left of it."""
+        disk = Step(name="disk", do=self._make_disk, undo=self._remove_machine)
+        return Plan(kind=CREATE_KIND, input_type=Subject, steps=[disk, *self._steps(self._remove_machine)])
+
+    def start(self) -> Plan[Subject]:
+        """Give the steps of a stopped sandbox's way up; undone, its disk is as the guest left it."""
+        return Plan(kind=START_KIND, input_type=Subject, steps=self._steps(self._end_machine))
+
+    def plans(self) -> Sequence[Plan[Subject]]:
+        """Give all plans there are, for undoing what a crash left."""
+        return (self.creation(), self.start())
+
+    def _steps(self, undo_launch: Callable[[Subject], Awaitable[None]]) -> list[Step[Subject]]:
         steps = [
-            Step(name="disk", do=self._make_disk, undo=self._remove_machine),
             Step(name="network", do=self._set_up_network, undo=self._tear_down_network),
-            Step(name="vmm", do=self._launch, undo=self._remove_machine),
-            Step(name="agent", do=self._wait_for_agent, undo=self._nothing),
+            Step(name="vmm", do=self._launch, undo=undo_launch),
+            Step(name="agent", do=self._reach_agent, undo=self._nothing),
             Step(name="identity", do=self._configure, undo=self._nothing),
         ]
-        if not self._workshop.engine.capabilities.network:
-            steps = [step for step in steps if step.name != "network"]
-        return Plan(kind=KIND, input_type=Subject, steps=steps)
+        return steps if self._workshop.engine.capabilities.network else steps[1:]
 
-    def hand_over(self) -> tuple[Machine, Guest]:
+    def hand_over(self) -> BroughtUp:
         """Give what a completed plan has brought up; from now on it is the caller's to end."""
         machine, guest = self._running_machine(), self._guest
         if guest is None:
             raise AssertionError("the plan has not run to its end")
         self._machine = self._guest = None
-        return machine, guest
+        return BroughtUp(machine=machine, spec=self._order().machine_spec(self._workshop), guest=guest)
 
     async def discard(self) -> None:
         """End the machine that nobody took over, if there is one."""
@@ -115,12 +180,16 @@ class Bringup:
         if machine is not None:
             await machine.kill()
 
-    async def _make_disk(self, subject: Subject) -> None:
-        await self._workshop.engine.prepare(self._spec(subject))
+    async def _make_disk(self, _: Subject) -> None:
+        await self._workshop.engine.prepare(self._order().machine_spec(self._workshop))
 
     async def _remove_machine(self, subject: Subject) -> None:
         await self.discard()
         await self._workshop.engine.remove(self._workshop.place(subject.sandbox_id))
+
+    async def _end_machine(self, subject: Subject) -> None:
+        await self.discard()
+        await self._workshop.engine.end(self._workshop.place(subject.sandbox_id))
 
     async def _set_up_network(self, subject: Subject) -> None:
         self._link = await self._workshop.network.setup(subject.sandbox_id)
@@ -129,19 +198,36 @@ class Bringup:
         self._close_tap()
         await self._workshop.network.teardown(subject.sandbox_id)
 
-    async def _launch(self, subject: Subject) -> None:
+    async def _launch(self, _: Subject) -> None:
         try:
-            self._machine = await self._workshop.engine.launch(self._spec(subject), self._link)
+            self._machine = await self._start_vmm(self._order().machine_spec(self._workshop))
         finally:
             self._close_tap()
+
+    async def _start_vmm(self, spec: MachineSpec) -> Machine:
+        memory, engine = self._order().memory, self._workshop.engine
+        if memory is None:
+            return await engine.launch(spec, self._link)
+        return await sleeping(engine).restore(spec, memory, self._link)
 
     def _close_tap(self) -> None:
         link, self._link = self._link, None
         if link is not None:
             os.close(link.tap_fd)
 
-    async def _wait_for_agent(self, _: Subject) -> None:
-        machine = self._running_machine()
+    async def _reach_agent(self, _: Subject) -> None:
+        order, machine = self._order(), self._running_machine()
+        if order.memory is None:
+            await self._wait_for_agent(machine)
+            return
+        if order.consumed:
+            # Before the first instruction: from then on this memory belongs to an older disk.
+            await asyncio.to_thread(consume, order.memory)
+        token = self._workshop.agent_token(order.known_as) if order.known_as else None
+        self._guest = Guest(machine.dialer, token)
+        await awake(machine).resume()
+
+    async def _wait_for_agent(self, machine: Machine) -> None:
         # Until it is configured the agent knows no token; configuring it brings one.
         guest = Guest(machine.dialer, None)
         ready = asyncio.create_task(guest.wait_ready(self._workshop.settings.boot_timeout_s), name="agent ready")
@@ -171,6 +257,8 @@ class Bringup:
             unix_time_ns=int(self._workshop.clock.now().timestamp() * 1e9),
             entropy=base64.b64encode(os.urandom(ENTROPY_BYTES)).decode(),
             env=dict(self._order().sandbox.spec.env),
+            machine_id=self._workshop.machine_id(subject.sandbox_id),
+            generation=self._workshop.generation(subject.sandbox_id),
         )
         await self._guest.configure(config, timeout_s=CONFIGURE_TIMEOUT_S)
 
@@ -182,16 +270,44 @@ class Bringup:
             raise AssertionError("a bring-up without an order can only be undone")
         return self._given
 
-    def _spec(self, subject: Subject) -> MachineSpec:
-        wanted = self._order().sandbox.spec
-        return MachineSpec(
-            place=self._workshop.place(subject.sandbox_id),
-            cpus=wanted.cpus,
-            memory_mib=wanted.memory_mib,
-            boot=self._order().boot,
-        )
-
     def _running_machine(self) -> Machine:
         if self._machine is None:
             raise AssertionError("there is no machine yet")
         return self._machine
+
+
+def machine_spec(workshop: Workshop, sandbox: Sandbox, boot: BootFiles) -> MachineSpec:
+    """Describe a sandbox's machine to the engine."""
+    return MachineSpec(
+        place=workshop.place(sandbox.id),
+        cpus=sandbox.spec.cpus,
+        memory_mib=sandbox.spec.memory_mib,
+        boot=boot,
+        origin=workshop.data.snapshot(sandbox.origin) if sandbox.origin is not None else None,
+    )
+
+
+def sleeping(engine: Engine) -> SleepingEngine:
+    """Give the engine as one whose machines sleep.
+
+    Raises:
+        Conflict: this one's do not.
+    """
+    if not isinstance(engine, SleepingEngine):
+        raise _sleepless(engine.name)
+    return engine
+
+
+def awake(machine: Machine) -> SleepingMachine:
+    """Give the machine as one that can be paused and captured.
+
+    Raises:
+        Conflict: this one cannot.
+    """
+    if not isinstance(machine, SleepingMachine):
+        raise _sleepless(machine.id)
+    return machine
+
+
+def _sleepless(what: str) -> Conflict:
+    return Conflict("this engine's machines do not sleep", details=what, resolution="use the engine qemu")

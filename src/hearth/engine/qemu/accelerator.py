@@ -57,7 +57,14 @@ class VerdictCache:
 
 def verdict_key(boot: BootFiles, qemu_version: str) -> str:
     """Tell what a verdict depends on: this host's kernel and CPU, the guest's kernel, QEMU."""
-    parts = [platform.release(), platform.machine(), _cpu_model(), str(boot.kernel), qemu_version, str(_kvm_identity())]
+    parts = [
+        platform.release(),
+        platform.machine(),
+        host_cpu_model(),
+        str(boot.kernel),
+        qemu_version,
+        str(_kvm_identity()),
+    ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
@@ -96,7 +103,8 @@ def _kvm_identity() -> tuple[int, int] | None:
     return status.st_rdev, status.st_mode
 
 
-def _cpu_model() -> str:
+def host_cpu_model() -> str:
+    """Tell the host's CPU as /proc/cpuinfo names it; empty where it does not."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

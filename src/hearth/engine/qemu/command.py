@@ -6,8 +6,9 @@ that the process needs no right to open them.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from hearth.model import Accelerator
@@ -37,6 +38,7 @@ class Descriptor(IntEnum):
     KERNEL = 8
     INITRAMFS = 9
     MEMORY = 10
+    STATE = 11
     LAYER = 16
 
 
@@ -121,6 +123,21 @@ def _memory(spec: QemuSpec) -> str:
     return f"memory-backend-file,{size},mem-path=/proc/self/fd/{Descriptor.MEMORY:d},share=off"
 
 
+def shape(spec: QemuSpec) -> str:
+    """Hash what a device state depends on: the machine, its CPUs and its devices, in order, but nothing of one machine.
+
+    Two machines of one shape can take each other's states.
+    """
+    any_machine = replace(spec, name="", memory_mib=1, layers=0, restored=True, disk=True, mac="any")
+    counter = str(spec.tsc_khz) if spec.accelerator is Accelerator.TCG else ""
+    return hashlib.sha256("\0".join([*build("", any_machine), counter]).encode()).hexdigest()
+
+
+def cpu_model(spec: QemuSpec) -> str:
+    """Name the guest's CPU as far as it is ours to choose."""
+    return "host" if spec.accelerator is Accelerator.KVM else EMULATED_CPU
+
+
 def _is_microvm(spec: QemuSpec) -> bool:
     return spec.accelerator is Accelerator.KVM or spec.tsc_khz is not None
 
@@ -131,10 +148,10 @@ def _bus(spec: QemuSpec) -> str:
 
 def _machine(spec: QemuSpec) -> list[str]:
     if spec.accelerator is Accelerator.KVM:
-        accelerator, cpu, timers = "kvm", "host", "pit=off,pic=off,rtc=on"
+        accelerator, timers = "kvm", "pit=off,pic=off,rtc=on"
     else:
         # With pit and pic off a TCG guest hangs; without the RTC it waits one to two seconds.
-        accelerator, cpu, timers = f"tcg,tb-size={TRANSLATION_CACHE_MIB}", EMULATED_CPU, "pit=on,pic=on,rtc=on"
+        accelerator, timers = f"tcg,tb-size={TRANSLATION_CACHE_MIB}", "pit=on,pic=on,rtc=on"
     if _is_microvm(spec):
         # Debian's kernel finds virtio-mmio devices through ACPI only.
         machine = f"microvm,x-option-roms=off,isa-serial=on,{timers},acpi=on"
@@ -144,7 +161,7 @@ def _machine(spec: QemuSpec) -> list[str]:
     # Configuration section and description are of no use to a loader of the same command line.
     options = f"{machine},memory-backend=ram0,dump-guest-core=off,suppress-vmdesc=on"
     plain = ["-global", "migration.send-configuration=off"]
-    return ["-accel", accelerator, "-cpu", cpu, "-M", options, *firmware, *plain]
+    return ["-accel", accelerator, "-cpu", cpu_model(spec), "-M", options, *firmware, *plain]
 
 
 def _disk(spec: QemuSpec) -> list[str]:

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from hearth.engine.base import BootFiles, Capabilities, EngineReport, MachinePlace, MachineSpec
-from hearth.engine.qemu.accelerator import (
-    Verdict,
-    VerdictCache,
-    kvm_obstacle,
-    verdict_key,
-)
-from hearth.engine.qemu.command import Descriptor, QemuSpec
-from hearth.engine.qemu.handover import opened
+from hearth.engine.manifest import Stamp
+from hearth.engine.memory_image import Diff
+from hearth.engine.qemu.accelerator import Verdict, VerdictCache, host_cpu_model, kvm_obstacle, verdict_key
+from hearth.engine.qemu.capture import QemuCapture, take
+from hearth.engine.qemu.command import EMULATED_CPU, Descriptor, QemuSpec, shape
+from hearth.engine.qemu.disk import OVERLAY, Layers
+from hearth.engine.qemu.handover import Files, opened, read_log
 from hearth.engine.qemu.launcher import BINARY, DialerFor, Launcher
 from hearth.engine.qemu.machine import QemuMachine
+from hearth.engine.qemu.memory_bases import MemoryBases
+from hearth.engine.qemu.overlay import create_overlay
 from hearth.engine.qemu.proof import prove_kvm
+from hearth.engine.qemu.restoring import load_state, read_own_pages
 from hearth.engine.qemu.vmm_user import take_user
-from hearth.errors import Conflict, HostUnfit, NoSpace
+from hearth.engine.snapshot import STATE, StoredSnapshot, load, require_fit, require_same_disk, verify_file
+from hearth.errors import Conflict, EngineFailed, HostUnfit
 from hearth.host.cgroups import Cgroups
-from hearth.host.process import CommandFailed, run
+from hearth.host.process import run
+from hearth.host.threads import on_own_thread
 from hearth.host.tsc import tsc_khz
 from hearth.model import Accelerator
 from hearth.network.plan import Link
@@ -37,11 +46,13 @@ class QemuEngine:
     """Implements ``hearth.engine.base.Engine`` on QEMU, with KVM where it was proved to work and TCG otherwise."""
 
     name = "qemu"
-    capabilities = Capabilities(isolated=True)
+    capabilities = Capabilities(isolated=True, sleep=True)
 
     def __init__(self, *, verdicts: Path, dialer_for: DialerFor, cgroups: Cgroups) -> None:
         self._verdicts = VerdictCache(verdicts)
-        self._launcher = Launcher(dialer_for=dialer_for, cgroups=cgroups)
+        self._launcher = Launcher(dialer_for=dialer_for, cgroups=cgroups, capturer=self._capture)
+        self._bases = MemoryBases()
+        self._layers = Layers()
         self._proving = asyncio.Lock()
         self._version: tuple[int, str] | None = None
 
@@ -82,7 +93,7 @@ class QemuEngine:
         return verdict
 
     async def prepare(self, spec: MachineSpec) -> None:
-        """Make the machine's directory and its overlay over the shared root file system.
+        """Make the machine's directory and its overlay over what its disk starts from.
 
         Raises:
             Conflict: there is such a machine.
@@ -92,26 +103,11 @@ class QemuEngine:
             spec.directory.mkdir(mode=0o700, parents=True)
         except FileExistsError as error:
             raise Conflict("the machine's directory exists already", details=str(spec.directory)) from error
-        overlay = spec.directory / "root.qcow2"
         try:
-            await run(
-                [
-                    "qemu-img",
-                    *("create", "-q", "-f", "qcow2", "-F", "raw"),
-                    *("-b", str(spec.boot.rootfs), str(overlay)),
-                ],
-                timeout_s=TOOL_TIMEOUT_S,
-            )
-        except CommandFailed as error:
+            await asyncio.to_thread(create_overlay, spec.directory / OVERLAY, spec.boot.rootfs.stat().st_size)
+        except BaseException:
             await asyncio.to_thread(shutil.rmtree, spec.directory, ignore_errors=True)
-            if "No space left" in error.output:
-                raise NoSpace(
-                    "no space for the machine's disk",
-                    details=str(overlay),
-                    resolution="free space in the data directory or choose another HEARTH_DATA",
-                ) from error
             raise
-        overlay.chmod(0o600)
         take_user(spec.directory)
 
     async def launch(self, spec: MachineSpec, link: Link | None) -> QemuMachine:
@@ -119,24 +115,87 @@ class QemuEngine:
 
         Raises:
             EngineFailed: QEMU ended at once; ``details`` holds what it said.
+            SnapshotRefused: the disk it starts from is damaged.
         """
+        qemu = await self._describe(spec)
+        files = await on_own_thread("verify disk", lambda: self._disk_files(spec))
+        files = replace(files, kernel=spec.boot.kernel, initramfs=spec.boot.initramfs)
+        return await self._start(qemu, spec, link, files, {})
+
+    async def restore(self, spec: MachineSpec, snapshot: Path, link: Link | None) -> QemuMachine:
+        """Start QEMU with the memory and device state of a snapshot, verified, and leave it paused.
+
+        Raises:
+            SnapshotRefused: the snapshot is damaged, or was made by another QEMU, machine, kernel or agent.
+            EngineFailed, TimedOut: QEMU did not take the state; it was ended.
+        """
+        qemu = replace(await self._describe(spec), restored=True)
+        stamp = await self._stamp(spec)
+        stored = await on_own_thread("verify snapshot", lambda: _verified(snapshot, spec, stamp))
+        files = replace(
+            await on_own_thread("verify disk", lambda: self._disk_files(spec)), state=stored.directory / STATE
+        )
+        pages = await on_own_thread("read memory", lambda: read_own_pages(stored), discard=_close)
+        with pages or contextlib.nullcontext():
+            base = await asyncio.to_thread(load, stored.base) if stored.base is not None else stored
+            async with self._bases.open(base, keep=base.disk is not None) as memory:
+                machine = await self._start(qemu, spec, link, files, {Descriptor.MEMORY: memory})
+            await self._load_state(machine, spec, pages, snapshot)
+        return machine
+
+    async def _load_state(self, machine: QemuMachine, spec: MachineSpec, pages: Diff | None, snapshot: Path) -> None:
+        try:
+            await load_state(machine, pages)
+        except BaseException as error:
+            await machine.kill()
+            if not isinstance(error, EngineFailed):
+                raise
+            said = f"{snapshot.name}: {error.details} {read_log(spec.directory)}"
+            raise EngineFailed("the machine did not take its snapshot", details=said) from error
+
+    async def _capture(
+        self, machine: QemuMachine, spec: MachineSpec, staging: Path, /, *, with_disk: bool
+    ) -> QemuCapture:
+        return await take(machine, spec, await self._stamp(spec), staging, with_disk=with_disk)
+
+    def _disk_files(self, spec: MachineSpec) -> Files:
+        return Files(rootfs=spec.boot.rootfs, layers=self._layers.paths(spec), overlay=spec.directory / OVERLAY)
+
+    async def _describe(self, spec: MachineSpec) -> QemuSpec:
         report = await self.probe(spec.boot)
         if report.accelerator is None:
             raise HostUnfit("QEMU cannot run machines here", details=report.reason)
-        qemu = QemuSpec(
+        return QemuSpec(
             name=self._launcher.process_name(spec.id),
             accelerator=report.accelerator,
             cpus=spec.cpus,
             memory_mib=spec.memory_mib,
             tsc_khz=tsc_khz(),
-            guest_cidr=f"{link.guest_ip}/{link.prefix_length}" if link else None,
-            gateway=str(link.gateway) if link else None,
-            mac=link.mac if link else None,
         )
-        with opened(spec.boot, spec.directory / "root.qcow2") as descriptors:
-            if link:
-                descriptors[Descriptor.TAP] = link.tap_fd
-            return await self._launcher.start(qemu, spec.place, link.namespace if link else None, descriptors)
+
+    async def _stamp(self, spec: MachineSpec) -> Stamp:
+        qemu = await self._describe(spec)
+        return Stamp(
+            engine=self.name,
+            vmm_version=await self.version(),
+            machine=shape(qemu),
+            accelerator=qemu.accelerator,
+            cpu_model=host_cpu_model() if qemu.accelerator is Accelerator.KVM else EMULATED_CPU,
+            kernel=spec.boot.kernel_id,
+            agent=spec.boot.agent_id,
+        )
+
+    async def _start(
+        self, qemu: QemuSpec, spec: MachineSpec, link: Link | None, files: Files, descriptors: Mapping[int, int]
+    ) -> QemuMachine:
+        qemu = replace(qemu, layers=len(files.layers))
+        if link is not None:
+            cidr = f"{link.guest_ip}/{link.prefix_length}"
+            qemu = replace(qemu, guest_cidr=cidr, gateway=str(link.gateway), mac=link.mac)
+            descriptors = {**descriptors, Descriptor.TAP: link.tap_fd}
+        with opened(files) as own:
+            namespace = link.namespace if link is not None else None
+            return await self._launcher.start(qemu, spec.place, namespace, {**own, **descriptors})
 
     async def adopt(self, place: MachinePlace) -> QemuMachine | None:
         """Find the living QEMU of a machine and take over its sockets; None when there is none.
@@ -158,6 +217,37 @@ class QemuEngine:
     async def leftovers(self) -> set[str]:
         """Tell the ids of machines that have a cgroup, with or without a directory."""
         return self._launcher.grouped()
+
+    async def fingerprint(self, spec: MachineSpec) -> str:
+        """Hash what a snapshot of such a machine depends on: QEMU, the machine's shape, kernel and agent."""
+        stamp = await self._stamp(spec)
+        text = "\0".join([*msgspec.structs.astuple(stamp), str(spec.cpus), str(spec.memory_mib)])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    async def forget(self, snapshot_id: str) -> None:
+        """Let go of what is kept of a snapshot in memory; machines that run on it keep what they need."""
+        self._bases.drop(snapshot_id)
+
+    async def close(self) -> None:
+        """Let go of everything kept in memory; machines are left as they are."""
+        self._bases.close()
+
+
+def _verified(snapshot: Path, spec: MachineSpec, stamp: Stamp) -> StoredSnapshot:
+    """See that a snapshot is whole and fits the machine; its memory is verified where it is read."""
+    stored = load(snapshot)
+    manifest = stored.manifest
+    rootfs = spec.boot.rootfs_sha256
+    require_fit(manifest, stamp=stamp, cpus=spec.cpus, memory_mib=spec.memory_mib, rootfs=rootfs)
+    if manifest.disk.stays is not None:
+        require_same_disk(manifest, spec.directory / OVERLAY)
+    verify_file(stored, STATE)
+    return stored
+
+
+def _close(pages: Diff | None) -> None:
+    if pages is not None:
+        pages.close()
 
 
 def _modified_ns(path: str | None) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from hearth.engine.base import BootFiles
 from hearth.engine.qemu.command import Descriptor
 
 VMM_LOG = "vmm.log"
@@ -53,18 +53,38 @@ def log_file(directory: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """What a VMM reads and writes. ``layers`` lie between ``rootfs`` and ``overlay``; a restored one has no kernel."""
+
+    kernel: Path | None = None
+    initramfs: Path | None = None
+    rootfs: Path | None = None
+    layers: Sequence[Path] = ()
+    overlay: Path | None = None
+    state: Path | None = None
+
+    def descriptors(self) -> Iterator[tuple[int, Path, int]]:
+        """Give number, path and flags of each."""
+        read_only = [
+            (Descriptor.KERNEL, self.kernel),
+            (Descriptor.INITRAMFS, self.initramfs),
+            (Descriptor.BASE, self.rootfs),
+            *((Descriptor.LAYER + number, path) for number, path in enumerate(self.layers)),
+            (Descriptor.STATE, self.state),
+        ]
+        yield from ((number, path, os.O_RDONLY) for number, path in read_only if path is not None)
+        if self.overlay is not None:
+            # It lies in the VMM's own directory: no link of its making is followed.
+            yield Descriptor.OVERLAY, self.overlay, os.O_RDWR | os.O_NOFOLLOW
+
+
 @contextlib.contextmanager
-def opened(boot: BootFiles, overlay: Path | None) -> Iterator[dict[int, int]]:
+def opened(files: Files) -> Iterator[dict[int, int]]:
     """Open what a VMM reads and writes; closed here once the VMM has its own copies."""
-    wanted: list[tuple[Descriptor, Path, int]] = [
-        (Descriptor.KERNEL, boot.kernel, os.O_RDONLY),
-        (Descriptor.INITRAMFS, boot.initramfs, os.O_RDONLY),
-    ]
-    if overlay is not None:
-        wanted += [(Descriptor.BASE, boot.rootfs, os.O_RDONLY), (Descriptor.OVERLAY, overlay, os.O_RDWR)]
     with contextlib.ExitStack() as stack:
         descriptors: dict[int, int] = {}
-        for number, path, flags in wanted:
+        for number, path, flags in files.descriptors():
             descriptor = os.open(path, flags | os.O_CLOEXEC)
             stack.callback(os.close, descriptor)
             descriptors[number] = descriptor

@@ -12,7 +12,7 @@ from hearth.engine.console import Console
 from hearth.engine.qemu.accelerator import kvm_groups
 from hearth.engine.qemu.command import Descriptor, QemuSpec, build
 from hearth.engine.qemu.handover import connect, listening, log_file, read_log
-from hearth.engine.qemu.machine import QemuMachine
+from hearth.engine.qemu.machine import Capturer, QemuMachine
 from hearth.engine.qemu.qmp import GREETING_TIMEOUT_S, Qmp
 from hearth.engine.qemu.vmm_user import is_vmm_user, user_of
 from hearth.errors import EngineFailed, HearthError
@@ -49,10 +49,12 @@ class Launcher:
     Args:
         dialer_for: gives the way to the agent of a machine by its id.
         cgroups: confine the processes and mark them as this daemon's.
+        capturer: what the machines take their snapshots with.
     """
 
-    def __init__(self, *, dialer_for: DialerFor, cgroups: Cgroups) -> None:
+    def __init__(self, *, dialer_for: DialerFor, cgroups: Cgroups, capturer: Capturer) -> None:
         self._dialer_for = dialer_for
+        self._capturer = capturer
         self._cgroups = cgroups
 
     def process_name(self, machine_id: str) -> str:
@@ -115,7 +117,8 @@ class Launcher:
         except BaseException:
             await console.close()
             raise
-        return QemuMachine(place.id, process, monitor, console, self._dialer_for(place.id, answers=answers))
+        dialer = self._dialer_for(place.id, answers=answers)
+        return QemuMachine(place.id, process, monitor, console, dialer, self._capturer)
 
     async def adopt(self, place: MachinePlace) -> QemuMachine | None:
         """Find the living QEMU of a machine and take over its sockets; None when there is none.

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from hearth.engine.base import MachineDied, RunState
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Protocol
+
+from hearth.engine.base import Capture, MachineDied, MachineSpec, RunState
 from hearth.engine.console import Console
 from hearth.engine.qemu.qmp import Qmp
 from hearth.guest.dial import Dialer
@@ -11,14 +15,31 @@ from hearth.host.spawn import Process
 LAST_WORDS_TIMEOUT_S = 1.0
 
 
-class QemuMachine:
-    """A machine whose VMM answers. Implements ``hearth.engine.base.Machine``."""
+class Capturer(Protocol):
+    """Takes a snapshot's contents of a paused machine; see ``SleepingMachine.capture``."""
 
-    def __init__(self, machine_id: str, process: Process, monitor: Qmp, console: Console, dialer: Dialer) -> None:
+    def __call__(
+        self, machine: QemuMachine, spec: MachineSpec, staging: Path, /, *, with_disk: bool
+    ) -> Awaitable[Capture]: ...
+
+
+class QemuMachine:
+    """A machine whose VMM answers. Implements ``hearth.engine.base.SleepingMachine``."""
+
+    def __init__(
+        self,
+        machine_id: str,
+        process: Process,
+        monitor: Qmp,
+        console: Console,
+        dialer: Dialer,
+        capturer: Capturer,
+    ) -> None:
         self._id = machine_id
         self._process = process
         self._console = console
         self._dialer = dialer
+        self._capturer = capturer
         self.monitor = monitor
 
     @property
@@ -62,6 +83,10 @@ class QemuMachine:
     async def resume(self) -> None:
         """Let the CPUs run on."""
         await self.monitor.execute("cont")
+
+    async def capture(self, spec: MachineSpec, staging: Path, *, with_disk: bool) -> Capture:
+        """Take what a snapshot needs; see ``hearth.engine.qemu.capture``."""
+        return await self._capturer(self, spec, staging, with_disk=with_disk)
 
     async def kill(self) -> None:
         """End the VMM at once, wait for it and let go of its sockets."""

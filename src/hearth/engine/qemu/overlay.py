@@ -126,6 +126,21 @@ def frozen_copy(source: Path, target: Path) -> FileRecord:
     return frozen
 
 
+def copy_overlay(source: Path, target: Path) -> None:
+    """Copy a disk that nobody writes to now as ``frozen_copy`` does, but leave making it durable for later.
+
+    Raises:
+        NoSpace: the file system is full; nothing is left.
+    """
+    original = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        with _new_file(target) as descriptor:
+            if not clone(original, descriptor):
+                copy_sparse(original, descriptor)
+    finally:
+        os.close(original)
+
+
 def clone(source: int, target: int) -> bool:
     """Let one open file share all blocks of another; False where the file system cannot (ioctl_ficlone(2))."""
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from hearth.engine.base import BootFiles, MachinePlace
 from hearth.engine.qemu.accelerator import KNOWN_LINE, PROOF_DEADLINE_S
 from hearth.engine.qemu.command import QemuSpec
-from hearth.engine.qemu.handover import opened
+from hearth.engine.qemu.handover import Files, opened
 from hearth.engine.qemu.launcher import Launcher
 from hearth.engine.qemu.machine import QemuMachine
 from hearth.engine.qemu.vmm_user import take_user
@@ -33,7 +33,7 @@ async def prove_kvm(launcher: Launcher, boot: BootFiles, scratch: Path) -> str |
     qemu = QemuSpec(name=name, accelerator=Accelerator.KVM, cpus=1, memory_mib=256, tsc_khz=None, disk=False)
     try:
         await namespaces.create(name, _nothing, discard=_forget)
-        with opened(boot, None) as descriptors:
+        with opened(Files(kernel=boot.kernel, initramfs=boot.initramfs)) as descriptors:
             machine = await launcher.start(qemu, place, name, descriptors)
     except EngineFailed as error:
         return error.details

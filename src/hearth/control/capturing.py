@@ -1,0 +1,130 @@
+"""Takes a snapshot of a machine that is up: freezes its file systems, pauses it, captures, publishes.
+
+Whatever goes wrong, the machine runs on as before and nothing is left of the attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from hearth.control.fleet import Member
+from hearth.engine.base import SleepingMachine
+from hearth.engine.snapshot import StoredSnapshot, discard, publish, stage, verify
+from hearth.errors import Conflict, HearthError, NoSpace
+from hearth.guest.client import Guest
+from hearth.host.threads import on_own_thread
+from hearth.host.waiting import until_done
+from hearth.jobs.bringup import awake
+from hearth.wire.messages import FrozenMount
+
+log = structlog.get_logger(__name__)
+
+MAX_DISK_USE = 0.95
+"""A fuller root disk leaves the guest no room to come back to."""
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """A published snapshot; for ``paused_s`` seconds the guest's CPUs stood still for it."""
+
+    snapshot: StoredSnapshot
+    paused_s: float
+
+
+async def take(member: Member, final: Path, *, with_disk: bool, stay_paused: bool) -> Taken:
+    """Publish a snapshot of a hot machine as ``final``.
+
+    Args:
+        member: the machine; nobody else may change its heat meanwhile.
+        with_disk: with a copy of its disk, for others to start from.
+        stay_paused: on success the machine is left paused and frozen, to be ended; else it runs on.
+
+    Raises:
+        Conflict: its disk is too full, or the engine's machines do not sleep.
+        GuestFailed, TimedOut: its file systems did not freeze.
+        NoSpace, EngineFailed: the snapshot could not be written.
+    """
+    machine = awake(member.machine)
+    await asyncio.to_thread(_check_room, final, member.spec.memory_mib)
+    mounts = await member.guest.freeze()
+    staging: Path | None = None
+    try:
+        _check_disks(mounts)
+        staging = await asyncio.to_thread(stage, final)
+        taken = await _take_frozen(member, machine, staging, final, with_disk=with_disk, stay_paused=stay_paused)
+    except BaseException:
+        # A cancellation, too, waits for this: a guest must not be left frozen.
+        recovery = asyncio.create_task(_recover(member.guest, machine, staging), name=f"recover {machine.id}")
+        await until_done(recovery)
+        raise
+    return taken
+
+
+async def _take_frozen(
+    member: Member, machine: SleepingMachine, staging: Path, final: Path, *, with_disk: bool, stay_paused: bool
+) -> Taken:
+    started_s = time.monotonic()
+    await machine.pause()
+    capture = await machine.capture(member.spec, staging, with_disk=with_disk)
+    if not stay_paused:
+        await run_on(member.guest, machine)
+        paused_s = time.monotonic() - started_s
+        await member.guest.thaw()
+    await capture.store()
+    snapshot = await on_own_thread("publish snapshot", lambda: _publish(staging, final))
+    if stay_paused:
+        paused_s = time.monotonic() - started_s
+    return Taken(snapshot=snapshot, paused_s=paused_s)
+
+
+async def run_on(guest: Guest, machine: SleepingMachine) -> None:
+    """Let a paused machine run on; its clock is set right by the next connection."""
+    await machine.resume()
+    guest.woken()
+
+
+async def _recover(guest: Guest, machine: SleepingMachine, staging: Path | None) -> None:
+    try:
+        await run_on(guest, machine)
+        await guest.thaw()
+    except HearthError as error:
+        # The agent thaws by itself after a while; a dead machine is noticed by whoever watches it.
+        log.warning("machine not thawed", machine=machine.id, error=str(error))
+    if staging is not None:
+        await asyncio.to_thread(discard, staging)
+
+
+def _publish(staging: Path, final: Path) -> StoredSnapshot:
+    publish(staging, final)
+    try:
+        return verify(final)
+    except BaseException:
+        discard(final)
+        raise
+
+
+def _check_disks(mounts: list[FrozenMount]) -> None:
+    for mount in mounts:
+        if mount.total_bytes and 1 - mount.available_bytes / mount.total_bytes > MAX_DISK_USE:
+            raise Conflict(
+                "the sandbox's disk is too full to be stopped",
+                details=f"{mount.mount} has {mount.available_bytes // MIB} of {mount.total_bytes // MIB} MiB left",
+                resolution="delete files in the sandbox and try again, or destroy it",
+            )
+
+
+def _check_room(final: Path, memory_mib: int) -> None:
+    free_mib = shutil.disk_usage(final.parent).free // MIB
+    if free_mib < memory_mib:
+        raise NoSpace(
+            "no space for a snapshot",
+            details=f"{final.parent} has {free_mib} MiB left, the machine's memory may need {memory_mib} MiB",
+            resolution="free space, or destroy sandboxes and snapshots",
+        )

@@ -1,0 +1,151 @@
+"""Brings new sandboxes up: cloned from a template where the engine's machines sleep, booted where they do not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, replace
+
+import structlog
+
+from hearth.control.fleet import Fleet, Member
+from hearth.control.images import Images
+from hearth.control.residents import Residents
+from hearth.control.templates import Shape, Templates
+from hearth.engine.base import BootFiles
+from hearth.errors import Cancelled, HearthError, NotFound
+from hearth.host.waiting import until_done
+from hearth.jobs.bringup import Bringup, Order, Subject, Workshop
+from hearth.jobs.runner import Runner
+from hearth.model import Heat, Sandbox, SandboxState
+from hearth.store.base import SandboxExists, Store
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What a new sandbox starts as: a copy of ``snapshot``, whose agent knows the token of sandbox ``known_as``."""
+
+    snapshot: str
+    known_as: str | None
+
+
+class Creation:
+    """The creations under way, by sandbox id; each is done whole or leaves nothing, whoever waits for it."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        workshop: Workshop,
+        runner: Runner,
+        fleet: Fleet,
+        residents: Residents,
+        images: Images,
+        templates: Templates,
+    ) -> None:
+        self._store = store
+        self._workshop = workshop
+        self._runner = runner
+        self._fleet = fleet
+        self._residents = residents
+        self._images = images
+        self._templates = templates
+        self._tasks: dict[str, asyncio.Task[Sandbox]] = {}
+
+    def begin(self, sandbox: Sandbox, boot: BootFiles, source: Source | None) -> asyncio.Task[Sandbox]:
+        """Start to create a sandbox; known before its row is: whoever finds the row finds the work behind it, too."""
+        task = asyncio.create_task(self._create(sandbox, boot, source), name=f"create {sandbox.id}")
+        self._tasks[sandbox.id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(sandbox.id, None))
+        return task
+
+    async def settle(self, sandbox: Sandbox) -> Sandbox:
+        """Wait for a creation under way and give what came of it."""
+        task = self._tasks.get(sandbox.id)
+        return await outcome(task, sandbox) if task is not None else sandbox
+
+    async def cancel(self, sandbox_id: str) -> bool:
+        """Stop a creation under way and wait until nothing is left of it; False when there is none."""
+        task = self._tasks.get(sandbox_id)
+        if task is None:
+            return False
+        task.cancel()
+        await asyncio.wait([task])
+        return True
+
+    async def close(self) -> None:
+        """Cancel everything under way."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._templates.close()
+
+    async def forget(self, sandbox: Sandbox) -> None:
+        """Remove what a sandbox in state creating or destroying has, then its row: for recovery, too."""
+        await self._workshop.take_down(sandbox.id)
+        await self._store.sandboxes.delete(sandbox.id, (SandboxState.CREATING, SandboxState.DESTROYING))
+        self._residents.forget(sandbox.id)
+
+    async def _create(self, sandbox: Sandbox, boot: BootFiles, source: Source | None) -> Sandbox:
+        bringup: Bringup | None = None
+        try:
+            await self._store.sandboxes.create(sandbox)
+            source = source or await self._template(sandbox, boot)
+            if source is not None:
+                sandbox = await self._store.sandboxes.set_origin(sandbox.id, source.snapshot)
+            bringup = Bringup(self._workshop, self._order(sandbox, boot, source))
+            plan = bringup.creation()
+            job = await self._runner.submit(plan, sandbox.id, Subject(sandbox_id=sandbox.id))
+            await self._runner.run(job.id, plan)
+            running = await self._store.sandboxes.transition(sandbox.id, (SandboxState.CREATING,), SandboxState.RUNNING)
+        except SandboxExists:
+            raise
+        except BaseException as error:
+            if isinstance(error, HearthError):
+                log.warning("sandbox not created", sandbox=sandbox.id, error=str(error))
+            abandoning = asyncio.create_task(self._abandon(sandbox, bringup), name=f"abandon {sandbox.id}")
+            await until_done(abandoning)
+            abandoning.result()
+            raise
+        up = bringup.hand_over()
+        self._fleet.add(sandbox.id, Member(machine=up.machine, spec=up.spec, guest=up.guest))
+        resident = self._residents[sandbox.id]
+        resident.heat = Heat.HOT
+        resident.touch()
+        return running
+
+    async def _template(self, sandbox: Sandbox, boot: BootFiles) -> Source | None:
+        """Find or make the template; None where the engine knows none or it could not be made: then it boots."""
+        if not self._workshop.engine.capabilities.sleep:
+            return None
+        shape = Shape(boot=boot, cpus=sandbox.spec.cpus, memory_mib=sandbox.spec.memory_mib)
+        try:
+            return Source(snapshot=await self._templates.ensure(shape), known_as=None)
+        except HearthError as error:
+            log.warning("no template, booting instead", sandbox=sandbox.id, error=str(error))
+            return None
+
+    def _order(self, sandbox: Sandbox, boot: BootFiles, source: Source | None) -> Order:
+        order = Order(sandbox=sandbox, boot=boot)
+        if source is None:
+            return order
+        return replace(order, memory=self._workshop.data.snapshot(source.snapshot), known_as=source.known_as)
+
+    async def _abandon(self, sandbox: Sandbox, bringup: Bringup | None) -> None:
+        if bringup is not None:
+            await bringup.discard()
+        with contextlib.suppress(NotFound):  # its row was never written
+            states = (SandboxState.CREATING, SandboxState.RUNNING)
+            await self._store.sandboxes.transition(sandbox.id, states, SandboxState.DESTROYING)
+            await self.forget(sandbox)
+
+
+async def outcome(creation: asyncio.Task[Sandbox], sandbox: Sandbox) -> Sandbox:
+    """Wait for a creation without owning it; its cancellation by a destroy is an answer, ours passes."""
+    await asyncio.wait([creation])
+    if creation.cancelled():
+        raise Cancelled("the sandbox was destroyed while it was created", details=sandbox.id)
+    return creation.result()

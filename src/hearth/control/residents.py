@@ -1,0 +1,72 @@
+"""What a daemon knows of a sandbox only while it runs: how hot it is, who uses it, when it was last used.
+
+One transition at a time: whoever changes a sandbox's heat holds its lock, and the decision is made again under it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from hearth.model import Heat
+
+
+@dataclass(kw_only=True)
+class Resident:
+    """One sandbox. ``users`` counts operations under way, ``used_at_s`` is on the monotonic clock.
+
+    ``perhaps_frozen``: a daemon died while its file systems may have been frozen for a snapshot.
+    """
+
+    heat: Heat = Heat.COLD
+    users: int = 0
+    used_at_s: float = field(default_factory=time.monotonic)
+    paged_out: bool = False
+    perhaps_frozen: bool = False
+    failed_starts: int = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @contextmanager
+    def use(self) -> Iterator[None]:
+        """Count as use, which keeps the thermal loop off, for the length of the context."""
+        self.users += 1
+        try:
+            yield
+        finally:
+            self.users -= 1
+            self.touch()
+
+    def touch(self) -> None:
+        """Count as used now."""
+        self.used_at_s = time.monotonic()
+
+    def idle_s(self) -> float:
+        """Tell for how many seconds nobody has used it."""
+        return 0.0 if self.users else time.monotonic() - self.used_at_s
+
+    @property
+    def settled(self) -> bool:
+        """True when it is hot and nobody is changing that."""
+        return self.heat is Heat.HOT and not self.lock.locked()
+
+
+class Residents:
+    """All sandboxes of this daemon, by id. One that was never seen is cold."""
+
+    def __init__(self) -> None:
+        self._residents: dict[str, Resident] = {}
+
+    def __getitem__(self, sandbox_id: str) -> Resident:
+        return self._residents.setdefault(sandbox_id, Resident())
+
+    def forget(self, sandbox_id: str) -> None:
+        """Drop what is known of a destroyed sandbox."""
+        self._residents.pop(sandbox_id, None)
+
+    def count(self) -> dict[Heat, int]:
+        """Count by heat."""
+        heats = [resident.heat for resident in self._residents.values()]
+        return {heat: heats.count(heat) for heat in Heat}

@@ -1,0 +1,324 @@
+"""Moves sandboxes between hot, warm and cold: pause, stop to disk, and wake whatever somebody wants to use.
+
+A stopped sandbox is its disk and, in ``snapshots/stop-<id>``, its memory. That memory is used up by the first
+instruction after a wake; where it is missing, used up or refused the disk is what counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+import structlog
+
+from hearth.control.capturing import run_on, take
+from hearth.control.exit_cause import ended_by
+from hearth.control.fleet import Fleet, Member
+from hearth.control.images import Images
+from hearth.control.residents import Resident, Residents
+from hearth.engine.base import Machine, RunState, SleepingMachine, SnapshotRefused
+from hearth.engine.snapshot import discard, is_consumed, load, verify
+from hearth.errors import Conflict, HearthError
+from hearth.guest.client import Guest
+from hearth.host.threads import on_own_thread
+from hearth.host.waiting import until_done
+from hearth.jobs.bringup import Bringup, BroughtUp, Order, Subject, Workshop, awake, machine_spec
+from hearth.jobs.runner import Runner
+from hearth.model import ExitKind, Heat, Sandbox, SandboxState
+from hearth.store.base import Store
+
+log = structlog.get_logger(__name__)
+
+BOOTABLE = (SandboxState.FAILED, SandboxState.LOST)
+"""Its machine ended by itself: there is a disk to boot from, for whoever says so."""
+MAX_FAILED_STARTS = 3
+"""A memory that could not be started from so often is left alone until somebody forces a boot from disk."""
+
+
+LOST = "its VMM was gone when the daemon started"
+
+
+class Recovered(StrEnum):
+    """What a new daemon found of a sandbox."""
+
+    ADOPTED = "adopted"
+    ASLEEP = "asleep"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stopped:
+    """What going to sleep took: the guest's CPUs stood still for ``paused_s`` until the memory was safe on disk."""
+
+    sandbox: Sandbox
+    paused_s: float
+    written_bytes: int
+
+
+class Sleep:
+    """The one place where a sandbox's heat changes."""
+
+    def __init__(
+        self, *, store: Store, workshop: Workshop, runner: Runner, fleet: Fleet, residents: Residents, images: Images
+    ) -> None:
+        self._store = store
+        self._workshop = workshop
+        self._runner = runner
+        self._fleet = fleet
+        self._images = images
+        self.residents = residents
+
+    @contextlib.asynccontextmanager
+    async def awake(self, sandbox: Sandbox) -> AsyncIterator[Guest]:
+        """Give the agent of a sandbox that is hot and stays so inside the context; wake it first if need be.
+
+        Any number of callers may come at once: one wakes it, the others wait for that.
+
+        Raises:
+            Conflict: it cannot be woken; the error says why and what to do.
+            SnapshotRefused: its memory is damaged or does not fit this host any more.
+            EngineFailed, GuestFailed, TimedOut: it did not come up.
+        """
+        resident = self.residents[sandbox.id]
+        with resident.use():
+            if not resident.settled:
+                await self.ensure_hot(sandbox)
+            yield self._member(sandbox).guest
+
+    async def ensure_hot(self, sandbox: Sandbox, *, force: bool = False) -> None:
+        """Make a sandbox hot; one that is hot is fine. ``force`` boots from disk what cannot be woken with its memory.
+
+        Raises:
+            Conflict, SnapshotRefused, EngineFailed, GuestFailed, TimedOut: as ``awake`` does.
+        """
+        resident = self.residents[sandbox.id]
+        async with resident.lock:
+            if resident.heat is Heat.HOT:
+                return
+            waking = asyncio.create_task(self._wake(sandbox.id, resident, force=force), name=f"wake {sandbox.id}")
+            await until_done(waking)
+            waking.result()
+            resident.touch()
+
+    async def pause(self, sandbox_id: str, *, idle_only: bool = True) -> bool:
+        """Stop the CPUs of a hot sandbox; False when it is in use or not hot (any more).
+
+        Raises:
+            Conflict: the engine's machines do not sleep.
+            EngineFailed, TimedOut: the VMM did not obey.
+        """
+        resident = self.residents[sandbox_id]
+        async with resident.lock:
+            member = self._fleet.member(sandbox_id)
+            if member is None or resident.heat is not Heat.HOT or (idle_only and resident.users):
+                return False
+            await awake(member.machine).pause()
+            resident.heat = Heat.WARM
+            log.info("sandbox paused", sandbox=sandbox_id)
+            return True
+
+    async def stop(self, sandbox_id: str, *, idle_only: bool = False) -> Stopped | None:
+        """Bring a sandbox to disk, memory and all, and end its process; None when there was nothing to do.
+
+        What runs in it goes on after the next wake; connections of clients end. If anything fails it stays up.
+
+        Args:
+            idle_only: leave it alone when somebody uses it.
+
+        Raises:
+            Conflict: its disk is too full, or the engine's machines do not sleep.
+            GuestFailed: its file systems did not freeze.
+            NoSpace, EngineFailed, TimedOut: the memory could not be written.
+        """
+        resident = self.residents[sandbox_id]
+        async with resident.lock:
+            member = self._fleet.member(sandbox_id)
+            if member is None or resident.heat is Heat.COLD or (idle_only and resident.users):
+                return None
+            stopping = asyncio.create_task(self._stop(sandbox_id, resident, member), name=f"stop {sandbox_id}")
+            await until_done(stopping)
+            return stopping.result()
+
+    async def start(self, sandbox: Sandbox, *, force: bool = False) -> Sandbox:
+        """Wake a sandbox because somebody says so, and give it as it is then.
+
+        Raises:
+            Conflict, SnapshotRefused, EngineFailed, GuestFailed, TimedOut: as ``ensure_hot`` does.
+        """
+        await self.ensure_hot(sandbox, force=force)
+        return await self._store.sandboxes.get(sandbox.id)
+
+    async def _stop(self, sandbox_id: str, resident: Resident, member: Member) -> Stopped:
+        if resident.heat is Heat.WARM:
+            # Its file systems can only be frozen by itself.
+            await self._resume(resident, member)
+        member.guest.disconnect()
+        taken = await take(member, self._workshop.memory(sandbox_id), with_disk=False, stay_paused=True)
+        resident.heat = Heat.COLD
+        await self._fleet.end(sandbox_id)
+        await self._workshop.put_out(sandbox_id)
+        sandbox = await self._store.sandboxes.transition(sandbox_id, (SandboxState.RUNNING,), SandboxState.STOPPED)
+        written = taken.snapshot.size_bytes
+        log.info("sandbox stopped", sandbox=sandbox_id, paused_ms=round(taken.paused_s * 1000), bytes=written)
+        return Stopped(sandbox=sandbox, paused_s=taken.paused_s, written_bytes=written)
+
+    async def _wake(self, sandbox_id: str, resident: Resident, *, force: bool) -> None:
+        if member := self._fleet.member(sandbox_id):
+            if resident.heat is Heat.WARM:
+                await self._resume(resident, member)
+            return
+        sandbox = await self._store.sandboxes.get(sandbox_id)
+        if sandbox.state is SandboxState.RUNNING:
+            # Its VMM did not answer when this daemon started.
+            if await self.recover(sandbox) is Recovered.LOST:
+                raise cannot_wake(await self._store.sandboxes.get(sandbox_id))
+            await self._wake(sandbox_id, resident, force=force)
+        elif sandbox.state is SandboxState.STOPPED or (sandbox.state in BOOTABLE and force):
+            await self._start(sandbox, resident, force=force)
+        else:
+            raise cannot_wake(sandbox)
+
+    async def recover(self, sandbox: Sandbox) -> Recovered:
+        """Find out what became of a running or stopped sandbox while no daemon watched, and set its row right.
+
+        A living VMM is the truth, whatever lies on disk; without one it is the memory on disk; without either there is
+        the disk alone.
+
+        Raises:
+            EngineFailed: a VMM lives and does not answer now; nothing was changed.
+        """
+        machine = await self._workshop.engine.adopt(self._workshop.place(sandbox.id))
+        memory = self._workshop.memory(sandbox.id)
+        has_memory = await asyncio.to_thread(memory.exists)
+        if machine is not None:
+            paused = await _is_paused(machine)
+            if not (sandbox.state is SandboxState.STOPPED and paused and has_memory):
+                await self._take_over(sandbox, machine, paused=paused)
+                return Recovered.ADOPTED
+            # A wake that did not come to its first instruction: the memory is still good, the process is of no use.
+            await machine.kill()
+        await self._workshop.put_out(sandbox.id)
+        if sandbox.state is SandboxState.STOPPED or has_memory:
+            if sandbox.state is SandboxState.RUNNING:
+                await self._store.sandboxes.transition(sandbox.id, (SandboxState.RUNNING,), SandboxState.STOPPED)
+            return Recovered.ASLEEP
+        await self._store.sandboxes.transition(
+            sandbox.id,
+            (SandboxState.RUNNING,),
+            SandboxState.LOST,
+            error=LOST,
+            exit_cause=ended_by(ExitKind.HOST_RESTART, LOST, self._workshop.clock.now()),
+        )
+        return Recovered.LOST
+
+    async def _take_over(self, sandbox: Sandbox, machine: Machine, *, paused: bool) -> None:
+        spec = machine_spec(self._workshop, sandbox, await self._images.boot_files_of(sandbox))
+        guest = Guest(machine.dialer, self._workshop.agent_token(sandbox.id))
+        resident = self.residents[sandbox.id]
+        resident.heat = Heat.WARM if paused else Heat.HOT
+        resident.perhaps_frozen = paused
+        if sandbox.state is SandboxState.STOPPED:
+            await self._store.sandboxes.transition(sandbox.id, (SandboxState.STOPPED,), SandboxState.RUNNING)
+        await asyncio.to_thread(discard, self._workshop.memory(sandbox.id))
+        self._fleet.add(sandbox.id, Member(machine=machine, spec=spec, guest=guest))
+        log.info("machine adopted", sandbox=sandbox.id, heat=resident.heat)
+
+    async def _start(self, sandbox: Sandbox, resident: Resident, *, force: bool) -> None:
+        memory = await self._usable_memory(sandbox, resident, force=force)
+        note = "there was no memory to wake with: it booted from its disk"
+        if memory is not None:
+            try:
+                await self._welcome(sandbox, resident, await self._remember(sandbox, memory), None)
+            except HearthError as error:
+                if not is_consumed(memory):
+                    resident.failed_starts += 1
+                    raise
+                log.error("woken memory did not work", sandbox=sandbox.id, error=str(error))
+                note = f"its memory did not work after the wake: it booted from its disk ({error})"
+            else:
+                return
+        boot = await self._images.boot_files_of(sandbox)
+        await self._welcome(sandbox, resident, await self._bring_up(Order(sandbox=sandbox, boot=boot)), note)
+
+    async def _remember(self, sandbox: Sandbox, memory: Path) -> BroughtUp:
+        stamp = (await asyncio.to_thread(load, memory)).manifest.stamp
+        boot = await self._images.boot_files_of(sandbox, stamp)
+        return await self._bring_up(
+            Order(sandbox=sandbox, boot=boot, memory=memory, consumed=True, known_as=sandbox.id)
+        )
+
+    async def _usable_memory(self, sandbox: Sandbox, resident: Resident, *, force: bool) -> Path | None:
+        """Tell which memory to wake with; None when there is none any more, or it is to be left aside."""
+        memory = self._workshop.memory(sandbox.id)
+        if not await asyncio.to_thread(memory.exists):
+            return None
+        if force:
+            try:
+                await on_own_thread("verify snapshot", lambda: verify(memory))
+            except SnapshotRefused as error:
+                log.warning("memory given up", sandbox=sandbox.id, error=str(error))
+                return None
+            return memory if resident.failed_starts == 0 else None
+        if resident.failed_starts >= MAX_FAILED_STARTS:
+            raise Conflict(
+                "the sandbox could not be woken",
+                details=f"{sandbox.spec.name}: {resident.failed_starts} attempts failed",
+                resolution="start it with --force to boot from its disk; what was in memory is lost then",
+            )
+        return memory
+
+    async def _bring_up(self, order: Order) -> BroughtUp:
+        bringup = Bringup(self._workshop, order)
+        try:
+            plan = bringup.start()
+            job = await self._runner.submit(plan, order.sandbox.id, Subject(sandbox_id=order.sandbox.id))
+            await self._runner.run(job.id, plan)
+            return bringup.hand_over()
+        finally:
+            await bringup.discard()
+
+    async def _welcome(self, sandbox: Sandbox, resident: Resident, up: BroughtUp, note: str | None) -> None:
+        expected = (SandboxState.STOPPED, *BOOTABLE)
+        try:
+            await self._store.sandboxes.transition(sandbox.id, expected, SandboxState.RUNNING, error=note)
+        except BaseException:
+            await up.machine.kill()
+            await self._workshop.put_out(sandbox.id)
+            raise
+        self._fleet.add(sandbox.id, Member(machine=up.machine, spec=up.spec, guest=up.guest))
+        resident.heat, resident.failed_starts = Heat.HOT, 0
+        await asyncio.to_thread(discard, self._workshop.memory(sandbox.id))
+        log.info("sandbox started", sandbox=sandbox.id, note=note)
+
+    async def _resume(self, resident: Resident, member: Member) -> None:
+        await run_on(member.guest, awake(member.machine))
+        if resident.perhaps_frozen:
+            await member.guest.thaw()
+        resident.heat = Heat.HOT
+        resident.perhaps_frozen = resident.paged_out = False
+
+    def _member(self, sandbox: Sandbox) -> Member:
+        member = self._fleet.member(sandbox.id)
+        if member is None:
+            raise cannot_wake(replace(sandbox, state=SandboxState.LOST))
+        return member
+
+
+def cannot_wake(sandbox: Sandbox) -> Conflict:
+    """Say why a sandbox cannot be used now and what to do."""
+    bootable = sandbox.state in BOOTABLE
+    return Conflict(
+        "the sandbox does not run",
+        details=f"{sandbox.spec.name} is {sandbox.state}" + (f": {sandbox.error}" if sandbox.error else ""),
+        resolution="start it with --force to boot from its disk, or destroy it"
+        if bootable
+        else "wait a moment and try again",
+    )
+
+
+async def _is_paused(machine: Machine) -> bool:
+    return isinstance(machine, SleepingMachine) and await machine.run_state() is RunState.PAUSED

@@ -1,0 +1,124 @@
+"""Templates: a machine of each shape, booted once and frozen before it got an identity; all others are its clones.
+
+A template is a snapshot like any other; its id is the hash of all that went into it, so a stale one is never found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import secrets
+import time
+from dataclasses import dataclass
+
+import structlog
+
+from hearth.control.capturing import take
+from hearth.control.fleet import Member
+from hearth.engine.base import BootFiles, MachineSpec
+from hearth.guest.client import Guest
+from hearth.host.waiting import until_done
+from hearth.jobs.bringup import Workshop, sleeping
+from hearth.wire.messages import ExecRequest
+
+log = structlog.get_logger(__name__)
+
+PREFIX = "tpl-"
+ID_DIGITS = 16
+FORMAT = 1
+"""Raised when templates are made in another way, so that old ones are not found any more."""
+WARM_UP = ExecRequest(argv=["/bin/true"])
+WARM_UP_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What machines must have in common to be clones of one template."""
+
+    boot: BootFiles
+    cpus: int
+    memory_mib: int
+
+
+class Templates:
+    """Makes templates, each once however many ask for it at a time."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        self._workshop = workshop
+        self._building: dict[str, asyncio.Task[None]] = {}
+
+    async def ensure(self, shape: Shape) -> str:
+        """Give the id of the template of a shape, making it where there is none: about one boot.
+
+        A caller who leaves does not stop the others' template.
+
+        Raises:
+            EngineFailed, GuestFailed, TimedOut, NoSpace: it could not be made; nothing is left of it.
+        """
+        template_id = await self.identify(shape)
+        directory = self._workshop.data.snapshot(template_id)
+        while not await asyncio.to_thread(directory.exists):
+            task = self._building.get(template_id)
+            if task is None:
+                task = asyncio.create_task(self._build(template_id, shape), name=f"template {template_id}")
+                self._building[template_id] = task
+                task.add_done_callback(lambda _: self._building.pop(template_id, None))
+            await asyncio.shield(task)
+        os.utime(directory)  # the least recently used go first
+        return template_id
+
+    async def identify(self, shape: Shape) -> str:
+        """Tell the id that the template of a shape has, whether or not there is one.
+
+        Raises:
+            Conflict: the engine's machines do not sleep.
+        """
+        fingerprint = await sleeping(self._workshop.engine).fingerprint(self._spec(shape, "any"))
+        text = "\0".join([str(FORMAT), fingerprint, shape.boot.rootfs_sha256])
+        return PREFIX + hashlib.sha256(text.encode()).hexdigest()[:ID_DIGITS]
+
+    async def close(self) -> None:
+        """End what is being made; nothing is left of it."""
+        tasks = list(self._building.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _build(self, template_id: str, shape: Shape) -> None:
+        started_s = time.monotonic()
+        machine_id = f"{template_id}-{secrets.token_hex(2)}"
+        try:
+            member = await self._boot(self._spec(shape, machine_id))
+            await member.guest.run(WARM_UP, timeout_s=WARM_UP_TIMEOUT_S, max_output_bytes=0)
+            member.guest.disconnect()
+            final = self._workshop.data.snapshot(template_id)
+            try:
+                await take(member, final, with_disk=True, stay_paused=True)
+            finally:
+                await member.machine.kill()
+        finally:
+            removal = asyncio.create_task(self._workshop.take_down(machine_id), name=f"remove {machine_id}")
+            await until_done(removal)
+        log.info("template made", template=template_id, seconds=round(time.monotonic() - started_s, 2))
+
+    async def _boot(self, spec: MachineSpec) -> Member:
+        engine, network = self._workshop.engine, self._workshop.network
+        await engine.prepare(spec)
+        link = await network.setup(spec.id)
+        try:
+            machine = await engine.launch(spec, link)
+        finally:
+            os.close(link.tap_fd)
+        guest = Guest(machine.dialer, None)
+        try:
+            await guest.wait_ready(self._workshop.settings.boot_timeout_s)
+        except BaseException:
+            await machine.kill()
+            raise
+        return Member(machine=machine, spec=spec, guest=guest)
+
+    def _spec(self, shape: Shape, machine_id: str) -> MachineSpec:
+        return MachineSpec(
+            place=self._workshop.place(machine_id), cpus=shape.cpus, memory_mib=shape.memory_mib, boot=shape.boot
+        )

@@ -1,0 +1,177 @@
+"""What is taken of a paused machine: the devices' state, the pages it wrote, a copy of its disk.
+
+Only what must be taken while the CPUs stand still happens in ``take``; writing and hashing follow in ``store``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hearth.engine.base import MachineSpec, RunState
+from hearth.engine.manifest import (
+    Disk,
+    FileRecord,
+    Layer,
+    Manifest,
+    Memory,
+    MemoryBase,
+    MemoryKind,
+    OwnDisk,
+    RootFs,
+    Stamp,
+)
+from hearth.engine.memory_image import write_diff, write_full
+from hearth.engine.qemu.command import DRIVES
+from hearth.engine.qemu.disk import OVERLAY, layers_of
+from hearth.engine.qemu.machine import QemuMachine
+from hearth.engine.qemu.memory_bases import mapped_base
+from hearth.engine.qemu.overlay import copy_overlay
+from hearth.engine.snapshot import DISK, MEMORY_DIFF, MEMORY_FULL, STATE, load, record, write_manifest
+from hearth.errors import Conflict, EngineFailed
+from hearth.host.memory import Extent, read_extents, written
+from hearth.host.threads import on_own_thread
+
+STATE_SET = 1000
+"""Number of the descriptor set that the state goes through; those of the command line are small."""
+SAVE_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pages:
+    """Memory as it was: ``data`` holds the extents in a row; what is between them is ``base``'s, or zero."""
+
+    extents: Sequence[Extent]
+    data: mmap.mmap
+    base: MemoryBase | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class QemuCapture:
+    """Implements ``hearth.engine.base.Capture``; used once."""
+
+    staging: Path
+    spec: MachineSpec
+    stamp: Stamp
+    pages: Pages
+    layers: tuple[Layer, ...]
+    stays: OwnDisk | None
+
+    async def store(self) -> None:
+        """Write memory and manifest, durably."""
+        await on_own_thread("store snapshot", self._store)
+
+    def _store(self) -> None:
+        memory, file = self._write_memory()
+        files: dict[str, FileRecord] = {file: memory, STATE: record(self.staging / STATE)}
+        if self.stays is None:
+            files[DISK] = record(self.staging / DISK)
+        write_manifest(self.staging, self._manifest(file, files))
+
+    def _write_memory(self) -> tuple[FileRecord, str]:
+        size = self.spec.memory_mib * 1024 * 1024
+        name, write = (MEMORY_FULL, write_full) if self.pages.base is None else (MEMORY_DIFF, write_diff)
+        with self.pages.data as data:
+            return write(self.staging / name, size, self.pages.extents, data), name
+
+    def _manifest(self, memory: str, files: Mapping[str, FileRecord]) -> Manifest:
+        base = self.pages.base
+        boot = self.spec.boot
+        return Manifest(
+            id=_final_name(self.staging),
+            created_at=datetime.now(UTC),
+            cpus=self.spec.cpus,
+            memory_mib=self.spec.memory_mib,
+            stamp=self.stamp,
+            rootfs=RootFs(id=boot.rootfs_id, sha256=boot.rootfs_sha256),
+            memory=Memory(kind=MemoryKind.DIFF if base else MemoryKind.FULL, file=memory, base=base),
+            disk=Disk(layers=self.layers, file=None if self.stays else DISK, stays=self.stays),
+            files=dict(files),
+            drives=DRIVES,
+        )
+
+
+async def take(machine: QemuMachine, spec: MachineSpec, stamp: Stamp, staging: Path, *, with_disk: bool) -> QemuCapture:
+    """Take what must not change meanwhile; see ``SleepingMachine.capture``."""
+    if await machine.run_state() is not RunState.PAUSED:
+        raise Conflict("only a paused machine can be captured", details=spec.id, resolution="pause it first")
+    overlay = spec.directory / OVERLAY
+    copying = asyncio.create_task(_copy_disk(overlay, staging, wanted=with_disk), name=f"copy disk of {spec.id}")
+    try:
+        await _save_state(machine, staging / STATE)
+        address = await memory_address(machine)
+        pages = await on_own_thread("read memory", lambda: _read_pages(machine.pid, address, spec), discard=_drop)
+    except BaseException:
+        copying.cancel()
+        await asyncio.gather(copying, return_exceptions=True)
+        raise
+    await copying
+    return QemuCapture(
+        staging=staging,
+        spec=spec,
+        stamp=stamp,
+        pages=pages,
+        layers=await asyncio.to_thread(layers_of, spec),
+        stays=None if with_disk else OwnDisk.of(overlay),
+    )
+
+
+async def memory_address(machine: QemuMachine) -> int:
+    """Ask QEMU where in its own address space the guest's memory begins.
+
+    Raises:
+        EngineFailed: it does not say.
+    """
+    said = str(await machine.monitor.execute("human-monitor-command", {"command-line": "gpa2hva 0"}))
+    try:
+        return int(said.split()[-1], 16)
+    except (IndexError, ValueError) as error:
+        raise EngineFailed("QEMU does not tell where the guest's memory is", details=said[:200]) from error
+
+
+async def _save_state(machine: QemuMachine, path: Path) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        name = await machine.monitor.hand_over(descriptor, STATE_SET)
+        try:
+            # "live" stands for a machine that goes on elsewhere; without it the disks stay ours (qapi/migration.json).
+            arguments = {"filename": name, "live": False}
+            await machine.monitor.execute("xen-save-devices-state", arguments, timeout_s=SAVE_TIMEOUT_S)
+        finally:
+            await machine.monitor.take_back(STATE_SET)
+    finally:
+        os.close(descriptor)
+
+
+async def _copy_disk(overlay: Path, staging: Path, *, wanted: bool) -> None:
+    if wanted:
+        await on_own_thread("copy disk", lambda: copy_overlay(overlay, staging / DISK))
+
+
+def _read_pages(pid: int, address: int, spec: MachineSpec) -> Pages:
+    size = spec.memory_mib * 1024 * 1024
+    mapped = mapped_base(pid, address)
+    base = _shared_base(spec)
+    if mapped is None or (base is not None and base.id == mapped):
+        extents = written(pid, address, size)
+    else:
+        # It started from a memory that nobody keeps: what it did not write is only to be had from the machine itself.
+        extents, base = [Extent(0, size)], None
+    return Pages(extents=extents, data=read_extents(pid, address, extents), base=base if mapped else None)
+
+
+def _shared_base(spec: MachineSpec) -> MemoryBase | None:
+    return load(spec.origin).manifest.full_memory if spec.origin is not None else None
+
+
+def _drop(pages: Pages) -> None:
+    pages.data.close()
+
+
+def _final_name(staging: Path) -> str:
+    return staging.name.split(".", 1)[0]

@@ -1,0 +1,114 @@
+"""The memory that clones start from: one sealed copy of each for all VMMs of this daemon, and for the next clone.
+
+What a VMM maps is told by the kernel: the name of the copy stands among its mappings, for this daemon and the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from hearth.engine.manifest import MemoryKind, refused
+from hearth.engine.snapshot import StoredSnapshot
+from hearth.host.processes import PROC
+from hearth.host.sealed import ContentDamaged, sealed_copy
+from hearth.host.threads import on_own_thread
+
+KEPT = 8
+"""So many copies stay open for clones to come; a copy somebody maps stays in memory in any case."""
+NAME_PREFIX = "hearth-memory-"
+_MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \S+ *(.*)")
+
+
+class MemoryBases:
+    """Sealed copies by the id of their snapshot; loaded once however many ask, the least recently used go first."""
+
+    def __init__(self, *, kept: int = KEPT) -> None:
+        self._kept = kept
+        self._descriptors: OrderedDict[str, int] = OrderedDict()
+        self._loading: dict[str, asyncio.Lock] = {}
+
+    @contextlib.asynccontextmanager
+    async def open(self, snapshot: StoredSnapshot, *, keep: bool) -> AsyncIterator[int]:
+        """Give a descriptor of the snapshot's full memory, verified, for the length of the context.
+
+        Args:
+            keep: for a snapshot that others start from, too.
+
+        Raises:
+            SnapshotRefused: the memory is damaged.
+        """
+        lock = self._loading.setdefault(snapshot.id, asyncio.Lock())
+        async with lock:
+            kept = self._descriptors.get(snapshot.id)
+            if kept is None:
+                descriptor = await on_own_thread("load memory", lambda: _load(snapshot), discard=os.close)
+            else:
+                descriptor = os.dup(kept)
+                self._descriptors.move_to_end(snapshot.id)
+        try:
+            if kept is None and keep:
+                self._keep(snapshot.id, os.dup(descriptor))
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def drop(self, snapshot_id: str) -> None:
+        """Let go of a snapshot's copy; VMMs that map it keep it."""
+        self._loading.pop(snapshot_id, None)
+        if (descriptor := self._descriptors.pop(snapshot_id, None)) is not None:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """Let go of all copies."""
+        for snapshot_id in list(self._descriptors):
+            self.drop(snapshot_id)
+
+    def _keep(self, snapshot_id: str, descriptor: int) -> None:
+        self.drop(snapshot_id)
+        self._descriptors[snapshot_id] = descriptor
+        while len(self._descriptors) > self._kept:
+            self.drop(next(iter(self._descriptors)))
+
+
+def mapped_base(pid: int, address: int) -> str | None:
+    """Tell the id of the snapshot whose memory is mapped at ``address`` in a VMM; None when it has its own.
+
+    Raises:
+        OSError: the process is gone or not ours to look at.
+    """
+    for line in (PROC / str(pid) / "maps").read_text().splitlines():
+        match = _MAPPING.match(line)
+        if match is not None and int(match[1], 16) <= address < int(match[2], 16):
+            name = match[3].removesuffix(" (deleted)").removeprefix("/memfd:")
+            return name.removeprefix(NAME_PREFIX) if name.startswith(NAME_PREFIX) else None
+    return None
+
+
+def _load(snapshot: StoredSnapshot) -> int:
+    if snapshot.manifest.memory.kind is not MemoryKind.FULL:
+        raise refused(snapshot.id, "another snapshot is relative to its memory, which is not a full one")
+    source = _open(snapshot.memory, snapshot.id)
+    try:
+        return sealed_copy(
+            NAME_PREFIX + snapshot.id,
+            source,
+            snapshot.manifest.memory_bytes,
+            block_hash=snapshot.memory_record.block_hash,
+        )
+    except ContentDamaged as error:
+        raise refused(snapshot.id, f"its memory is damaged: {error.details}") from error
+    finally:
+        os.close(source)
+
+
+def _open(path: Path, snapshot_id: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        raise refused(snapshot_id, f"{path.name} cannot be read: {error.strerror}") from error
