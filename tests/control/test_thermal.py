@@ -75,6 +75,7 @@ FAILED_THRICE = Failures(count=3, ago_s=LAST_RETRY_S - 1)
         (one(WARM, 89), ROOMY, Skip.RESTING),
         (one(WARM, 90), ROOMY, (PAGE_OUT, IDLE)),
         (one(WARM, 90), SWAPLESS, Skip.NO_SWAP),
+        (one(WARM, 90, private_mib=0), SWAPLESS, Skip.NO_SWAP),
         (one(WARM, 90), replace(ROOMY, swap_free_mib=99), Skip.NO_SWAP),
         (one(WARM, 90, paged_out=True), ROOMY, Skip.RESTING),
         (one(WARM, 1800, paged_out=True), ROOMY, (STOP, IDLE)),
@@ -294,9 +295,7 @@ def test_nothing_but_the_end_of_its_time_touches_a_machine_that_is_pinned(
 def test_more_idleness_never_makes_a_machine_hotter(subject: Subject, host: HostState, more_s: float) -> None:
     idler = replace(subject, idle_s=subject.idle_s + more_s)
     before, after = (decide([each], host, POLICY, stops_free=2).decisions for each in (subject, idler))
-    relieved = host.pressure is SOME and [decision.reason for decision in before] == [PRESSURE]
-    if not relieved:  # for memory's sake a stop may stand in for paging out, whatever the time
-        assert stage(idler, after) >= stage(subject, before)
+    assert stage(idler, after) >= stage(subject, before)
 
 
 @given(st.lists(SUBJECTS, max_size=12), HOSTS)
@@ -309,7 +308,7 @@ def test_among_equals_the_idler_is_never_left_hotter(found: list[Subject], host:
 
 def test_a_year_passes_in_less_than_a_second() -> None:
     """Used for a minute every hour of every day, with a stop that fails now and then, and a time to live of a year."""
-    began = time.perf_counter()
+    began = time.process_time()
     now_s, used_s, heat, paged_out = 0.0, 0.0, HOT, False
     seen: dict[Action, int] = dict.fromkeys(Action, 0)
     failures: dict[Action, tuple[int, float]] = {}
@@ -348,4 +347,4 @@ def test_a_year_passes_in_less_than_a_second() -> None:
     assert seen[PAUSE] == seen[PAGE_OUT] == hours
     assert hours < seen[STOP] < hours * 1.02
     assert seen[EXPIRE] == 1
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1

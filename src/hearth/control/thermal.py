@@ -206,7 +206,7 @@ class _Budget:
         failures = subject.failures.get(action)
         if retry_in_s(action, failures) > 0:
             return Skip.GAVE_UP if failures is not None and failures.count >= TRIES else Skip.BACKING_OFF
-        if action is Action.PAGE_OUT and subject.private_mib > self._swap_mib:
+        if action is Action.PAGE_OUT and (self._swap_mib <= 0 or subject.private_mib > self._swap_mib):
             return Skip.NO_SWAP
         if action is Action.STOP and subject.private_mib > self._disk_mib:
             return Skip.DISK_LOW
