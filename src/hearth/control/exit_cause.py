@@ -42,7 +42,7 @@ _OOM_KILL_SHORT = re.compile(
     r"(?P<group>Memory cgroup )?[Oo]ut of memory[^:]{0,60}: Kill(?:ed)? process (?P<pid>\d{1,10}),? "
     r"\((?P<process>[^()]{1,40})\)"
 )
-_PANIC = re.compile(r"Kernel panic - not syncing:? ?(?P<why>.*)")
+_PANIC = re.compile(r"Kernel panic - not syncing:? ?(?P<why>.*?)(?: \]---)?$")
 _OOM_PANIC = re.compile(r"deadlocked on memory|[Oo]ut of memory|panic_on_oom|no killable process")
 _INIT_KILLED = re.compile(r"Attempted to kill init")
 # Lockup reports and lock debugging begin with BUG:, too, and are survived.
