@@ -180,7 +180,7 @@ def test_every_exit_code_of_its_time_is_kept_and_the_last_outputs() -> None:
 def test_the_times_that_the_protocol_fixes_are_the_defaults() -> None:
     patience = Patience()
     assert (patience.auth_s, patience.exited_kept_s) == (5.0, 30.0)
-    assert (patience.request_s, patience.body_s, patience.peer_lost_s) == (30.0, 60.0, 60.0)
+    assert (patience.request_s, patience.body_s, patience.peer_lost_s) == (30.0, 300.0, 60.0)
 
 
 AGENT_ADDRESS, CLIENT_ADDRESS = "192.0.2.1", "192.0.2.2"

@@ -12,7 +12,7 @@ class Patience(Record):
     """A whole AUTH frame, from the connection on."""
     request_s: float = 30.0
     """A whole request, from the connection on."""
-    body_s: float = 60.0
+    body_s: float = 300.0
     """The next frame of a body, and how far a body may lag behind the least rate (``body.LEAST_RATE``)."""
     exited_kept_s: float = 30.0
     """A session that has ended keeps its exit code and its last output."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import signal
 import sys
 import time
@@ -114,7 +115,12 @@ def test_an_unknown_user_is_a_failed_start(client: Client) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
 def test_a_named_user_runs_the_command(client: Client) -> None:
-    assert client.run("id", "-u", user="nobody").stdout == b"65534\n"
+    account = pwd.getpwnam("nobody")
+    for user in ("nobody", "65534"):
+        words = client.run("sh", "-c", "id -u; id -g; id -G; echo $HOME", user=user).stdout.decode().split()
+        assert words == ["65534", str(account.pw_gid), str(account.pw_gid), account.pw_dir]
+    result = client.run("sh", "-c", "echo x > /root/x; cat /etc/shadow", user="nobody")
+    assert (result.stdout, result.stderr.count(b"ermission denied")) == (b"", 2)
 
 
 def test_the_command_leads_its_own_process_group(client: Client) -> None:
@@ -245,6 +251,34 @@ def test_a_detached_command_has_its_own_session_and_a_time_limit(client: Client)
         pid = json.loads(wire.expect(FrameType.STDOUT))["pid"]
     assert os.getsid(pid) == pid
     wait_until(lambda: not is_running(pid), "time limit")
+
+
+@pytest.mark.parametrize(
+    ("argv", "output", "text"),
+    [
+        (["no-such-program"], "out", r"^start: no-such-program: No such file or directory"),
+        (["true"], "missing/out", r"^start: output file .*missing/out: No such file or directory"),
+        (["true"], "", r"^start: output file .*: Is a directory"),
+    ],
+)
+def test_a_detached_command_that_cannot_start_says_why(
+    client: Client, tmp_path: Path, argv: list[str], output: str, text: str
+) -> None:
+    request = ExecRequest(argv=argv, detach=True, output_file=f"{tmp_path}/{output}")
+    with client.start(request) as wire:
+        with pytest.raises(AgentError, match=text):
+            wire.read()
+        assert wire.read_or_none() is None
+
+
+def test_frames_that_mean_nothing_here_are_skipped(client: Client) -> None:
+    with client.start(ExecRequest(argv=["cat"])) as wire:
+        for kind in (0x7E, FrameType.RESIZE, FrameType.AUTH, FrameType.EXEC_REQ):
+            wire.send(kind, b"{}")
+        wire.send(FrameType.STDIN, b"x")
+        wire.send(FrameType.STDIN_EOF)
+        result = Result(wire)
+    assert (result.stdout, result.exit_code) == (b"x", 0)
 
 
 def test_broken_input_frames_end_the_command(client: Client) -> None:

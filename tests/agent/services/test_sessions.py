@@ -319,18 +319,27 @@ def test_a_session_slows_down_for_its_reader_and_loses_nothing(client: Client) -
     assert result.stdout.endswith(b"\0end\n")
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_no_byte_is_lost_doubled_or_reordered_around_any_switch(agent: AgentProcess, seed: int) -> None:
+def test_a_time_limit_ends_a_session(client: Client) -> None:
+    wire, _ = client.session("sh", "-c", "sleep 100 & echo $!; wait", timeout_sec=0.2)
+    with wire:
+        result = Result(wire)
+    assert result.exit_code == 137
+    wait_until(lambda: not is_running(int(result.stdout)), "grandchild killed")
+
+
+@pytest.mark.parametrize("tty", [False, True], ids=["pipes", "terminal"])
+@pytest.mark.parametrize("seed", range(3))
+def test_no_byte_is_lost_doubled_or_reordered_around_any_switch(agent: AgentProcess, seed: int, tty: bool) -> None:
     """Clients come, go and steal at random under a writer that never stops; each must see one unbroken stretch."""
     random = Random(seed)
-    wire, info = agent.client.session(sys.executable, "-c", f"import os\n{COUNTER}")
+    wire, info = agent.client.session(sys.executable, "-c", f"import os\n{COUNTER}", tty=tty)
     last_read = 0
     for _ in range(25):
         steals = random.random() < 0.5
         if not steals:
             wire.close()
         old, (wire, _) = wire, agent.client.attach(info.session_id)
-        first = check_stretch(wire, random.randrange(1, 200_000))
+        first = check_stretch(wire, random.randrange(1, 200_000), RECORD + tty)  # a terminal ends lines with two bytes
         if steals:
             rest = Result(old)
             assert rest.exit_code == 0
@@ -341,11 +350,11 @@ def test_no_byte_is_lost_doubled_or_reordered_around_any_switch(agent: AgentProc
     kill(agent.client, info.session_id)
 
 
-def check_stretch(wire: Wire, size: int) -> int:
+def check_stretch(wire: Wire, size: int, record: int) -> int:
     """Read at least ``size`` bytes, check that the counter in them never jumps, and give its first value."""
-    data = wire.read_until(lambda so_far: len(so_far) >= size + 2 * RECORD)
+    data = wire.read_until(lambda so_far: len(so_far) >= size + 2 * record)
     start = data.index(b"\n") + 1
-    numbers = data[start : start + (len(data) - start) // RECORD * RECORD].split()
+    numbers = data[start : start + (len(data) - start) // record * record].split()
     first = int(numbers[0])
     assert numbers == [b"%07d" % number for number in range(first, first + len(numbers))]
     return first
