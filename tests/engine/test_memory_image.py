@@ -23,7 +23,7 @@ from hearth.engine.memory_image import HEADER, MAGIC, PAGE_BYTES, check_extents,
 from hearth.engine.snapshot import record
 from hearth.errors import NoSpace
 from hearth.host.block_hash import BlockHash, hash_blocks
-from hearth.host.files import data_ranges
+from hearth.host.files import data_ranges, opened
 from hearth.host.memory import Extent, read_extents, written
 from hearth.host.sealed import sealed_copy
 
@@ -42,15 +42,6 @@ def rehashed(path: Path) -> FileRecord:
     """Give the record a damaged file would need to be taken for whole."""
     with path.open("rb") as file:
         return FileRecord(size_bytes=path.stat().st_size, block_hash=hash_blocks(file.fileno()))
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def test_full_memory_is_sparse_and_zero_pages_are_holes(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from tests.host.mapped_child import mapped_child
 
 from hearth.host.block_hash import BLOCK_BYTES, hash_blocks
+from hearth.host.files import opened
 from hearth.host.memory import Extent, read_extents
 from hearth.host.sealed import ContentDamaged, sealed_copy
 
@@ -64,15 +65,6 @@ for descriptor in (given, os.open(f"/proc/self/fd/{given}", os.O_RDWR)):
         lambda: fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, 0),
     )))
 """
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -18,13 +18,12 @@ from pathlib import Path
 
 from hearth.engine.manifest import FileRecord, refused
 from hearth.host.block_hash import BLOCK_BYTES, BlockHash, transfer_blocks
-from hearth.host.files import space_errors
+from hearth.host.files import new_file, opened
 from hearth.host.memory import IOV_MAX, Data, Extent, buffer_of, total_bytes, write_extents
 
 PAGE_BYTES = mmap.PAGESIZE
 ZERO_PAGE = bytes(PAGE_BYTES)
 WORD_BYTES = 8
-MODE = 0o600
 
 HEADER = struct.Struct("<8sIIQQQ")
 """magic, version, page size, size of the memory, extents with data, extents of zeros."""
@@ -96,7 +95,7 @@ def write_full(path: Path, memory_bytes: int, extents: Sequence[Extent], data: D
         ValueError: the extents are not pages within the memory in order, or the data is shorter than they are.
     """
     check_extents(extents, memory_bytes)
-    with _split(extents, data) as pages, _new_file(path) as descriptor:
+    with _split(extents, data) as pages, new_file(path) as descriptor:
         os.ftruncate(descriptor, memory_bytes)
 
         def write() -> None:
@@ -122,7 +121,7 @@ def write_diff(path: Path, memory_bytes: int, extents: Sequence[Extent], data: D
     What is between the extents is the base's; else as ``write_full``.
     """
     check_extents(extents, memory_bytes)
-    with _split(extents, data) as pages, _new_file(path) as descriptor:
+    with _split(extents, data) as pages, new_file(path) as descriptor:
         parts = [memoryview(_head(memory_bytes, pages.runs, pages.zeros)), *pages.rows]
 
         def compute() -> str:
@@ -143,7 +142,7 @@ def read_diff(path: Path, memory_bytes: int, *, expected: FileRecord) -> Diff:
     """
     name = f"{path.parent.name}/{path.name}"
     try:
-        with _opened(path) as descriptor, ExitStack() as undo:
+        with opened(path) as descriptor, ExitStack() as undo:
             content = undo.enter_context(_checked_content(descriptor, name, expected))
             try:
                 extents, zeros, start = _parse(content, memory_bytes)
@@ -296,26 +295,3 @@ def _write_at(descriptor: int, offset: int, view: memoryview) -> None:
 
 def _aligned(size: int) -> int:
     return -(-size // PAGE_BYTES) * PAGE_BYTES
-
-
-@contextmanager
-def _new_file(path: Path) -> Iterator[int]:
-    """Give a descriptor of a new file; an error inside removes it."""
-    with space_errors(path):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
-        try:
-            yield descriptor
-        except BaseException:
-            path.unlink()
-            raise
-        finally:
-            os.close(descriptor)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

@@ -78,13 +78,10 @@ def stage(final: Path) -> Path:
 
 def record(path: Path) -> FileRecord:
     """Make a file that is complete durable and private, and give its size and checksum."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
+    with files.opened(path) as descriptor:
         os.fchmod(descriptor, FILE_MODE)
         os.fsync(descriptor)
         return FileRecord(size_bytes=os.fstat(descriptor).st_size, block_hash=hash_blocks(descriptor))
-    finally:
-        os.close(descriptor)
 
 
 def write_manifest(staging: Path, manifest: Manifest) -> None:
@@ -167,8 +164,8 @@ def verify_file(snapshot: StoredSnapshot, name: str) -> None:
     path = snapshot.directory / name
     _check_size(path, name, expected, snapshot.id)
     try:
-        with path.open("rb", buffering=0) as file:
-            found = hash_blocks(file.fileno())
+        with files.opened(path) as descriptor:
+            found = hash_blocks(descriptor)
     except (OSError, EOFError) as error:
         raise refused(snapshot.id, f"{name} cannot be read: {error}") from error
     if found != expected.block_hash:

@@ -77,6 +77,35 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def new_file(path: Path, *, mode: int = 0o600) -> Iterator[int]:
+    """Give a descriptor, for reading and writing, of a file that was not there; an error inside removes it again.
+
+    Raises:
+        FileExistsError: there is one.
+        NoSpace: the file system is full.
+    """
+    with space_errors(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        try:
+            yield descriptor
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """Give a descriptor for reading a file; a symlink is not followed."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def publish_file(temporary: Path, final: Path) -> None:
     """Give a finished file its final name in the same file system, durably; an existing one is replaced."""
     sync_file(temporary)

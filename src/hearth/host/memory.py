@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from hearth.host.files import opened
+
 PROC = Path("/proc")
 KPAGEFLAGS = PROC / "kpageflags"
 
@@ -111,7 +113,7 @@ def written_by_scan(pid: int, address: int, length: int) -> list[Extent]:
     wanted = PAGE_IS_PRESENT | PAGE_IS_SWAPPED
     ranges: list[tuple[int, int]] = []
     position, end = address, address + length
-    with _opened(PROC / str(pid) / "pagemap", os.O_RDONLY) as descriptor:
+    with opened(PROC / str(pid) / "pagemap") as descriptor:
         while position < end:
             # What matches is never a file's: asking for that bit alone makes neighbours of one kind, so one region.
             argument = bytearray(
@@ -135,7 +137,7 @@ def written_by_pagemap(pid: int, address: int, length: int) -> list[Extent]:
     """
     page = mmap.PAGESIZE
     ranges: list[tuple[int, int]] = []
-    with _opened(PROC / str(pid) / "pagemap", os.O_RDONLY) as descriptor, _ZeroPages() as zero_pages:
+    with opened(PROC / str(pid) / "pagemap") as descriptor, _ZeroPages() as zero_pages:
         for first in range(0, length // page, PAGEMAP_CHUNK_PAGES):
             count = min(PAGEMAP_CHUNK_PAGES, length // page - first)
             position = (address // page + first) * PAGEMAP_ENTRY_BYTES
@@ -317,12 +319,3 @@ def _merged(ranges: list[tuple[int, int]]) -> list[Extent]:
     if end > start:
         extents.append(Extent(start, end - start))
     return extents
-
-
-@contextmanager
-def _opened(path: Path, flags: int) -> Iterator[int]:
-    descriptor = os.open(path, flags | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

@@ -10,14 +10,10 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from hearth.engine.manifest import FileRecord
 from hearth.errors import InvalidInput
-from hearth.host.block_hash import hash_blocks
-from hearth.host.files import data_ranges, space_errors, sync_directory
+from hearth.host.files import data_ranges, new_file, opened
 
 CLUSTER_BITS = 16
 CLUSTER_BYTES = 1 << CLUSTER_BITS
@@ -44,7 +40,6 @@ FICLONE = 0x40049409
 """``_IOW(0x94, 9, int)``, linux/fs.h."""
 CANNOT_CLONE = frozenset({errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS})
 CANNOT_COPY_RANGE = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
-MODE = 0o600
 
 
 def create_overlay(path: Path, virtual_size_bytes: int) -> None:
@@ -69,7 +64,7 @@ def create_overlay(path: Path, virtual_size_bytes: int) -> None:
             field="virtual_size_bytes",
         )
     l1_entries = -(-virtual_size_bytes // (CLUSTER_BYTES * L2_ENTRIES))
-    with _new_file(path) as descriptor:
+    with new_file(path) as descriptor:
         os.pwrite(descriptor, _header(virtual_size_bytes, l1_entries), 0)
         os.pwrite(descriptor, struct.pack(">Q", REFCOUNT_BLOCK_AT), REFCOUNT_TABLE_AT)
         os.pwrite(descriptor, struct.pack(">H", 1) * (L1_TABLE_AT // CLUSTER_BYTES + 1), REFCOUNT_BLOCK_AT)
@@ -100,8 +95,8 @@ def virtual_size(path: Path) -> int:
     return size
 
 
-def frozen_copy(source: Path, target: Path) -> FileRecord:
-    """Copy a disk that nobody writes to now, durably, and give its size and checksum.
+def copy_overlay(source: Path, target: Path) -> None:
+    """Copy a disk that nobody writes to now; making the copy durable is left for later (``snapshot.record``).
 
     The blocks are shared where the file system can do that (XFS, Btrfs); else they are copied, holes staying holes.
 
@@ -112,33 +107,9 @@ def frozen_copy(source: Path, target: Path) -> FileRecord:
     Raises:
         NoSpace: the file system is full; nothing is left.
     """
-    original = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        with _new_file(target) as descriptor:
-            if not clone(original, descriptor):
-                copy_sparse(original, descriptor)
-            os.fsync(descriptor)
-            size_bytes = os.fstat(descriptor).st_size
-            frozen = FileRecord(size_bytes=size_bytes, block_hash=hash_blocks(descriptor))
-    finally:
-        os.close(original)
-    sync_directory(target.parent)
-    return frozen
-
-
-def copy_overlay(source: Path, target: Path) -> None:
-    """Copy a disk that nobody writes to now as ``frozen_copy`` does, but leave making it durable for later.
-
-    Raises:
-        NoSpace: the file system is full; nothing is left.
-    """
-    original = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        with _new_file(target) as descriptor:
-            if not clone(original, descriptor):
-                copy_sparse(original, descriptor)
-    finally:
-        os.close(original)
+    with opened(source) as original, new_file(target) as descriptor:
+        if not clone(original, descriptor):
+            copy_sparse(original, descriptor)
 
 
 def clone(source: int, target: int) -> bool:
@@ -173,17 +144,3 @@ def _copy_some(source: int, target: int, position: int, count: int) -> int:
             raise
     os.lseek(target, position, os.SEEK_SET)
     return os.sendfile(target, source, position, count)
-
-
-@contextmanager
-def _new_file(path: Path) -> Iterator[int]:
-    """Give a descriptor of a new file; an error inside removes it."""
-    with space_errors(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
-        try:
-            yield descriptor
-        except BaseException:
-            path.unlink()
-            raise
-        finally:
-            os.close(descriptor)
