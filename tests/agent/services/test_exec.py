@@ -14,6 +14,7 @@ import pytest
 from tests.agent.client import AgentError, Client, Result, Wire
 from tests.agent.conftest import is_running, running_agent, wait_until
 
+from hearth.wire import frames
 from hearth.wire.frames import FrameType, encode_signal
 from hearth.wire.messages import ExecRequest
 
@@ -231,6 +232,21 @@ def test_a_command_that_reads_nothing_does_not_stop_kill(client: Client) -> None
         wire.send(FrameType.STDIN, b"x" * 500_000)
         wire.send(FrameType.KILL)
         assert Result(wire).exit_code == 137
+
+
+def test_a_flood_of_input_that_nobody_reads_is_held_back_and_bounded() -> None:
+    frame = frames.encode(FrameType.STDIN, bytes(500_000))
+    with running_agent() as agent:
+        agent.client.run("true")
+        idle_kib = agent.status("VmRSS")
+        with agent.client.start(ExecRequest(argv=["sleep", "100"])) as wire:
+            sent = 0
+            wire.socket.settimeout(0.5)
+            with pytest.raises(TimeoutError):
+                while sent < 1024 * 1024 * 1024:
+                    sent += wire.socket.send(frame[sent % len(frame) :])
+            assert agent.status("VmHWM") - idle_kib < 8 * 1024
+            assert sent < 8 * 1024 * 1024
 
 
 def test_a_detached_command_writes_to_its_file(client: Client, tmp_path: Path) -> None:
