@@ -33,9 +33,9 @@ from hearth.volume.names import check_volume_name
 
 RECORD_SUFFIX = ".json"
 LOCK_SUFFIX = ".lock"
-LOCK_TIMEOUT_S = 5.0
+LOCK_TIMEOUT_S = 2.0
 """Records are written in milliseconds; who has the lock for longer deletes, grows or copies the volume."""
-GONE_TIMEOUT_S = 1.0
+GONE_TIMEOUT_S = 0.5
 GONE_RETRY_S = 0.02
 """A process of ours about to start another holds copies of all descriptors for a moment."""
 
