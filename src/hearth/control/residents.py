@@ -39,6 +39,15 @@ class Resident:
             self.users -= 1
             self.touch()
 
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Keep it from being paused for the length of the context without counting as use."""
+        self.users += 1
+        try:
+            yield
+        finally:
+            self.users -= 1
+
     def touch(self) -> None:
         """Count as used now."""
         self.used_at_s = time.monotonic()

@@ -121,6 +121,23 @@ class Sleep:
             log.info("sandbox paused", sandbox=sandbox_id)
             return True
 
+    async def page_out(self, sandbox_id: str) -> bool:
+        """Have the memory of a paused sandbox paged out by the host; False when it is not paused (any more).
+
+        Raises:
+            HostUnfit: this host has no swap, or its kernel refuses.
+            EngineFailed, TimedOut: the VMM did not answer.
+        """
+        resident = self.residents[sandbox_id]
+        async with resident.lock:
+            member = self._fleet.member(sandbox_id)
+            if member is None or resident.heat is not Heat.WARM or resident.users:
+                return False
+            advised = await awake(member.machine).page_out()
+            resident.paged_out = True
+            log.info("sandbox paged out", sandbox=sandbox_id, bytes=advised)
+            return True
+
     async def stop(self, sandbox_id: str, *, idle_only: bool = False) -> Stopped | None:
         """Bring a sandbox to disk, memory and all, and end its process; None when there was nothing to do.
 

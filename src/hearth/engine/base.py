@@ -148,6 +148,14 @@ class SleepingMachine(Machine, Protocol):
         """Let the CPUs run on; doing it twice is fine."""
         ...
 
+    async def page_out(self) -> int:
+        """Ask the host to page out the memory of a paused machine; tells how many bytes that was asked for.
+
+        Raises:
+            HostUnfit: the host has no swap, or its kernel refuses.
+        """
+        ...
+
     async def capture(self, spec: MachineSpec, staging: Path, *, with_disk: bool) -> Capture:
         """Take what a snapshot needs of a paused machine; it may run on as soon as this returns.
 

@@ -30,10 +30,10 @@ from hearth.engine.memory_image import write_diff, write_full
 from hearth.engine.qemu.command import DRIVES
 from hearth.engine.qemu.disk import OVERLAY, layers_of
 from hearth.engine.qemu.machine import QemuMachine
-from hearth.engine.qemu.memory_bases import mapped_base
+from hearth.engine.qemu.memory_map import guest_memory, memory_address
 from hearth.engine.qemu.overlay import copy_overlay
 from hearth.engine.snapshot import DISK, MEMORY_DIFF, MEMORY_FULL, STATE, load, record, write_manifest
-from hearth.errors import Conflict, EngineFailed
+from hearth.errors import Conflict
 from hearth.host.memory import Extent, read_extents, written
 from hearth.host.threads import on_own_thread
 
@@ -104,7 +104,7 @@ async def take(machine: QemuMachine, spec: MachineSpec, stamp: Stamp, staging: P
     copying = asyncio.create_task(_copy_disk(overlay, staging, wanted=with_disk), name=f"copy disk of {spec.id}")
     try:
         await _save_state(machine, staging / STATE)
-        address = await memory_address(machine)
+        address = await memory_address(machine.monitor)
         pages = await on_own_thread("read memory", lambda: _read_pages(machine.pid, address, spec), discard=_drop)
     except BaseException:
         copying.cancel()
@@ -119,19 +119,6 @@ async def take(machine: QemuMachine, spec: MachineSpec, stamp: Stamp, staging: P
         layers=await asyncio.to_thread(layers_of, spec),
         stays=None if with_disk else OwnDisk.of(overlay),
     )
-
-
-async def memory_address(machine: QemuMachine) -> int:
-    """Ask QEMU where in its own address space the guest's memory begins.
-
-    Raises:
-        EngineFailed: it does not say.
-    """
-    said = str(await machine.monitor.execute("human-monitor-command", {"command-line": "gpa2hva 0"}))
-    try:
-        return int(said.split()[-1], 16)
-    except (IndexError, ValueError) as error:
-        raise EngineFailed("QEMU does not tell where the guest's memory is", details=said[:200]) from error
 
 
 async def _save_state(machine: QemuMachine, path: Path) -> None:
@@ -155,7 +142,7 @@ async def _copy_disk(overlay: Path, staging: Path, *, wanted: bool) -> None:
 
 def _read_pages(pid: int, address: int, spec: MachineSpec) -> Pages:
     size = spec.memory_mib * 1024 * 1024
-    mapped = mapped_base(pid, address)
+    mapped = guest_memory(pid, address).base
     base = _shared_base(spec)
     if mapped is None or (base is not None and base.id == mapped):
         extents = written(pid, address, size)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Protocol
 
 from hearth.engine.base import Capture, MachineDied, MachineSpec, RunState
 from hearth.engine.console import Console
+from hearth.engine.qemu.memory_map import guest_memory, memory_address
 from hearth.engine.qemu.qmp import Qmp
+from hearth.errors import HostUnfit
 from hearth.guest.dial import Dialer
+from hearth.host.reclaim import MemoryRange, page_out
 from hearth.host.spawn import Process
+from hearth.host.threads import on_own_thread
 
 LAST_WORDS_TIMEOUT_S = 1.0
 
@@ -84,6 +89,15 @@ class QemuMachine:
         """Let the CPUs run on."""
         await self.monitor.execute("cont")
 
+    async def page_out(self) -> int:
+        """Ask the host to page out the guest's memory.
+
+        Raises:
+            HostUnfit: the host has no swap, or its kernel refuses.
+        """
+        address = await memory_address(self.monitor)
+        return await on_own_thread("page out", lambda: _page_out(self.pid, address))
+
     async def capture(self, spec: MachineSpec, staging: Path, *, with_disk: bool) -> Capture:
         """Take what a snapshot needs; see ``hearth.engine.qemu.capture``."""
         return await self._capturer(self, spec, staging, with_disk=with_disk)
@@ -99,3 +113,16 @@ class QemuMachine:
         self._process.close()
         await self.monitor.close()
         await self._console.close()
+
+
+def _page_out(pid: int, address: int) -> int:
+    memory = guest_memory(pid, address)
+    # Our own pidfd watches this process: its number cannot have gone to another.
+    pidfd = os.pidfd_open(pid)
+    try:
+        done = page_out(pidfd, [MemoryRange(memory.address, memory.length)])
+    finally:
+        os.close(pidfd)
+    if done.obstacle is not None and not done.advised_bytes:
+        raise HostUnfit("memory cannot be paged out", details=done.obstacle, resolution="add swap or zram to the host")
+    return done.advised_bytes

@@ -1,28 +1,22 @@
-"""The memory that clones start from: one sealed copy of each for all VMMs of this daemon, and for the next clone.
-
-What a VMM maps is told by the kernel: the name of the copy stands among its mappings, for this daemon and the next.
-"""
+"""The memory that clones start from: one sealed copy of each for all VMMs of this daemon, and for the next clone."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 from hearth.engine.manifest import MemoryKind, refused
+from hearth.engine.qemu.memory_map import NAME_PREFIX
 from hearth.engine.snapshot import StoredSnapshot
-from hearth.host.processes import PROC
 from hearth.host.sealed import ContentDamaged, sealed_copy
 from hearth.host.threads import on_own_thread
 
 KEPT = 8
 """So many copies stay open for clones to come; a copy somebody maps stays in memory in any case."""
-NAME_PREFIX = "hearth-memory-"
-_MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \S+ *(.*)")
 
 
 class MemoryBases:
@@ -74,20 +68,6 @@ class MemoryBases:
         self._descriptors[snapshot_id] = descriptor
         while len(self._descriptors) > self._kept:
             self.drop(next(iter(self._descriptors)))
-
-
-def mapped_base(pid: int, address: int) -> str | None:
-    """Tell the id of the snapshot whose memory is mapped at ``address`` in a VMM; None when it has its own.
-
-    Raises:
-        OSError: the process is gone or not ours to look at.
-    """
-    for line in (PROC / str(pid) / "maps").read_text().splitlines():
-        match = _MAPPING.match(line)
-        if match is not None and int(match[1], 16) <= address < int(match[2], 16):
-            name = match[3].removesuffix(" (deleted)").removeprefix("/memfd:")
-            return name.removeprefix(NAME_PREFIX) if name.startswith(NAME_PREFIX) else None
-    return None
 
 
 def _load(snapshot: StoredSnapshot) -> int:
