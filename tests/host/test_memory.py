@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import mmap
 import os
@@ -142,6 +143,24 @@ def test_process_that_is_gone_is_an_error(look: Look) -> None:
         pid, address = child.pid, child.address
     with pytest.raises(OSError):
         look(pid, address, SIZE)
+
+
+@needs_root
+def test_range_that_is_not_all_mapped_is_an_error_and_not_unwritten() -> None:
+    with mapped_child(SIZE) as child:
+        for address, length in ((0, PAGE), (child.address, 1 << 46), ((1 << 47) - SIZE, PAGE)):
+            with pytest.raises(OSError, match="not mapped privately"):
+                written(child.pid, address, length)
+
+
+def test_shared_mapping_is_an_error_and_not_unwritten() -> None:
+    with mmap.mmap(-1, SIZE, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS) as memory:
+        memory[0] = 1
+        first = ctypes.c_char.from_buffer(memory)
+        address = ctypes.addressof(first)
+        del first
+        with pytest.raises(OSError, match="not mapped privately"):
+            written(os.getpid(), address, SIZE)
 
 
 @needs_root

@@ -72,13 +72,21 @@ class Diff:
 class _Pages:
     """Extents cut into those with something in them and those of zeros only.
 
-    ``views`` are the bytes of each of ``runs``, ``rows`` the same bytes in as few pieces as they lie in the buffer.
+    ``starts`` tell where in the buffer the bytes of each of ``runs`` begin; ``rows`` are the same bytes in as few
+    pieces as they lie there.
     """
 
+    view: memoryview
     runs: list[Extent]
-    views: list[memoryview]
+    starts: list[int]
     zeros: list[Extent]
     rows: list[memoryview]
+
+    def each_run(self) -> Iterator[tuple[Extent, memoryview]]:
+        """Give the runs with their bytes."""
+        for run, start in zip(self.runs, self.starts, strict=True):
+            with self.view[start : start + run.length] as part:
+                yield run, part
 
 
 def write_full(path: Path, memory_bytes: int, extents: Sequence[Extent], data: Data) -> FileRecord:
@@ -99,16 +107,16 @@ def write_full(path: Path, memory_bytes: int, extents: Sequence[Extent], data: D
         os.ftruncate(descriptor, memory_bytes)
 
         def write() -> None:
-            for extent, view in zip(pages.runs, pages.views, strict=True):
-                _write_at(descriptor, extent.offset, view)
+            for run, part in pages.each_run():
+                _write_at(descriptor, run.offset, part)
 
         def compute() -> str:
             checksum = BlockHash()
             position = 0
-            for extent, view in zip(pages.runs, pages.views, strict=True):
-                checksum.update_zeros(extent.offset - position)
-                checksum.update(view)
-                position = extent.end
+            for run, part in pages.each_run():
+                checksum.update_zeros(run.offset - position)
+                checksum.update(part)
+                position = run.end
             checksum.update_zeros(memory_bytes - position)
             return checksum.hexdigest()
 
@@ -234,22 +242,32 @@ def _split(extents: Sequence[Extent], data: Data) -> Iterator[_Pages]:
             raise ValueError(f"data of {whole.nbytes} bytes for extents of {size}")
         view = views.enter_context(whole[:size])
         is_zero = _zero_pages(view)
-        pages = _Pages(runs=[], views=[], zeros=[], rows=[])
-        first = 0
+        rows = [
+            views.enter_context(view[row.start() * PAGE_BYTES : row.end() * PAGE_BYTES])
+            for row in DATA_RUN.finditer(is_zero)
+        ]
+        pages = _Pages(view=view, runs=[], starts=[], zeros=[], rows=rows)
+        start = 0
         for extent in extents:
-            count = extent.length // PAGE_BYTES
-            for run in ZERO_RUN_OR_DATA_RUN.finditer(is_zero, first, first + count):
-                start, stop = run.start() * PAGE_BYTES, run.end() * PAGE_BYTES
-                part = Extent(extent.offset + start - first * PAGE_BYTES, stop - start)
-                if run[1]:
-                    pages.zeros.append(part)
-                else:
-                    pages.runs.append(part)
-                    pages.views.append(views.enter_context(view[start:stop]))
-            first += count
-        for row in DATA_RUN.finditer(is_zero):
-            pages.rows.append(views.enter_context(view[row.start() * PAGE_BYTES : row.end() * PAGE_BYTES]))
+            _cut(extent, start, is_zero, pages)
+            start += extent.length
         yield pages
+
+
+def _cut(extent: Extent, start: int, is_zero: bytearray, pages: _Pages) -> None:
+    """Add an extent, whose bytes begin at ``start`` of the buffer, to the pages, run by run."""
+    first, last = start // PAGE_BYTES, (start + extent.length) // PAGE_BYTES
+    if is_zero.find(1, first, last) < 0:
+        pages.runs.append(extent)
+        pages.starts.append(start)
+        return
+    for run in ZERO_RUN_OR_DATA_RUN.finditer(is_zero, first, last):
+        part = Extent(extent.offset + (run.start() - first) * PAGE_BYTES, (run.end() - run.start()) * PAGE_BYTES)
+        if run[1]:
+            pages.zeros.append(part)
+        else:
+            pages.runs.append(part)
+            pages.starts.append(run.start() * PAGE_BYTES)
 
 
 def _zero_pages(view: memoryview) -> bytearray:

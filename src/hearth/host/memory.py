@@ -92,14 +92,30 @@ def written(pid: int, address: int, length: int) -> list[Extent]:
         Extents relative to ``address``, in order, neighbours merged.
 
     Raises:
-        OSError: the process is gone or not ours to look at.
+        OSError: the process is gone or not ours to look at, or not all of that is mapped privately: what is written to
+            a shared mapping cannot be told.
     """
+    _require_private(pid, address, address + length)
     try:
         return written_by_scan(pid, address, length)
     except OSError as error:
         if error.errno != errno.ENOTTY:
             raise
     return written_by_pagemap(pid, address, length)
+
+
+def _require_private(pid: int, position: int, end: int) -> None:
+    with (PROC / str(pid) / "maps").open() as lines:
+        for line in lines:
+            bounds, flags, _ = line.split(" ", 2)
+            start, stop = (int(bound, 16) for bound in bounds.split("-"))
+            if start <= position < stop:
+                if not flags.endswith("p"):
+                    break
+                position = stop
+            if position >= end:
+                return
+    raise OSError(errno.EFAULT, "not mapped privately", f"{position:#x} in process {pid}")
 
 
 def written_by_scan(pid: int, address: int, length: int) -> list[Extent]:

@@ -48,6 +48,9 @@ def sealed_copy(name: str, source: int, size: int, *, block_hash: str | None) ->
         if block_hash is not None and found != block_hash:
             raise ContentDamaged("a file has the wrong checksum", details=f"{found} instead of {block_hash}")
         fcntl.fcntl(target, fcntl.F_ADD_SEALS, SEALS)
+    except EOFError as error:
+        os.close(target)
+        raise ContentDamaged("a file became shorter while it was read", details=str(error)) from error
     except BaseException:
         os.close(target)
         raise
