@@ -229,7 +229,6 @@ async def test_what_a_sandbox_came_from_and_how_it_ended_reads_back(
         spec=spec,
         state=STOPPED,
         image_id="rootfs-1",
-        image_id="sha256-1",
         origin="tpl-1",
         parent="sb-0",
         expires_at=clock.now() + timedelta(hours=1),

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import structlog
 
-from hearth.engine.base import Machine, MachineSpec
+from hearth.engine.base import Machine, MachineEnd, MachineSpec
 from hearth.guest.client import Guest
 
 log = structlog.get_logger(__name__)
 
-OnDeath = Callable[[str, str], Awaitable[None]]
-"""Called with the sandbox's id and the cause, in words."""
+OnDeath = Callable[[str, MachineEnd], Awaitable[None]]
+"""Called with the sandbox's id and how its VMM ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +74,13 @@ class Fleet:
                 await member.machine.release()
 
     async def _watch(self, sandbox_id: str, member: Member) -> None:
-        cause = await member.machine.wait()
-        log.warning("machine ended", sandbox=sandbox_id, cause=cause)
+        end = await member.machine.wait()
+        log.warning("machine ended", sandbox=sandbox_id, how=end.how)
         self._members.pop(sandbox_id, None)
         self._watchers.pop(sandbox_id, None)
         try:
             await member.machine.release()
-            await self._on_death(sandbox_id, cause)
+            await self._on_death(sandbox_id, end)
         finally:
             # A dead guest says no goodbye: without this, whoever reads from it would wait for TCP to give up.
             member.guest.disconnect()

@@ -6,25 +6,26 @@ import asyncio
 import contextlib
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import structlog
 
 from hearth.control.creation import Creation, outcome
+from hearth.control.exit_cause import Death, explain
 from hearth.control.fleet import Fleet
 from hearth.control.images import Images
 from hearth.control.limits import HostLimits, check_spec
 from hearth.control.residents import Residents
 from hearth.control.sleep import BOOTABLE, Sleep, cannot_wake
 from hearth.control.templates import Templates
-from hearth.engine.base import BootFiles
+from hearth.engine.base import BootFiles, MachineEnd
 from hearth.errors import Conflict, HearthError, InvalidInput, NoSpace, NotFound
 from hearth.guest.client import Guest
 from hearth.guest.execution import Execution
 from hearth.host.identity import new_sandbox_id
 from hearth.jobs.bringup import CREATE_KIND, Workshop
 from hearth.jobs.runner import Runner
-from hearth.model import Sandbox, SandboxSpec, SandboxState, StepRecord, User
+from hearth.model import Heat, Sandbox, SandboxSpec, SandboxState, StepRecord, User
 from hearth.store.base import Page, PageRequest, SandboxExists, Store
 from hearth.wire.messages import ExecRequest
 
@@ -182,9 +183,14 @@ class Sandboxes:
         await self.creation.forget(sandbox)
         log.info("sandbox destroyed", sandbox=sandbox.id, name=sandbox.spec.name)
 
-    async def _on_death(self, sandbox_id: str, cause: str) -> None:
+    async def _on_death(self, sandbox_id: str, end: MachineEnd) -> None:
+        self.sleep.residents[sandbox_id].heat = Heat.COLD
+        cause = explain(Death(at=self.workshop.clock.now(), **asdict(end)))
         try:
-            await self.store.sandboxes.transition(sandbox_id, (SandboxState.RUNNING,), SandboxState.FAILED, error=cause)
+            await self.store.sandboxes.transition(
+                sandbox_id, (SandboxState.RUNNING,), SandboxState.FAILED, error=cause.detail, exit_cause=cause
+            )
+            log.warning("sandbox failed", sandbox=sandbox_id, kind=cause.kind, detail=cause.detail)
             await self.workshop.put_out(sandbox_id)
         except (NotFound, Conflict):
             log.debug("its end is no news: it is being destroyed", sandbox=sandbox_id)

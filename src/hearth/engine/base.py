@@ -108,6 +108,32 @@ class MachineSpec:
         return self.place.directory
 
 
+@dataclass(frozen=True, kw_only=True)
+class MachineEnd:
+    """How a VMM ended, as far as this host can tell.
+
+    Args:
+        how: in words.
+        status: its exit status, None where it is not known, as of a VMM an earlier daemon started.
+        signal: the signal that ended it.
+        console: the tail of the guest's serial console; printable, but the guest's words.
+        events: what the VMM reported, each as one text.
+        oom_kills: processes of the machine's control group that the host's kernel killed for want of memory.
+        limit_hits: how often that group reached its limit.
+    """
+
+    how: str
+    status: int | None = None
+    signal: int | None = None
+    console: str = ""
+    events: tuple[str, ...] = ()
+    oom_kills: int = 0
+    limit_hits: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.how}; last console lines:\n{self.console}" if self.console else self.how
+
+
 class Machine(Protocol):
     """A running machine."""
 
@@ -119,8 +145,8 @@ class Machine(Protocol):
         """How to reach the agent inside."""
         ...
 
-    async def wait(self) -> str:
-        """Wait until the VMM ends and tell why, in one sentence."""
+    async def wait(self) -> MachineEnd:
+        """Wait until the VMM ends and tell how."""
         ...
 
     async def kill(self) -> None:

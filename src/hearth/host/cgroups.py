@@ -130,6 +130,21 @@ class Cgroups:
                 found |= {int(pid) for pid in (directory / "cgroup.procs").read_text().split()}
         return found
 
+    def memory_limit_hits(self, name: str) -> tuple[int, int]:
+        """Tell how many processes of a group the kernel killed for memory, and how often it reached its limit.
+
+        Zeros where there is no such group. Sources: cgroup-v2.rst (memory.events), cgroup-v1/memory.rst.
+        """
+        kills = hits = 0
+        for directory in self._directories(name):
+            for file in ("memory.events", "memory.oom_control", "memory.failcnt"):
+                with contextlib.suppress(OSError):
+                    words = (directory / file).read_text().split()
+                    values = dict(zip(words[::2], words[1::2], strict=False))
+                    kills += int(values.get("oom_kill", "0"))
+                    hits += int(words[0]) if file == "memory.failcnt" else int(values.get("max", "0"))
+        return kills, hits
+
     def list(self) -> set[str]:
         """Tell the names of all groups of this daemon, half-made ones included."""
         names: set[str] = set()

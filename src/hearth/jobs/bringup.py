@@ -237,7 +237,7 @@ class Bringup:
             if not ready.done():
                 raise MachineDied(
                     "the machine ended before its agent answered",
-                    details=ended.result(),
+                    details=str(ended.result()),
                     resolution="run 'hearth doctor'; the details hold the guest's last words",
                 )
             await ready

@@ -12,7 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from hearth.engine.base import BootFiles, Capabilities, EngineReport, MachinePlace, MachineSpec
+from hearth.engine.base import BootFiles, Capabilities, EngineReport, MachineEnd, MachinePlace, MachineSpec
 from hearth.errors import Conflict
 from hearth.guest.dial import UnixDialer
 from hearth.host.processes import find_by_arguments, owner_of
@@ -40,8 +40,9 @@ class LocalMachine:
     def dialer(self) -> UnixDialer:
         return self._dialer
 
-    async def wait(self) -> str:
-        return f"the agent's process {await self._process.wait()}"
+    async def wait(self) -> MachineEnd:
+        end = await self._process.wait()
+        return MachineEnd(how=f"the agent's process {end}", status=end.status, signal=end.signal)
 
     async def kill(self) -> None:
         self._process.kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +119,8 @@ class Launcher:
             await console.close()
             raise
         dialer = self._dialer_for(place.id, answers=answers)
-        return QemuMachine(place.id, process, monitor, console, dialer, self._capturer)
+        limit = functools.partial(self._cgroups.memory_limit_hits, place.id)
+        return QemuMachine(place.id, process, monitor, console, dialer, self._capturer, limit)
 
     async def adopt(self, place: MachinePlace) -> QemuMachine | None:
         """Find the living QEMU of a machine and take over its sockets; None when there is none.

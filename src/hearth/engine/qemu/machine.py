@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
 
-from hearth.engine.base import Capture, MachineDied, MachineSpec, RunState
+from hearth.engine.base import Capture, MachineEnd, MachineSpec, RunState
 from hearth.engine.console import Console
 from hearth.engine.qemu.memory_map import guest_memory, memory_address
 from hearth.engine.qemu.qmp import Qmp
@@ -18,6 +18,7 @@ from hearth.host.spawn import Process
 from hearth.host.threads import on_own_thread
 
 LAST_WORDS_TIMEOUT_S = 1.0
+LAST_LINES = 60
 
 
 class Capturer(Protocol):
@@ -26,6 +27,10 @@ class Capturer(Protocol):
     def __call__(
         self, machine: QemuMachine, spec: MachineSpec, staging: Path, /, *, with_disk: bool
     ) -> Awaitable[Capture]: ...
+
+
+MemoryLimit = Callable[[], tuple[int, int]]
+"""Tells how many processes of the machine's group were killed for memory, and how often it reached its limit."""
 
 
 class QemuMachine:
@@ -39,12 +44,14 @@ class QemuMachine:
         console: Console,
         dialer: Dialer,
         capturer: Capturer,
+        memory_limit: MemoryLimit,
     ) -> None:
         self._id = machine_id
         self._process = process
         self._console = console
         self._dialer = dialer
         self._capturer = capturer
+        self._memory_limit = memory_limit
         self.monitor = monitor
 
     @property
@@ -63,17 +70,19 @@ class QemuMachine:
     def console(self) -> Console:
         return self._console
 
-    async def wait(self) -> str:
+    async def wait(self) -> MachineEnd:
         """Wait until the VMM ends; tells how, with the last lines of the guest's console."""
-        ended = f"QEMU {await self._process.wait()}"
+        end = await self._process.wait()
         await self._console.drained(LAST_WORDS_TIMEOUT_S)
-        tail = self._console.tail()
-        return f"{ended}; last console lines:\n{tail}" if tail else ended
-
-    def died(self, how: str) -> MachineDied:
-        """Give the error for an unexpected end."""
-        return MachineDied(
-            "the machine's VMM ended", details=f"{self._id}: {how}", resolution="see the console lines; create it anew"
+        oom_kills, limit_hits = self._memory_limit()
+        return MachineEnd(
+            how=f"QEMU {end}",
+            status=end.status,
+            signal=end.signal,
+            console=self._console.tail(LAST_LINES),
+            events=tuple(self.monitor.told),
+            oom_kills=oom_kills,
+            limit_hits=limit_hits,
         )
 
     async def run_state(self) -> RunState:

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import json
 import socket
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any, Self
@@ -20,6 +21,8 @@ from typing import Any, Self
 from hearth.errors import EngineFailed, TimedOut
 
 GREETING_TIMEOUT_S = 10.0
+TOLD_MAX = 16
+TOLD_CHARACTERS = 500
 MAX_LINE_BYTES = 16 * 1024 * 1024
 
 Arguments = Mapping[str, object]
@@ -68,6 +71,8 @@ class Qmp:
         self._replies: dict[int, asyncio.Future[Any]] = {}
         self._waiters: list[tuple[str, asyncio.Future[dict[str, Any]]]] = []
         self._watchers: list[tuple[str, Events]] = []
+        self.told: deque[str] = deque(maxlen=TOLD_MAX)
+        """The last events, each as one text, for whoever has to explain an end."""
         self._greeting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._read(), name="qmp")
 
@@ -220,6 +225,7 @@ class Qmp:
                 future.set_result(message.get("return"))
 
     def _deliver(self, message: dict[str, Any]) -> None:
+        self.told.append(f"{message['event']} {json.dumps(message.get('data', {}))}"[:TOLD_CHARACTERS])
         remaining = []
         for name, future in self._waiters:
             if name == message["event"]:
