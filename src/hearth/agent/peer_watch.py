@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import sys
 import threading
 
 _TCP_INFO = struct.Struct("=2x2B52xI")
@@ -31,8 +32,8 @@ class PeerWatch:
         self._is_running = False
 
     def add(self, sock: socket.socket) -> None:
-        """Look after a TCP connection; elsewhere than on Linux there is nothing to look at."""
-        if not hasattr(socket, "TCP_INFO"):
+        """Look after a TCP connection; elsewhere than on Linux the kernel tells other things, and it alone decides."""
+        if sys.platform != "linux":
             return
         with self._lock:
             self._watched.add(sock)
