@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.agent.client import AgentError, Result, Wire
+from tests.agent.client import AgentError, Closed, Result, Wire
 from tests.agent.conftest import wait_until
 from tests.agent.machine import Machine, running_machine
 from tests.agent.test_machine import configuration
@@ -150,13 +150,8 @@ def test_a_host_that_never_comes_back_leaves_no_machine_hanging(machine: Machine
         assert is_silent(writer, 0.5)
         writer.expect(FrameType.STDOUT)
         assert time.monotonic() - started > 1.5
-    assert not is_frozen(machine)
-    assert b"nobody thawed within 2 s" in machine_console(machine)
-
-
-def machine_console(machine: Machine) -> bytes:
-    machine.wait_console(b"nobody thawed within")
-    return machine.console
+    wait_until(lambda: not is_frozen(machine), "all disks thawed")
+    machine.wait_console(b"nobody thawed within 2 s")
 
 
 def test_a_new_configuration_thaws_first(machine: Machine) -> None:
@@ -245,3 +240,34 @@ def test_fifty_stuck_writers_do_not_keep_the_host_from_thawing(machine: Machine)
         for upload in uploads:
             upload.close()
     wait_until(lambda: machine.run("ls /home/user | grep -c stuck") == "40\n", "all written")
+
+
+def test_a_freeze_that_takes_too_long_is_called_off_and_the_next_one_is_not(machine: Machine) -> None:
+    with machine.client.start(ExecRequest(argv=["python3", "-c", WRITER])) as writer:
+        writer.expect(FrameType.STDOUT)
+        for _ in range(5):
+            with pytest.raises(AgentError, match=r"^busy: .* within 1e-06 s|^conflict: .* being frozen at this moment"):
+                freeze(machine, timeout_sec=1e-6)
+        writer.expect(FrameType.STDOUT)
+
+        def is_possible() -> bool:
+            try:
+                return len(freeze(machine)) == 2
+            except AgentError as error:
+                assert "being frozen at this moment" in str(error)  # the one before is still on its way out
+                return False
+
+        wait_until(is_possible, "frozen after all")
+        assert is_silent(writer, QUIET_S)
+        thaw(machine)
+        writer.expect(FrameType.STDOUT)
+
+
+def test_an_agent_that_dies_while_frozen_leaves_a_thaw_to_the_next(machine: Machine) -> None:
+    with machine.client.start(ExecRequest(argv=["python3", "-c", WRITER])) as writer:
+        writer.expect(FrameType.STDOUT)
+        freeze(machine, thaw_after_sec=120.0)
+        with pytest.raises((Closed, ConnectionResetError)):
+            machine.client.run("sh", "-c", "kill -9 $PPID", user="root")
+    machine.wait_console(b"agent listening", 2)
+    assert machine.run("echo thawed > ~/thawed; cat ~/thawed") == "thawed\n"

@@ -137,30 +137,36 @@ def _write_names(agent: Agent, config: MachineConfig, machine_id: str, *, is_new
     if not os.path.isdir("/etc"):
         return
     with step("names"):
-        put_file(agent, "/etc/hostname", f"{config.hostname}\n".encode(), None)
-        put_file(agent, "/etc/hosts", identity.hosts_file(config.hostname).encode(), None)
+        _put_name(agent, "/etc/hostname", f"{config.hostname}\n".encode(), None)
+        _put_name(agent, "/etc/hosts", identity.hosts_file(config.hostname).encode(), None)
         if config.dns:
-            put_file(agent, "/etc/resolv.conf", identity.resolver_file(config.dns).encode(), 0o644)
+            _put_name(agent, "/etc/resolv.conf", identity.resolver_file(config.dns).encode(), 0o644)
     line = f"{machine_id}\n".encode()
-    if is_new_life and _read(MACHINE_ID_FILE) != line:
+    if is_new_life and not _holds(MACHINE_ID_FILE, line):
         # Before the machine-id: should this fail, the next attempt sees that it is still to do.
         with step("SSH host keys"):
             renew_host_keys(agent)
     with step("machine-id"):
         if _is_file(_DBUS_MACHINE_ID_FILE):
-            put_file(agent, _DBUS_MACHINE_ID_FILE, line, 0o444)
-        put_file(agent, MACHINE_ID_FILE, line, 0o444)
+            _put_name(agent, _DBUS_MACHINE_ID_FILE, line, 0o444)
+        _put_name(agent, MACHINE_ID_FILE, line, 0o444)
 
 
-def _read(path: str) -> bytes:
+def _put_name(agent: Agent, path: str, content: bytes, mode: int | None) -> None:
+    """Put a file unless it is there: a machine that stays who it is wakes with a full disk, too."""
+    if not _holds(path, content):
+        put_file(agent, path, content, mode)
+
+
+def _holds(path: str, content: bytes) -> bool:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return b""
+        return False
     try:
-        return os.read(descriptor, 64)
+        return os.read(descriptor, len(content) + 1) == content
     except OSError:
-        return b""
+        return False
     finally:
         os.close(descriptor)
 
