@@ -294,6 +294,13 @@ VECTORS = [
     body(FrameType.THAW_RESP, OK, "00000010 7b", OK_JSON),
     packed(FrameType.TIME_SYNC, (1_900_000_000 * 10**9, b""), frames.parse_time_sync, "00000009 7c 1a5e27eef13e0000"),
     packed(FrameType.TIME_SYNC, (1, b"\xab\xcd"), frames.parse_time_sync, "0000000b 7c 0000000000000001 abcd"),
+    body(
+        FrameType.VOLUMES_REQ,
+        messages.VolumesRequest(volumes=[messages.VolumeMount(device="/dev/vdb", mount="/data")]),
+        "00000034 82",
+        '{"volumes":[{"device":"/dev/vdb","mount":"/data"}]}',
+    ),
+    body(FrameType.VOLUMES_RESP, OK, "00000010 83", OK_JSON),
     empty(FrameType.LAST_WORDS_REQ, "00000001 80"),
     body(
         FrameType.LAST_WORDS_RESP,

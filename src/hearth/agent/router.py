@@ -20,6 +20,7 @@ from hearth.agent.services.last_words import LastWordsService
 from hearth.agent.services.ports import PortService
 from hearth.agent.services.sessions import SessionService
 from hearth.agent.services.system import SystemService
+from hearth.agent.services.volumes import VolumesService
 from hearth.agent.services.watch import WatchService
 from hearth.agent.session_table import SessionTable
 from hearth.agent.spawn import StartFailed
@@ -44,6 +45,7 @@ def control_handlers(agent: Agent, table: SessionTable, configuration: Configure
         PortService(agent),
         SystemService(agent, table),
         FreezeService(agent.freezer),
+        VolumesService(agent),
         LastWordsService(None if agent.doors.log is None else KernelLog(agent.doors.log)),
         configuration,
     )
@@ -86,6 +88,8 @@ class Router:
             connection.send_error(str(refusal_of_os(error)))
         except PeerGone:
             raise
+        except RecursionError:
+            connection.send_error(write_fault(Fault.TOO_LARGE, "the tree is nested too deep"))
         except Exception as error:
             connection.send_error(write_fault(Fault.INTERNAL, type(error).__name__))
             raise

@@ -14,6 +14,7 @@ MS_REMOUNT = 32
 MS_NOATIME = 1024
 MS_BIND = 4096
 MS_MOVE = 8192
+UMOUNT_NOFOLLOW = 8
 
 RB_AUTOBOOT = 0x01234567
 RB_POWER_OFF = 0x4321FEDC
@@ -37,6 +38,16 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = 
         ctypes.c_ulong(flags),
         ctypes.c_char_p(os.fsencode(data)),
     )
+    _check(result, target)
+
+
+def unmount(target: str) -> None:
+    """Unmount what was mounted last there; a symlink is not followed (umount2(2)).
+
+    Raises:
+        OSError: naming the target; EBUSY when something in it is in use.
+    """
+    result = _call("umount2")(ctypes.c_char_p(os.fsencode(target)), ctypes.c_int(UMOUNT_NOFOLLOW))
     _check(result, target)
 
 

@@ -93,6 +93,8 @@ class FrameType(IntEnum):
     TIME_SYNC = 0x7C
     LAST_WORDS_REQ = 0x80
     LAST_WORDS_RESP = 0x81
+    VOLUMES_REQ = 0x82
+    VOLUMES_RESP = 0x83
 
 
 class WireError(Exception):

@@ -254,6 +254,12 @@ class VolumeMount(Record):
     read_only: bool = False
 
 
+class VolumesRequest(Record):
+    """VOLUMES: have these mounted, and no other volume."""
+
+    volumes: list[VolumeMount] = field(default_factory=list)
+
+
 class NetworkConfig(Record):
     """The guest's address as CIDR and its gateway."""
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.agent.client import Client
+from tests.agent.client import AgentError, Client
 from tests.agent.machine import free_port
 from tests.boot import boot_files
 from tests.engine.qemu.test_slots import MEBIBYTE, READ_ONLY, SLOTS, WRITABLE, content, open_file
@@ -24,6 +24,8 @@ from hearth.engine.qemu.slots import attach, detach, slot_words
 from hearth.host.spawn import setpriv_prefix, spawn
 from hearth.host.tsc import tsc_khz
 from hearth.model import Accelerator
+from hearth.wire.frames import FrameType
+from hearth.wire.messages import VolumeMount, VolumesRequest
 
 USER = 1_894_000_000
 """Of the guest's VMM: it owns nothing."""
@@ -40,6 +42,18 @@ class Guest:
     async def sh(self, script: str) -> tuple[int, str]:
         result = await asyncio.to_thread(self._client.run, "sh", "-c", script, user="root")
         return result.exit_code, (result.stdout + result.stderr).decode()
+
+    async def user(self, script: str) -> str:
+        """Run a script as the sandbox's user."""
+        result = await asyncio.to_thread(self._client.run, "sh", "-c", script)
+        assert result.exit_code == 0, result.stderr
+        return result.stdout.decode()
+
+    async def settle(self, *volumes: VolumeMount) -> None:
+        """Have these volumes mounted and no other."""
+        request = VolumesRequest(volumes=[*volumes])
+        answer = await asyncio.to_thread(self._client.ask, FrameType.VOLUMES_REQ, request, FrameType.VOLUMES_RESP)
+        assert answer == {"status": "ok"}
 
     async def ok(self, script: str) -> str:
         status, said = await self.sh(script)
@@ -189,3 +203,54 @@ async def test_a_running_guest_mounts_writes_and_gives_back_volumes_it_was_not_s
     assert content(share) == shared
     replay(second)
     assert debugfs(second, "cat /kept") == b"kept\n"
+
+
+@pytest.mark.vm
+@pytest.mark.root
+@pytest.mark.slow
+async def test_the_agent_mounts_what_it_is_told_and_lets_go_of_nothing_that_is_in_use(tmp_path: Path) -> None:
+    data, share = (ext4(tmp_path / name, name) for name in ("data", "share"))
+    mounts = [
+        VolumeMount(device="/dev/vdb", mount="/srv/data"),
+        VolumeMount(device="/dev/vdc", mount="/srv/share", read_only=True),
+    ]
+    async with booted(tmp_path) as guest:
+        # The agent is told before the kernel has heard of the volumes.
+        telling = asyncio.create_task(guest.settle(*mounts))
+        with open_file(data) as descriptor:
+            await attach(guest.monitor, WRITABLE, descriptor, running=True)
+        with open_file(share, os.O_RDONLY) as descriptor:
+            await attach(guest.monitor, READ_ONLY, descriptor, running=True)
+        await telling
+        await guest.settle(*mounts)
+        table = (await guest.ok("grep /srv/ /proc/mounts")).splitlines()
+        assert [line.split()[:3] for line in table] == [
+            ["/dev/vdb", "/srv/data", "ext4"],
+            ["/dev/vdc", "/srv/share", "ext4"],
+        ]
+        assert table[0].split()[3].startswith("rw,nosuid,nodev,noatime")
+        assert table[1].split()[3].startswith("ro,nosuid,nodev,noatime")
+
+        await guest.ok("chown 1000:1000 /srv/data")
+        await guest.user("echo kept > /srv/data/file")
+        holders = {
+            "a directory": "cd /srv/data && (sleep 1000 >/dev/null 2>&1 & echo $!)",
+            "mounts of its own": "unshare -m sh -c '(sleep 1000 >/dev/null 2>&1 & echo $!)'",
+        }
+        for what, script in holders.items():
+            pid = (await guest.ok(script)).strip()
+            with pytest.raises(AgentError, match="conflict: /"):
+                await guest.settle(mounts[1])
+            await guest.ok(f"kill -9 {pid}; while test -d /proc/{pid}; do :; done")
+            await guest.settle(*mounts)
+            assert await guest.user("cat /srv/data/file") == "kept\n", what
+
+        with pytest.raises(AgentError, match="conflict: /srv/share: /dev/vdc is mounted there already"):
+            await guest.settle(VolumeMount(device="/dev/vdb", mount="/srv/share"), mounts[1])
+        await guest.ok("mkdir /srv/again && mount --bind /srv/data /srv/again")
+        await guest.settle()
+        assert (await guest.sh("grep /srv/ /proc/mounts"))[1] == ""
+        await detach(guest.monitor, WRITABLE, running=True)
+        await detach(guest.monitor, READ_ONLY, running=True)
+        require_clean(data)
+    assert debugfs(data, "cat /file") == b"kept\n"

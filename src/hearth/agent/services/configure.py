@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from hearth.agent import syscalls
-from hearth.agent.bringup.mounts import wait_for_device
 from hearth.agent.connection import Connection
-from hearth.agent.files.paths import make_parents
 from hearth.agent.init_script import InitScript, check_policy
 from hearth.agent.seal import say
 from hearth.agent.self_check import check_machine
 from hearth.agent.session_table import INIT_SESSION, SessionTable
 from hearth.agent.state import Agent
+from hearth.agent.volumes import mount_volumes
 from hearth.agent.wake import Prepared, StepFailed, identify, prepare, put_file, step
 from hearth.wire.frames import FrameType
-from hearth.wire.messages import MachineConfig, Status, VolumeMount, decode
+from hearth.wire.messages import MachineConfig, Status, decode
 
 
 class ConfigureService:
@@ -65,9 +63,8 @@ class ConfigureService:
             with step("files"):
                 put_file(self._agent, path, content, mode)
         if self._agent.in_machine:
-            for volume in config.volumes:
-                with step("volumes"):
-                    self._mount(volume)
+            with step("volumes"):
+                mount_volumes(self._agent, config.volumes)
             with step("self-check"):
                 check_machine(self._agent)
 
@@ -79,11 +76,3 @@ class ConfigureService:
         self._agent.generation = config.generation
         if config.init and not self._table.has(INIT_SESSION):  # a restored machine has it running already
             InitScript(self._agent, self._table, config).start()
-
-    def _mount(self, volume: VolumeMount) -> None:
-        if os.path.ismount(volume.mount):
-            return
-        wait_for_device(volume.device)
-        make_parents(self._agent, volume.mount)
-        flags = syscalls.MS_NOATIME | (syscalls.MS_RDONLY if volume.read_only else 0)
-        syscalls.mount(volume.device, volume.mount, volume.fs, flags)
