@@ -160,7 +160,9 @@ class Connection:
         """True when bytes, an end or an error have come that nobody received; looks at the socket without waiting."""
         if self._decoder.pending or self._ended or self._closed or self._error is not None:
             return True
-        return bool(select.select([self._socket], [], [], 0)[0])
+        poller = select.poll()  # select(2) would fail at descriptor 1024
+        poller.register(self._socket, select.POLLIN)
+        return bool(poller.poll(0))
 
     def close(self) -> None:
         """End the connection at once; twice is fine."""

@@ -14,7 +14,7 @@ import pytest
 from tests.agent.client import AgentError, Client, Result
 
 from hearth.wire.frames import FrameType
-from hearth.wire.messages import PathRequest, TarWriteRequest
+from hearth.wire.messages import ChangeModeRequest, PathRequest, RemoveRequest, TarWriteRequest
 
 
 def pull(client: Client, path: Path) -> bytes:
@@ -152,6 +152,30 @@ def test_a_header_that_claims_gigabytes_is_refused_before_they_come(client: Clie
 def test_a_connection_that_ends_early_is_an_error(client: Client, tmp_path: Path) -> None:
     with pytest.raises(AgentError, match=r"^invalid: the body ended after 512 bytes"):
         push(client, tmp_path / "t", archive([("f", None, "")])[:512], end=False)
+
+
+def test_a_tree_nested_too_deep_is_refused_and_stays(client: Client, tmp_path: Path) -> None:
+    make_deep(tmp_path, 1100)
+    with client.connect() as wire, pytest.raises(AgentError, match=r"^too large: the tree is nested too deep"):
+        wire.request(FrameType.FILE_REMOVE_REQ, RemoveRequest(path=str(tmp_path / "d"), recursive=True))
+        wire.read()
+    change = ChangeModeRequest(path=str(tmp_path / "d"), mode="0755", recursive=True)
+    with client.connect() as wire, pytest.raises(AgentError, match=r"^too large: the tree is nested too deep"):
+        wire.request(FrameType.FILE_CHMOD_REQ, change)
+        wire.read()
+    assert (tmp_path / "d" / "d").is_dir()
+    subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)
+
+
+def make_deep(top: Path, depth: int) -> None:
+    """Make directories in each other, deeper than a path can say."""
+    current = os.open(top, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=current)
+        below = os.open("d", os.O_RDONLY, dir_fd=current)
+        os.close(current)
+        current = below
+    os.close(current)
 
 
 def test_a_missing_tree_is_told_before_anything_else(client: Client, tmp_path: Path) -> None:
