@@ -115,3 +115,9 @@ class Settings:
     """A sandbox without use for this long has its CPUs stopped; a sandbox may say otherwise."""
     idle_stop_s: float = 1800.0
     """A sandbox without use for this long goes to disk; a sandbox may say otherwise."""
+    pool_ready: int = 1
+    """Clones kept exercised and stopped for each shape asked for lately; each takes some 40 MiB."""
+    pool_waiting: int = 0
+    """VMMs kept waiting for their state, for each shape asked for lately; each takes some 20 MiB."""
+    stop_on_exit: bool = False
+    """A daemon that ends takes its machines to disk instead of leaving them running for the next one."""

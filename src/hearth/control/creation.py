@@ -10,6 +10,7 @@ import structlog
 
 from hearth.control.fleet import Fleet, Member
 from hearth.control.images import Images
+from hearth.control.pool import Claimed, Pool
 from hearth.control.residents import Residents
 from hearth.control.templates import Shape, Templates
 from hearth.engine.base import BootFiles
@@ -17,7 +18,7 @@ from hearth.errors import Cancelled, HearthError, NotFound
 from hearth.host.waiting import until_done
 from hearth.jobs.bringup import Bringup, Order, Subject, Workshop
 from hearth.jobs.runner import Runner
-from hearth.model import Heat, Sandbox, SandboxState
+from hearth.model import Heat, Sandbox, SandboxSpec, SandboxState
 from hearth.store.base import SandboxExists, Store
 
 log = structlog.get_logger(__name__)
@@ -44,6 +45,7 @@ class Creation:
         residents: Residents,
         images: Images,
         templates: Templates,
+        pool: Pool,
     ) -> None:
         self._store = store
         self._workshop = workshop
@@ -52,11 +54,26 @@ class Creation:
         self._residents = residents
         self._images = images
         self._templates = templates
+        self._pool = pool
         self._tasks: dict[str, asyncio.Task[Sandbox]] = {}
 
-    def begin(self, sandbox: Sandbox, boot: BootFiles, source: Source | None) -> asyncio.Task[Sandbox]:
-        """Start to create a sandbox; known before its row is: whoever finds the row finds the work behind it, too."""
-        task = asyncio.create_task(self._create(sandbox, boot, source), name=f"create {sandbox.id}")
+    async def claim(self, spec: SandboxSpec, boot: BootFiles) -> Claimed | None:
+        """Take a clone that was made ahead, if there is one; the new sandbox must bear its id."""
+        if not self._workshop.engine.capabilities.sleep:
+            return None
+        shape = Shape(boot=boot, cpus=spec.cpus, memory_mib=spec.memory_mib)
+        return self._pool.claim(shape, await self._templates.identify(shape))
+
+    def begin(
+        self, sandbox: Sandbox, boot: BootFiles, source: Source | None = None, claimed: Claimed | None = None
+    ) -> asyncio.Task[Sandbox]:
+        """Start to create a sandbox; known before its row is: whoever finds the row finds the work behind it, too.
+
+        Args:
+            source: what to copy; None for a machine of its own, which is a clone of its shape's template.
+            claimed: from ``claim``, with the sandbox's id; whatever comes of it, it is used up.
+        """
+        task = asyncio.create_task(self._create(sandbox, boot, source, claimed), name=f"create {sandbox.id}")
         self._tasks[sandbox.id] = task
         task.add_done_callback(lambda _: self._tasks.pop(sandbox.id, None))
         return task
@@ -89,23 +106,29 @@ class Creation:
         await self._store.sandboxes.delete(sandbox.id, (SandboxState.CREATING, SandboxState.DESTROYING))
         self._residents.forget(sandbox.id)
 
-    async def _create(self, sandbox: Sandbox, boot: BootFiles, source: Source | None) -> Sandbox:
+    async def _create(
+        self, sandbox: Sandbox, boot: BootFiles, source: Source | None, claimed: Claimed | None
+    ) -> Sandbox:
         bringup: Bringup | None = None
         try:
             await self._store.sandboxes.create(sandbox)
             source = source or await self._template(sandbox, boot)
             if source is not None:
                 sandbox = await self._store.sandboxes.set_origin(sandbox.id, source.snapshot)
-            bringup = Bringup(self._workshop, self._order(sandbox, boot, source))
+            bringup = Bringup(self._workshop, self._order(sandbox, boot, source, claimed))
             plan = bringup.creation()
             job = await self._runner.submit(plan, sandbox.id, Subject(sandbox_id=sandbox.id))
             await self._runner.run(job.id, plan)
             running = await self._store.sandboxes.transition(sandbox.id, (SandboxState.CREATING,), SandboxState.RUNNING)
         except SandboxExists:
+            if claimed is not None:
+                await asyncio.shield(self._pool.discard(claimed))
             raise
         except BaseException as error:
             if isinstance(error, HearthError):
                 log.warning("sandbox not created", sandbox=sandbox.id, error=str(error))
+            if bringup is None and claimed is not None:
+                await asyncio.shield(self._pool.discard(claimed))
             abandoning = asyncio.create_task(self._abandon(sandbox, bringup), name=f"abandon {sandbox.id}")
             await until_done(abandoning)
             abandoning.result()
@@ -128,8 +151,8 @@ class Creation:
             log.warning("no template, booting instead", sandbox=sandbox.id, error=str(error))
             return None
 
-    def _order(self, sandbox: Sandbox, boot: BootFiles, source: Source | None) -> Order:
-        order = Order(sandbox=sandbox, boot=boot)
+    def _order(self, sandbox: Sandbox, boot: BootFiles, source: Source | None, claimed: Claimed | None) -> Order:
+        order = Order(sandbox=sandbox, boot=boot, reserve=claimed.reserve if claimed is not None else None)
         if source is None:
             return order
         return replace(order, memory=self._workshop.data.snapshot(source.snapshot), known_as=source.known_as)

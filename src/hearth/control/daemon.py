@@ -10,10 +10,13 @@ from datetime import datetime
 import structlog
 
 from hearth.config import DataDirectory, Settings
+from hearth.control.background import Background
+from hearth.control.heat import HeatLoop, host_reader
 from hearth.control.images import Images
 from hearth.control.limits import host_limits
 from hearth.control.reconcile import Reconciler
 from hearth.control.sandboxes import Sandboxes
+from hearth.control.thermal import policy_of
 from hearth.control.users import Users
 from hearth.engine.base import Engine
 from hearth.engine.local.engine import LocalEngine
@@ -40,6 +43,7 @@ class Daemon:
     sandboxes: Sandboxes
     users: Users
     images: Images
+    heat: HeatLoop
     started_at: datetime
 
 
@@ -76,9 +80,17 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
             await users.ensure_admin(data.admin_key)
             found = await Reconciler(store, workshop, runner, sandboxes).run()
             log.info("reconciled", **asdict(found))
+            heat = HeatLoop(
+                sandboxes.thermostat(), host=host_reader(data.root), clock=clock, policy=policy_of(settings)
+            )
+            background = Background()
             try:
-                yield Daemon(sandboxes=sandboxes, users=users, images=images, started_at=clock.now())
+                background.start("heat", heat.run())
+                if sandboxes.can_sleep:
+                    background.start("pool", sandboxes.pool.run())
+                yield Daemon(sandboxes=sandboxes, users=users, images=images, heat=heat, started_at=clock.now())
             finally:
+                await background.end()
                 await sandboxes.close()
         finally:
             await store.close()

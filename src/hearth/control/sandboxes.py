@@ -7,6 +7,7 @@ import contextlib
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 
 import structlog
 
@@ -15,10 +16,12 @@ from hearth.control.exit_cause import Death, explain
 from hearth.control.fleet import Fleet
 from hearth.control.images import Images
 from hearth.control.limits import HostLimits, check_spec
+from hearth.control.pool import Claimed, Pool
 from hearth.control.residents import Residents
 from hearth.control.sleep import BOOTABLE, Sleep, cannot_wake
 from hearth.control.templates import Templates
-from hearth.engine.base import BootFiles, MachineEnd
+from hearth.control.thermostat import Thermostat
+from hearth.engine.base import BootFiles, MachineEnd, SleepingEngine
 from hearth.errors import Conflict, HearthError, InvalidInput, NoSpace, NotFound
 from hearth.guest.client import Guest
 from hearth.guest.execution import Execution
@@ -54,6 +57,8 @@ class Sandboxes:
         self.fleet = Fleet(self._on_death)
         residents = Residents()
         self.templates = Templates(workshop)
+        settings = workshop.settings
+        self.pool = Pool(workshop, self.templates, ready=settings.pool_ready, waiting=settings.pool_waiting)
         self.creation = Creation(
             store=store,
             workshop=workshop,
@@ -62,11 +67,23 @@ class Sandboxes:
             residents=residents,
             images=images,
             templates=self.templates,
+            pool=self.pool,
         )
         self.sleep = Sleep(
             store=store, workshop=workshop, runner=runner, fleet=self.fleet, residents=residents, images=images
         )
         self._removals: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def can_sleep(self) -> bool:
+        """True when the engine's machines can be paused and stopped."""
+        return self.workshop.engine.capabilities.sleep
+
+    def thermostat(self) -> Thermostat:
+        """Give what the thermal loop sees and cools these sandboxes with."""
+        return Thermostat(
+            store=self.store, fleet=self.fleet, sleep=self.sleep, can_sleep=self.can_sleep, expire=self._expire
+        )
 
     async def create(self, user: User, spec: SandboxSpec) -> Created:
         """Bring a sandbox up and give it once its agent has answered.
@@ -82,14 +99,28 @@ class Sandboxes:
             EngineFailed, GuestFailed, TimedOut: the machine did not come up; nothing is left of it.
         """
         check_spec(spec, self._limits)
+        if (known := await self._known(user, spec.name)) is not None:
+            return await self._existing(known)
         boot = await self._images.boot_files(spec.image)
-        sandbox = self._new(user, spec, boot)
         await asyncio.to_thread(self._check_space)
-        creating = self.creation.begin(sandbox, boot, None)
+        claimed = await self.creation.claim(spec, boot)
+        sandbox = self._new(user, spec, boot, claimed)
+        creating = self.creation.begin(sandbox, boot, claimed=claimed)
         try:
             return Created(sandbox=await outcome(creating, sandbox), new=True)
         except SandboxExists as error:
-            existing = await self.creation.settle(error.existing)
+            return await self._existing(error.existing)
+
+    async def _known(self, user: User, name: str) -> Sandbox | None:
+        """Find the user's own sandbox of that name: the unique index has the last word, this spares the work."""
+        try:
+            found = await self.store.sandboxes.resolve(user.id, name)
+        except NotFound:
+            return None
+        return found if found.spec.name == name else None
+
+    async def _existing(self, known: Sandbox) -> Created:
+        existing = await self.creation.settle(known)
         if existing.state not in ALIVE:
             raise cannot_wake(existing)
         return Created(sandbox=existing, new=False)
@@ -163,24 +194,44 @@ class Sandboxes:
                 sandbox = await self.get(user, sandbox.id)
             except NotFound:
                 return
+        await asyncio.shield(self._removal(sandbox))
+
+    async def close(self) -> None:
+        """Finish removals, cancel creations, and leave the running machines for the next daemon."""
+        await self.creation.close()
+        if self.workshop.settings.stop_on_exit:
+            await self._stop_all()
+        await asyncio.gather(*self._removals.values(), return_exceptions=True)
+        await self.fleet.release()
+        if isinstance(self.workshop.engine, SleepingEngine):
+            await self.workshop.engine.close()
+
+    def _removal(self, sandbox: Sandbox) -> asyncio.Task[None]:
+        """Begin to remove a sandbox, or join who does so."""
         removal = self._removals.get(sandbox.id)
         if removal is None:
             removal = asyncio.create_task(self._remove(sandbox), name=f"destroy {sandbox.id}")
             self._removals[sandbox.id] = removal
             removal.add_done_callback(lambda _: self._removals.pop(sandbox.id, None))
-        await asyncio.shield(removal)
+        return removal
 
-    async def close(self) -> None:
-        """Finish removals, cancel creations, and leave the running machines for the next daemon."""
-        await self.creation.close()
-        await asyncio.gather(*self._removals.values(), return_exceptions=True)
-        await self.fleet.release()
+    async def _expire(self, sandbox: Sandbox) -> None:
+        log.info("time to live is over", sandbox=sandbox.id, name=sandbox.spec.name)
+        await asyncio.shield(self._removal(sandbox))
+
+    async def _stop_all(self) -> None:
+        for sandbox_id in self.fleet.ids():
+            try:
+                await self.sleep.stop(sandbox_id)
+            except HearthError as error:
+                log.error("not stopped, left running", sandbox=sandbox_id, error=str(error))
 
     async def _remove(self, sandbox: Sandbox) -> None:
         expected = (*ALIVE, *BOOTABLE, SandboxState.DESTROYING)
-        await self.store.sandboxes.transition(sandbox.id, expected, SandboxState.DESTROYING)
-        await self.fleet.end(sandbox.id)
-        await self.creation.forget(sandbox)
+        async with self.sleep.residents[sandbox.id].lock:
+            await self.store.sandboxes.transition(sandbox.id, expected, SandboxState.DESTROYING)
+            await self.fleet.end(sandbox.id)
+            await self.creation.forget(sandbox)
         log.info("sandbox destroyed", sandbox=sandbox.id, name=sandbox.spec.name)
 
     async def _on_death(self, sandbox_id: str, end: MachineEnd) -> None:
@@ -197,14 +248,16 @@ class Sandboxes:
         except (HearthError, OSError) as error:
             log.error("the end of a machine was not tidied up", sandbox=sandbox_id, error=str(error))
 
-    def _new(self, user: User, spec: SandboxSpec, boot: BootFiles) -> Sandbox:
+    def _new(self, user: User, spec: SandboxSpec, boot: BootFiles, claimed: Claimed | None) -> Sandbox:
+        now = self.workshop.clock.now()
         return Sandbox(
-            id=new_sandbox_id(),
+            id=claimed.sandbox_id if claimed is not None else new_sandbox_id(),
             owner=user.id,
             spec=spec,
             state=SandboxState.CREATING,
-            created_at=self.workshop.clock.now(),
+            created_at=now,
             image_id=boot.rootfs_id,
+            expires_at=now + timedelta(seconds=spec.ttl_s) if spec.ttl_s is not None else None,
         )
 
     def _check_space(self) -> None:

@@ -90,8 +90,7 @@ class Templates:
         machine_id = f"{template_id}-{secrets.token_hex(2)}"
         try:
             member = await self._boot(self._spec(shape, machine_id))
-            await member.guest.run(WARM_UP, timeout_s=WARM_UP_TIMEOUT_S, max_output_bytes=0)
-            member.guest.disconnect()
+            await warm_up(member.guest)
             final = self._workshop.data.snapshot(template_id)
             try:
                 await take(member, final, with_disk=True, stay_paused=True)
@@ -122,3 +121,14 @@ class Templates:
         return MachineSpec(
             place=self._workshop.place(machine_id), cpus=shape.cpus, memory_mib=shape.memory_mib, boot=shape.boot
         )
+
+
+async def warm_up(guest: Guest) -> None:
+    """Have a guest do once what its user will do first, so that its pages are there and its code is translated.
+
+    Raises:
+        GuestFailed, TimedOut: it did not.
+    """
+    await guest.thaw()  # a clone wakes frozen, as its template was taken
+    await guest.run(WARM_UP, timeout_s=WARM_UP_TIMEOUT_S, max_output_bytes=0)
+    guest.disconnect()

@@ -12,7 +12,7 @@ from hearth.control.activity import Signs
 from hearth.control.fleet import Fleet, Member
 from hearth.control.heat import InUse, Observation
 from hearth.control.residents import Resident
-from hearth.control.sleep import Sleep
+from hearth.control.sleep import BOOTABLE, Sleep
 from hearth.errors import HearthError
 from hearth.model import Heat, Sandbox, SandboxState
 from hearth.store.base import MAX_PAGE, PageRequest, Store
@@ -39,9 +39,9 @@ class Thermostat:
         self._asking = asyncio.Semaphore(ASKED_AT_ONCE)
 
     async def observe(self) -> Sequence[Observation]:
-        """Look at every sandbox that runs or is stopped; only hot ones are asked themselves."""
+        """Look at every sandbox whose time to live may end; only hot ones are asked themselves."""
         sandboxes: list[Sandbox] = []
-        states = (SandboxState.RUNNING, SandboxState.STOPPED)
+        states = (SandboxState.RUNNING, SandboxState.STOPPED, *BOOTABLE)
         page = PageRequest(limit=MAX_PAGE)
         while True:
             found = await self._store.sandboxes.list(None, states=states, page=page)
@@ -73,7 +73,7 @@ class Thermostat:
     async def _look(self, sandbox: Sandbox) -> Observation:
         resident = self._sleep.residents[sandbox.id]
         member = self._fleet.member(sandbox.id)
-        cold = sandbox.state is SandboxState.STOPPED or member is None
+        cold = sandbox.state is not SandboxState.RUNNING or member is None
         signs = Signs(operations=resident.users, last_operation_s=resident.used_at_s)
         if member is not None and resident.settled and not sandbox.spec.keep_hot and self._can_sleep:
             signs = await self._ask(resident, member, signs)

@@ -198,6 +198,26 @@ class SleepingMachine(Machine, Protocol):
         ...
 
 
+class WaitingMachine(Protocol):
+    """A VMM that was started with the memory of a snapshot and waits for the rest of it."""
+
+    @property
+    def id(self) -> str: ...
+
+    async def load(self) -> SleepingMachine:
+        """Bring it to the moment of the snapshot and leave it paused; used once. It is ended if that fails.
+
+        Raises:
+            SnapshotRefused: the snapshot is damaged.
+            EngineFailed, TimedOut: the VMM did not take the state.
+        """
+        ...
+
+    async def kill(self) -> None:
+        """End the VMM at once; after ``load`` it is the machine's to be ended."""
+        ...
+
+
 class Capture(Protocol):
     """What was taken of a paused machine and is not all on disk yet."""
 
@@ -272,8 +292,8 @@ class SleepingEngine(Engine, Protocol):
         """Let go of everything kept in memory; machines are left as they are."""
         ...
 
-    async def restore(self, spec: MachineSpec, snapshot: Path, link: Link | None) -> SleepingMachine:
-        """Start a VMM on the machine's disk with the memory of ``snapshot`` and leave it paused.
+    async def wait_for(self, spec: MachineSpec, snapshot: Path, link: Link | None) -> WaitingMachine:
+        """Start a VMM on the machine's disk with the memory of ``snapshot``; ``load`` does the rest.
 
         Args:
             spec: of the same CPUs, memory and boot files as the snapshot's.

@@ -25,6 +25,7 @@ from hearth.engine.base import (
     MachineSpec,
     SleepingEngine,
     SleepingMachine,
+    WaitingMachine,
 )
 from hearth.engine.snapshot import consume, discard
 from hearth.errors import Conflict
@@ -101,6 +102,22 @@ class Subject:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reserve:
+    """A clone made ahead: a VMM that waits, or a machine that was restored, exercised and paused."""
+
+    waiting: WaitingMachine | None = None
+    ready: SleepingMachine | None = None
+
+    async def take(self) -> SleepingMachine:
+        """Give the machine, paused."""
+        if self.ready is not None:
+            return self.ready
+        if self.waiting is None:
+            raise AssertionError("a reserve is one of both")
+        return await self.waiting.load()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Order:
     """What doing needs beyond the subject; undoing has no use for it.
 
@@ -108,6 +125,7 @@ class Order:
         memory: the snapshot to wake with; None boots the kernel.
         consumed: ``memory`` is the machine's own and is used up: what it is from now on, the disk says.
         known_as: the sandbox whose token the agent in ``memory`` expects; None where it was never configured.
+        reserve: a machine that was made ahead under this sandbox's id: its disk, network and VMM are there.
     """
 
     sandbox: Sandbox
@@ -115,6 +133,7 @@ class Order:
     memory: Path | None = None
     consumed: bool = False
     known_as: str | None = None
+    reserve: Reserve | None = None
 
     def machine_spec(self, workshop: Workshop) -> MachineSpec:
         """Describe the machine to the engine."""
@@ -181,7 +200,8 @@ class Bringup:
             await machine.kill()
 
     async def _make_disk(self, _: Subject) -> None:
-        await self._workshop.engine.prepare(self._order().machine_spec(self._workshop))
+        if self._order().reserve is None:
+            await self._workshop.engine.prepare(self._order().machine_spec(self._workshop))
 
     async def _remove_machine(self, subject: Subject) -> None:
         await self.discard()
@@ -192,7 +212,8 @@ class Bringup:
         await self._workshop.engine.end(self._workshop.place(subject.sandbox_id))
 
     async def _set_up_network(self, subject: Subject) -> None:
-        self._link = await self._workshop.network.setup(subject.sandbox_id)
+        if self._order().reserve is None:
+            self._link = await self._workshop.network.setup(subject.sandbox_id)
 
     async def _tear_down_network(self, subject: Subject) -> None:
         self._close_tap()
@@ -205,10 +226,13 @@ class Bringup:
             self._close_tap()
 
     async def _start_vmm(self, spec: MachineSpec) -> Machine:
-        memory, engine = self._order().memory, self._workshop.engine
+        memory, engine, reserve = self._order().memory, self._workshop.engine, self._order().reserve
+        if reserve is not None:
+            return await reserve.take()
         if memory is None:
             return await engine.launch(spec, self._link)
-        return await sleeping(engine).restore(spec, memory, self._link)
+        waiting = await sleeping(engine).wait_for(spec, memory, self._link)
+        return await waiting.load()
 
     def _close_tap(self) -> None:
         link, self._link = self._link, None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import shutil
 from collections.abc import Mapping
@@ -15,21 +14,20 @@ import structlog
 
 from hearth.engine.base import BootFiles, Capabilities, EngineReport, MachinePlace, MachineSpec
 from hearth.engine.manifest import Stamp
-from hearth.engine.memory_image import Diff
 from hearth.engine.qemu.accelerator import Verdict, VerdictCache, host_cpu_model, kvm_obstacle, verdict_key
 from hearth.engine.qemu.capture import QemuCapture, take
 from hearth.engine.qemu.command import EMULATED_CPU, Descriptor, QemuSpec, shape
 from hearth.engine.qemu.disk import OVERLAY, Layers
-from hearth.engine.qemu.handover import Files, opened, read_log
+from hearth.engine.qemu.handover import Files, opened
 from hearth.engine.qemu.launcher import BINARY, DialerFor, Launcher
 from hearth.engine.qemu.machine import QemuMachine
 from hearth.engine.qemu.memory_bases import MemoryBases
 from hearth.engine.qemu.overlay import create_overlay
 from hearth.engine.qemu.proof import prove_kvm
-from hearth.engine.qemu.restoring import load_state, read_own_pages
+from hearth.engine.qemu.restoring import QemuWaiting
 from hearth.engine.qemu.vmm_user import take_user
 from hearth.engine.snapshot import STATE, StoredSnapshot, load, require_fit, require_same_disk, verify_file
-from hearth.errors import Conflict, EngineFailed, HostUnfit
+from hearth.errors import Conflict, HostUnfit
 from hearth.host.cgroups import Cgroups
 from hearth.host.process import run
 from hearth.host.threads import on_own_thread
@@ -122,36 +120,22 @@ class QemuEngine:
         files = replace(files, kernel=spec.boot.kernel, initramfs=spec.boot.initramfs)
         return await self._start(qemu, spec, link, files, {})
 
-    async def restore(self, spec: MachineSpec, snapshot: Path, link: Link | None) -> QemuMachine:
-        """Start QEMU with the memory and device state of a snapshot, verified, and leave it paused.
+    async def wait_for(self, spec: MachineSpec, snapshot: Path, link: Link | None) -> QemuWaiting:
+        """Start QEMU on the memory of a snapshot, verified, to wait for the rest.
 
         Raises:
             SnapshotRefused: the snapshot is damaged, or was made by another QEMU, machine, kernel or agent.
-            EngineFailed, TimedOut: QEMU did not take the state; it was ended.
+            EngineFailed: QEMU ended at once.
         """
         qemu = replace(await self._describe(spec), restored=True)
         stamp = await self._stamp(spec)
         stored = await on_own_thread("verify snapshot", lambda: _verified(snapshot, spec, stamp))
-        files = replace(
-            await on_own_thread("verify disk", lambda: self._disk_files(spec)), state=stored.directory / STATE
-        )
-        pages = await on_own_thread("read memory", lambda: read_own_pages(stored), discard=_close)
-        with pages or contextlib.nullcontext():
-            base = await asyncio.to_thread(load, stored.base) if stored.base is not None else stored
-            async with self._bases.open(base, keep=base.disk is not None) as memory:
-                machine = await self._start(qemu, spec, link, files, {Descriptor.MEMORY: memory})
-            await self._load_state(machine, spec, pages, snapshot)
-        return machine
-
-    async def _load_state(self, machine: QemuMachine, spec: MachineSpec, pages: Diff | None, snapshot: Path) -> None:
-        try:
-            await load_state(machine, pages)
-        except BaseException as error:
-            await machine.kill()
-            if not isinstance(error, EngineFailed):
-                raise
-            said = f"{snapshot.name}: {error.details} {read_log(spec.directory)}"
-            raise EngineFailed("the machine did not take its snapshot", details=said) from error
+        files = await on_own_thread("verify disk", lambda: self._disk_files(spec))
+        files = replace(files, state=stored.directory / STATE)
+        base = await asyncio.to_thread(load, stored.base) if stored.base is not None else stored
+        async with self._bases.open(base, keep=base.disk is not None) as memory:
+            machine = await self._start(qemu, spec, link, files, {Descriptor.MEMORY: memory})
+        return QemuWaiting(machine=machine, directory=spec.directory, snapshot=stored)
 
     async def _capture(
         self, machine: QemuMachine, spec: MachineSpec, staging: Path, /, *, with_disk: bool
@@ -243,11 +227,6 @@ def _verified(snapshot: Path, spec: MachineSpec, stamp: Stamp) -> StoredSnapshot
         require_same_disk(manifest, spec.directory / OVERLAY)
     verify_file(stored, STATE)
     return stored
-
-
-def _close(pages: Diff | None) -> None:
-    if pages is not None:
-        pages.close()
 
 
 def _modified_ns(path: str | None) -> int:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
-from hearth.engine.base import RunState
+from hearth.engine.base import RunState, SnapshotRefused
 from hearth.engine.manifest import MemoryKind
 from hearth.engine.memory_image import Diff, read_diff
 from hearth.engine.qemu.command import Descriptor
+from hearth.engine.qemu.handover import read_log
 from hearth.engine.qemu.machine import QemuMachine
 from hearth.engine.qemu.memory_map import memory_address
 from hearth.engine.qemu.qmp import Events, QmpClosed
@@ -19,6 +23,47 @@ from hearth.host.threads import on_own_thread
 LOAD_TIMEOUT_S = 30.0
 LOADED, FAILED = "completed", "failed"
 """States of an incoming migration (qapi/migration.json) after which nothing more comes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QemuWaiting:
+    """Implements ``hearth.engine.base.WaitingMachine``.
+
+    Args:
+        machine: paused, with the memory of the snapshot's base mapped.
+        directory: the machine's, where QEMU's last words are.
+    """
+
+    machine: QemuMachine
+    directory: Path
+    snapshot: StoredSnapshot
+
+    @property
+    def id(self) -> str:
+        return self.machine.id
+
+    async def load(self) -> QemuMachine:
+        """Bring the machine to the moment of the snapshot and leave it paused."""
+        try:
+            pages = await on_own_thread("read memory", lambda: read_own_pages(self.snapshot), discard=_close)
+            with pages or contextlib.nullcontext():
+                await load_state(self.machine, pages)
+        except BaseException as error:
+            await self.machine.kill()
+            if not isinstance(error, EngineFailed) or isinstance(error, SnapshotRefused):
+                raise
+            said = f"{self.snapshot.id}: {error.details} {read_log(self.directory)}"
+            raise EngineFailed("the machine did not take its snapshot", details=said) from error
+        return self.machine
+
+    async def kill(self) -> None:
+        """End the VMM at once."""
+        await self.machine.kill()
+
+
+def _close(pages: Diff | None) -> None:
+    if pages is not None:
+        pages.close()
 
 
 def read_own_pages(snapshot: StoredSnapshot) -> Diff | None:

@@ -1,0 +1,164 @@
+"""Clones made ahead of need: VMMs that wait for their state, and machines restored, exercised and stopped.
+
+A claimed one only has to run. They are made off the path, one at a time, for the shapes asked for lately. Nothing about
+them is stored: what a daemon leaves behind the next one sweeps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+import structlog
+
+from hearth.control.templates import Shape, Templates, warm_up
+from hearth.engine.base import Machine, MachineSpec
+from hearth.errors import HearthError
+from hearth.guest.client import Guest
+from hearth.host.identity import new_sandbox_id
+from hearth.jobs.bringup import Reserve, Workshop, sleeping
+
+log = structlog.get_logger(__name__)
+
+WANTED_FOR_S = 3600.0
+"""A shape nobody asked for in so long is not kept ready any more."""
+SHAPES_MAX = 4
+QUIET_S = 0.5
+"""Between a claim and the making of the next: whoever claimed wants the CPUs now."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claimed:
+    """A clone that belongs to the caller now; the new sandbox takes its id."""
+
+    sandbox_id: str
+    reserve: Reserve
+
+
+@dataclass(kw_only=True)
+class _Shelf:
+    """What is kept of one shape."""
+
+    shape: Shape
+    template_id: str
+    wanted_at_s: float
+    ready: deque[Claimed] = field(default_factory=deque)
+    waiting: deque[Claimed] = field(default_factory=deque)
+
+
+class Pool:
+    """The clones kept ready.
+
+    Args:
+        ready: how many exercised, stopped clones to keep of each shape; each takes some 40 MiB.
+        waiting: how many VMMs that wait for their state; each takes some 16 MiB.
+    """
+
+    def __init__(self, workshop: Workshop, templates: Templates, *, ready: int, waiting: int) -> None:
+        self.hits: Counter[str] = Counter()
+        self._workshop = workshop
+        self._templates = templates
+        self._ready = ready
+        self._waiting = waiting
+        self._shelves: dict[str, _Shelf] = {}
+        self._changed = asyncio.Event()
+
+    def claim(self, shape: Shape, template_id: str) -> Claimed | None:
+        """Take a clone of a template, the best there is; None when there is none. More will be made either way."""
+        shelf = self._shelves.get(template_id)
+        if shelf is None:
+            shelf = self._shelves[template_id] = _Shelf(shape=shape, template_id=template_id, wanted_at_s=0.0)
+        shelf.wanted_at_s = time.monotonic()
+        self._changed.set()
+        for name, kept in (("ready", shelf.ready), ("waiting", shelf.waiting)):
+            if kept:
+                self.hits[name] += 1
+                return kept.popleft()
+        self.hits["miss"] += 1
+        return None
+
+    def sizes(self) -> dict[str, int]:
+        """Count what is kept, for metrics."""
+        shelves = self._shelves.values()
+        return {
+            "ready": sum(len(shelf.ready) for shelf in shelves),
+            "waiting": sum(len(shelf.waiting) for shelf in shelves),
+        }
+
+    async def run(self) -> None:
+        """Keep the shelves full until cancelled; at the end nothing is kept."""
+        try:
+            while True:
+                await self._changed.wait()
+                self._changed.clear()
+                await asyncio.sleep(QUIET_S)
+                await self._tidy()
+                for shelf in list(self._shelves.values()):
+                    await self._fill(shelf)
+        finally:
+            await self._drop(list(self._shelves.values()))
+
+    async def _fill(self, shelf: _Shelf) -> None:
+        while len(shelf.ready) < self._ready or len(shelf.waiting) < self._waiting:
+            exercised = len(shelf.ready) < self._ready
+            try:
+                made = await self._make(shelf, exercised=exercised)
+            except (HearthError, OSError) as error:
+                log.warning("nothing made ahead", template=shelf.template_id, error=str(error))
+                return
+            (shelf.ready if exercised else shelf.waiting).append(made)
+
+    async def _make(self, shelf: _Shelf, *, exercised: bool) -> Claimed:
+        sandbox_id = new_sandbox_id()
+        origin = self._workshop.data.snapshot(shelf.template_id)
+        spec = MachineSpec(
+            place=self._workshop.place(sandbox_id),
+            cpus=shelf.shape.cpus,
+            memory_mib=shelf.shape.memory_mib,
+            boot=shelf.shape.boot,
+            origin=origin,
+        )
+        try:
+            await self._workshop.engine.prepare(spec)
+            link = await self._workshop.network.setup(sandbox_id)
+            try:
+                waiting = await sleeping(self._workshop.engine).wait_for(spec, origin, link)
+            finally:
+                os.close(link.tap_fd)
+            if not exercised:
+                return Claimed(sandbox_id=sandbox_id, reserve=Reserve(waiting=waiting))
+            machine = await waiting.load()
+            await machine.resume()
+            await warm_up(Guest(machine.dialer, None))
+            await machine.pause()
+            return Claimed(sandbox_id=sandbox_id, reserve=Reserve(ready=machine))
+        except BaseException:
+            await asyncio.shield(self._workshop.take_down(sandbox_id))
+            raise
+
+    async def _tidy(self) -> None:
+        """Give up shapes nobody asked for lately, the oldest first where there are too many."""
+        shelves = sorted(self._shelves.values(), key=lambda shelf: -shelf.wanted_at_s)
+        now_s = time.monotonic()
+        old = [shelf for shelf in shelves if now_s - shelf.wanted_at_s > WANTED_FOR_S]
+        await self._drop([*old, *(shelf for shelf in shelves[SHAPES_MAX:] if shelf not in old)])
+
+    async def _drop(self, shelves: list[_Shelf]) -> None:
+        for shelf in shelves:
+            self._shelves.pop(shelf.template_id, None)
+            for claimed in [*shelf.ready, *shelf.waiting]:
+                with contextlib.suppress(HearthError, OSError):
+                    await self.discard(claimed)
+
+    async def discard(self, claimed: Claimed) -> None:
+        """Remove a clone that nobody uses."""
+        kept: Machine | None = claimed.reserve.ready
+        if kept is not None:
+            await kept.kill()
+        elif claimed.reserve.waiting is not None:
+            await claimed.reserve.waiting.kill()
+        await self._workshop.take_down(claimed.sandbox_id)
