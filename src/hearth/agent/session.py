@@ -28,6 +28,8 @@ INIT_SESSION = "init"
 """The sandbox's init script; it does not count towards the limit and is never forgotten."""
 SCROLLBACK_BYTES = 65_536
 INPUT_AHEAD_BYTES = 1024 * 1024
+SHOWN_ARGV_CHARS = 16_384
+"""More of a command line is not told: whatever it is written as in JSON, a session's description fits a frame."""
 _END_OF_FILE = b"\x04"
 _REST_S = 0.05
 """How long a terminal that nobody has open is not read: ``poll`` would report its hang-up all the time."""
@@ -75,7 +77,7 @@ class Session:
         self.ended_at: float | None = None
         self.supervision: Supervision | None = None
         self._agent = agent
-        self._argv = " ".join(request.argv)
+        self._argv = " ".join(request.argv)[:SHOWN_ARGV_CHARS]
         self._tty = request.tty
         self._created_at = int(time.time())
         self._watch = process.watch
@@ -102,13 +104,13 @@ class Session:
         """Begin to pump; call it once."""
         threading.Thread(target=self._pump, name=f"session-{self.id}", daemon=True).start()
 
-    def info(self) -> SessionInfo:
-        """Describe the session as it is now."""
+    def info(self, argv_chars: int = SHOWN_ARGV_CHARS) -> SessionInfo:
+        """Describe the session as it is now, with so much of its command line."""
         supervision = self.supervision
         with self._lock:
             return SessionInfo(
                 session_id=self.id,
-                argv=self._argv,
+                argv=self._argv[:argv_chars],
                 tty=self._tty,
                 running=self._exit_code is None,
                 exit_code=self._exit_code,

@@ -305,6 +305,17 @@ def test_more_than_twenty_sessions_are_refused_and_a_place_comes_free() -> None:
             wire.close()
 
 
+def test_command_lines_too_long_for_one_list_are_cut(client: Client) -> None:
+    words = ["\x01" * 30_000, "-"]
+    sessions = [client.session("sh", "-c", "cat", *words) for _ in range(12)]
+    infos = [listed(client)[info.session_id] for _, info in sessions]
+    for (wire, own), info in zip(sessions, infos, strict=True):
+        assert own.argv == f"sh -c cat {words[0]}"[:16_384]
+        assert info.argv == own.argv[:512]
+        wire.send(FrameType.STDIN_EOF)
+        assert finish(wire) == 0
+
+
 def test_no_session_lists_as_an_empty_array() -> None:
     with running_agent() as agent:
         assert agent.client.ask(FrameType.EXEC_LIST_REQ, None, FrameType.EXEC_LIST_RESP) == []

@@ -43,6 +43,24 @@ def file_info(name: str, status: os.stat_result) -> FileInfo:
     )
 
 
+def first_names(path: str, limit: int) -> tuple[list[str], int]:
+    """Give the first ``limit`` names of a directory in their order, and how many there are; memory stays bounded.
+
+    Raises:
+        OSError: it is no directory, or not ours to read.
+    """
+    names: list[str] = []
+    total = 0
+    with os.scandir(path) as entries:
+        for entry in entries:
+            names.append(entry.name)
+            total += 1
+            if len(names) == 4 * limit:
+                names.sort()
+                del names[limit:]
+    return sorted(names)[:limit], total
+
+
 def open_regular(path: str) -> tuple[int, os.stat_result]:
     """Open a regular file for reading; looks before it opens, as opening a device or FIFO may have effects.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from hearth.agent.body import Body
 from hearth.agent.connection import Connection
 from hearth.agent.files import reading, tree
-from hearth.agent.files.paths import file_info, make_parents, octal, open_regular, parse_mode
+from hearth.agent.files.paths import file_info, first_names, make_parents, octal, open_regular, parse_mode
 from hearth.agent.files.writing import AtomicWrite
 from hearth.agent.refusal import Refused, refused
 from hearth.agent.state import Agent
@@ -135,9 +135,9 @@ class FileService:
 
     def _list(self, connection: Connection, payload: bytes) -> None:
         path = decode(PathRequest, payload).path
-        names = sorted(os.listdir(path))
+        names, total = first_names(path, MAX_LISTED)
         frame: list[FileInfo] = []
-        for name in names[:MAX_LISTED]:
+        for name in names:
             try:
                 frame.append(file_info(name, os.lstat(os.path.join(path, name))))
             except FileNotFoundError:  # removed since it was listed
@@ -145,8 +145,8 @@ class FileService:
             if len(frame) == _LISTED_PER_FRAME:
                 connection.send(FrameType.FILE_LS_RESP, encode_list(frame))
                 frame = []
-        if len(names) > MAX_LISTED:
-            frame.append(_sentinel(len(names)))
+        if total > MAX_LISTED:
+            frame.append(_sentinel(total))
         connection.send(FrameType.FILE_LS_RESP, encode_list(frame))
 
     def _make_directory(self, connection: Connection, payload: bytes) -> None:

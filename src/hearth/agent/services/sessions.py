@@ -11,12 +11,14 @@ from contextlib import suppress
 from hearth.agent.connection import PROBE_INTERVAL_S, Connection, PeerGone
 from hearth.agent.moments import poll_timeout_ms
 from hearth.agent.refusal import Refused
-from hearth.agent.session import Attachment, Session
+from hearth.agent.session import SHOWN_ARGV_CHARS, Attachment, Session
 from hearth.agent.session_table import SessionTable
-from hearth.wire.frames import Frame, FrameType, WireError, parse_resize, parse_signal
+from hearth.wire.frames import MAX_PAYLOAD, Frame, FrameType, WireError, parse_resize, parse_signal
 from hearth.wire.messages import ExecKillRequest, ExecRequest, decode, encode_list
 
 _GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL
+_LISTED_ARGV_CHARS = (SHOWN_ARGV_CHARS, 512, 64)
+"""A character is six bytes of JSON at most, and there are some thousand sessions at most: the last always fits."""
 FAREWELL_TIMEOUT_S = 2.0
 """How long a client whose session was taken may keep the rest of its frames waiting."""
 _LAST_READS = 128
@@ -44,9 +46,14 @@ class SessionService:
         self._serve(connection, session, if_detached=request.if_detached, max_idle_s=request.max_idle_sec)
 
     def list(self, connection: Connection, _: bytes) -> None:
-        """Answer with all sessions."""
-        infos = [session.info() for session in self._table.list()]
-        connection.send(FrameType.EXEC_LIST_RESP, encode_list(infos))
+        """Answer with all sessions; where there are too many for a frame, with less of their command lines."""
+        sessions = self._table.list()
+        payload = b""
+        for argv_chars in _LISTED_ARGV_CHARS:
+            payload = encode_list([session.info(argv_chars) for session in sessions])
+            if len(payload) <= MAX_PAYLOAD:
+                break
+        connection.send(FrameType.EXEC_LIST_RESP, payload)
 
     def kill(self, connection: Connection, payload: bytes) -> None:
         """Kill a session's process group."""
