@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.agent.client import AgentError, Client, Result, Wire
 from tests.agent.conftest import MACHINE_AGENT, wait_until
+from tests.agent.services.test_trees import OK, remove
 
 from hearth.agent.files.reading import select
 from hearth.wire.frames import FrameType
@@ -30,7 +31,6 @@ from hearth.wire.messages import (
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="changing owners needs root")
 NOT_ROOT = pytest.mark.skipif(os.geteuid() == 0 or bool(MACHINE_AGENT), reason="root may read everything")
-OK = {"status": "ok"}
 
 
 def read(client: Client, path: Path | str, **part: int) -> tuple[FileReadResponse, bytes]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.agent.client import AgentError, Client
-from tests.agent.services.test_files import OK
 
 from hearth.wire.frames import FrameType
 from hearth.wire.messages import ChangeModeRequest, MakeDirectoryRequest, MoveRequest, RemoveRequest
+
+OK = {"status": "ok"}
 
 
 def test_directories_are_made_with_parents_and_twice(client: Client, tmp_path: Path) -> None:
