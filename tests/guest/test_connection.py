@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import resource
 import socket
 from collections.abc import Iterator
 
@@ -165,3 +167,19 @@ async def test_raw_bytes_arrive_in_order_up_to_the_end(pair: tuple[socket.socket
         pair[1].close()
         assert connection.is_readable()
         assert await connection.receive_raw() == b""
+
+
+async def test_the_socket_may_have_any_number(pair: tuple[socket.socket, socket.socket]) -> None:
+    number = 2000  # beyond what select(2) takes
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], number + 100), limits[1]))
+    try:
+        sock = socket.socket(fileno=fcntl.fcntl(pair[0], fcntl.F_DUPFD_CLOEXEC, number))
+        sock.setblocking(False)
+        with Connection(sock) as connection:
+            assert not connection.is_readable()
+            pair[1].send(b"x")
+            assert connection.is_readable()
+            assert await connection.receive_raw() == b"x"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
