@@ -1,19 +1,23 @@
-"""One namespace and one TAP per machine, and the way to its agent.
+"""One namespace and one TAP per machine, the way to its agent, and for machines with an owner the way to others.
 
-Nothing leads out of the namespace: no route, no forwarding, no IPv6. That is the closed default a policy later opens.
+Nothing leads out of the namespace of a machine without an owner: no route, no forwarding, no IPv6. One with an owner
+reaches that owner's others, and of the world what its policy says (``fabric``).
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from pathlib import Path
+from ipaddress import IPv4Address
 
 import structlog
 
 from hearth.host import namespaces, netlink
+from hearth.network.fabric import Fabric, FabricSettings
 from hearth.network.patience import Patience
 from hearth.network.plan import PLAN, TAP_NAME, AddressPlan, Link, namespace_name, namespace_prefix
+from hearth.network.policy import DEFAULT, Policy
+from hearth.network.slot import lay_wire, write_settings
 
 log = structlog.get_logger(__name__)
 
@@ -30,35 +34,59 @@ class MachineNetwork:
 
     Args:
         tag: marks the daemon's namespaces among others on this host (``directory.load_tag``).
+        fabric: how machines are connected to others; without it none is, and ``setup`` takes no owner.
     """
 
-    def __init__(self, tag: str, *, plan: AddressPlan = PLAN) -> None:
+    def __init__(self, tag: str, *, plan: AddressPlan = PLAN, fabric: FabricSettings | None = None) -> None:
         self._tag = tag
         self._plan = plan
+        self._fabric = None if fabric is None else Fabric(tag, plan, fabric)
+
+    @property
+    def fabric(self) -> Fabric:
+        """What connects the machines; to be opened before the first of them, and closed at the end."""
+        if self._fabric is None:
+            raise AssertionError("this network connects no machines")
+        return self._fabric
 
     def namespace(self, sandbox_id: str) -> str:
         """Name the sandbox's namespace, whether or not it exists."""
         return namespace_name(self._tag, sandbox_id)
 
-    async def setup(self, sandbox_id: str) -> Link:
+    async def setup(
+        self, sandbox_id: str, *, owner: str | None = None, name: str | None = None, policy: Policy = DEFAULT
+    ) -> Link:
         """Make the sandbox's namespace with a TAP in it, addressed and up; the caller closes ``tap_fd``.
 
         Nothing is left behind by a failure or a cancellation.
 
+        Args:
+            owner: connects it to this owner's others; None to nothing at all.
+            name: by which they find it; its id without one.
+            policy: what it may reach from its first packet on.
+
         Raises:
             Conflict: it has been set up already.
             HostUnfit: namespaces or TAPs are not to be had.
+            Unavailable: there are no addresses left.
         """
-        name = self.namespace(sandbox_id)
-        descriptor = await namespaces.create(name, lambda: furnish(self._plan), discard=os.close)
-        log.debug("network set up", sandbox=sandbox_id, namespace=name)
+        space = self.namespace(sandbox_id)
+        address: IPv4Address | None = None
+        if owner is None:
+            descriptor = await namespaces.create(space, lambda: furnish(self._plan), discard=os.close)
+        else:
+            descriptor, address = await self.fabric.setup(
+                sandbox_id, owner=owner, name=name or sandbox_id, policy=policy
+            )
+        log.debug("network set up", sandbox=sandbox_id, namespace=space, address=str(address or ""))
         return Link(
-            namespace=name,
+            namespace=space,
             tap_fd=descriptor,
             guest_ip=self._plan.guest.ip,
             prefix_length=self._plan.guest.network.prefixlen,
             gateway=self._plan.gateway.ip,
             mac=self._plan.guest_mac,
+            address=address,
         )
 
     async def teardown(self, sandbox_id: str) -> None:
@@ -66,13 +94,16 @@ class MachineNetwork:
 
         The TAP goes when the VMM has closed it, so end the VMM first.
         """
+        if self._fabric is not None:
+            await self._fabric.teardown(sandbox_id)
         await namespaces.delete(self.namespace(sandbox_id))
         log.debug("network torn down", sandbox=sandbox_id)
 
     async def list(self) -> set[str]:
         """Tell the ids of the sandboxes of which something is there, for sweeping what a crash left."""
         prefix = namespace_prefix(self._tag)
-        return {name.removeprefix(prefix) for name in namespaces.list_names(prefix)}
+        named = {name.removeprefix(prefix) for name in namespaces.list_names(prefix)}
+        return named if self._fabric is None else named | self._fabric.list()
 
     def dialer(self, sandbox_id: str, *, answers: bool = False) -> NamespaceDialer:
         """Give a way to the sandbox's agent; keep it, it learns how patient to be.
@@ -110,18 +141,11 @@ class NamespaceDialer:
 
 def furnish(plan: AddressPlan) -> int:
     """Close the namespace of this thread to the outside, put the TAP in and give its descriptor; blocking, 0.5 ms."""
-    for setting, value in CLOSED:
-        path = Path("/proc/sys/net", setting)
-        if path.exists():  # a kernel without IPv6 has nothing to switch off
-            path.write_text(value)
+    write_settings(CLOSED)
     descriptor = netlink.open_tap(TAP_NAME)
     try:
-        tap = socket.if_nametoindex(TAP_NAME)
         with netlink.RouteSocket() as route:
-            route.ask(netlink.bring_up(socket.if_nametoindex("lo")))
-            route.ask(netlink.bring_up(tap, mac=plan.gateway_mac))
-            route.ask(netlink.add_address(tap, plan.gateway))
-            route.ask(netlink.add_neighbour(tap, plan.guest.ip, plan.guest_mac))
+            lay_wire(route, plan)
     except BaseException:
         os.close(descriptor)
         raise

@@ -5,14 +5,17 @@ Every machine sees the same addresses, because a clone wakes with those of its t
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from hearth.model import check_name
 
 PREFIX = "hearth-"
 TAP_NAME = "tap0"
-"""One name for all: each TAP is alone with the loopback in its namespace."""
+NET_NAME = "net0"
+"""One name for all: each namespace has one TAP and, where it is connected, one way to its owner's bridge."""
+NAMED = re.compile(r"[bm][0-9a-f]{8}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +42,8 @@ restored guest keeps its template's neighbour entry for it."""
 class Link:
     """What ``setup`` gives: where the machine's network is and how the guest has to configure itself.
 
-    ``tap_fd`` belongs to the caller, who hands it to the VMM and closes its own copy.
+    ``tap_fd`` belongs to the caller, who hands it to the VMM and closes its own copy. ``address`` is what the sandbox
+    is called by among its owner's; None for one that is connected to nothing. The guest need not know it.
     """
 
     namespace: str
@@ -48,6 +52,37 @@ class Link:
     prefix_length: int
     gateway: IPv4Address
     mac: str
+    address: IPv4Address | None = None
+
+
+def hub_name(tag: str) -> str:
+    """Name the namespace with the owners' bridges; no sandbox's name, because no label has a dot."""
+    return f"{PREFIX}{tag}.hub"
+
+
+def slot_prefix(tag: str) -> str:
+    """Tell how the names of namespaces begin that are made ahead and nobody's yet."""
+    return f"{PREFIX}{tag}.slot-"
+
+
+def uplink_name(tag: str) -> str:
+    """Name the hub's link on the host, and our table there: the only things of ours in the host's own namespace."""
+    return f"{PREFIX}{tag}"
+
+
+def bridge_name(block: IPv4Network) -> str:
+    """Name the bridge of an owner's block, inside the hub."""
+    return f"b{int(block.network_address):08x}"
+
+
+def port_name(address: IPv4Address) -> str:
+    """Name the hub's end of a machine's link."""
+    return f"m{int(address):08x}"
+
+
+def named_address(name: str) -> IPv4Address | None:
+    """Tell the address in the name of a bridge or a port; None in the name of anything else."""
+    return IPv4Address(int(name[1:], 16)) if NAMED.fullmatch(name) else None
 
 
 def namespace_prefix(tag: str) -> str:

@@ -1,0 +1,282 @@
+"""The owners' networks: the hub, its uplink, slots made ahead, and the machines that are connected."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from typing import TypeVar
+
+import structlog
+
+from hearth.errors import Conflict, NotFound
+from hearth.host import namespaces
+from hearth.host.threads import on_own_thread
+from hearth.host.waiting import until_done
+from hearth.network import rules, slot, uplink
+from hearth.network.addresses import SUPERNET, WIDEST_BLOCK, Lease, Ledger
+from hearth.network.connection import Connection, EventSink
+from hearth.network.events import EgressEvent
+from hearth.network.hub import SLOT_PORT_PREFIX, Hub, Reach, prepare_hub
+from hearth.network.plan import AddressPlan, hub_name, namespace_name, slot_prefix
+from hearth.network.policy import Policy
+from hearth.network.pool import SlotPool
+from hearth.network.rules import Wiring
+from hearth.network.slot import Slot
+from hearth.network.uplink import Uplink
+from hearth.network.upstream import Memory, Opener, Server, Upstream, open_here
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+
+def log_event(event: EgressEvent) -> None:
+    """Tell the log of what a guest tried."""
+    words = {"sandbox": event.sandbox_id, "rule": event.rule, "host": event.host, "port": event.port}
+    log.info("egress", kind=event.kind.value, address=str(event.address or ""), protocol=event.protocol, **words)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FabricSettings:
+    """How the owners' networks are made.
+
+    Args:
+        supernet, block_prefix: of all sandboxes' addresses, and how large a block an owner gets of it at a time.
+        uplink: the way to the world; None for none.
+        servers: DNS servers of the world; without one its names fail.
+        open_socket: gives sockets to them.
+        slots: how many machines' networks are made ahead.
+        tell: takes each event, on the loop, and must not block.
+    """
+
+    supernet: IPv4Network = SUPERNET
+    block_prefix: int = WIDEST_BLOCK
+    uplink: Uplink | None = None
+    servers: tuple[Server, ...] = ()
+    open_socket: Opener = open_here
+    slots: int = 0
+    tell: EventSink = log_event
+
+
+class Fabric:
+    """The networks of all owners of one daemon. ``open`` before anything else; ``close`` leaves machines connected."""
+
+    def __init__(self, tag: str, plan: AddressPlan, settings: FabricSettings) -> None:
+        self._tag = tag
+        self._plan = plan
+        self._settings = settings
+        self._hub: Hub | None = None
+        self._lock = asyncio.Lock()
+        self._pool = SlotPool(settings.slots, self._make_slot, self._discard)
+        self._upstream = Upstream(settings.servers, settings.open_socket)
+        self._memories: dict[str, Memory] = {}
+        self._households: dict[str, dict[str, IPv4Address]] = {}
+        self._connections: dict[str, Connection] = {}
+
+    async def open(self) -> None:
+        """Make the hub and its uplink, or find those that are there, and remove slots that an earlier daemon left.
+
+        Raises:
+            HostUnfit: the kernel or the host's networks do not allow it.
+        """
+        name = hub_name(self._tag)
+        empty = Ledger(supernet=self._settings.supernet, block_prefix=self._settings.block_prefix)
+        for left in namespaces.list_names(slot_prefix(self._tag)):
+            await namespaces.delete(left)
+        with contextlib.suppress(Conflict):  # it outlived an earlier daemon
+            await namespaces.create(name, prepare_hub, discard=lambda _: None)
+        self._hub = await namespaces.enter(name, lambda: Hub(name, empty), discard=Hub.close)
+        await self._with_hub(lambda hub: hub.remove_slots())
+        await self.refresh()
+        asyncio.get_running_loop().add_reader(self._hub.events, self._packets_waiting)
+        self._pool.start()
+
+    async def close(self) -> None:
+        """Let go of everything; machines stay connected. With none left, nothing is left of the hub either."""
+        await self._pool.close()
+        for connection in list(self._connections.values()):
+            await connection.close()
+        self._connections.clear()
+        hub, self._hub = self._hub, None
+        if hub is None:
+            return
+        asyncio.get_running_loop().remove_reader(hub.events)
+        is_idle = not hub.ledger.leases
+        hub.close()
+        if is_idle:
+            await self.remove()
+
+    async def remove(self) -> None:
+        """Remove hub, uplink and slots, whoever made them; machines' namespaces are left to ``teardown``."""
+        link = self._settings.uplink
+        if link is not None:
+            await uplink.on_host(link, lambda: uplink.disconnect_host(link))
+        for name in {hub_name(self._tag), *namespaces.list_names(slot_prefix(self._tag))}:
+            await namespaces.delete(name)
+
+    async def refresh(self) -> None:
+        """See to the uplink and the host's addresses anew; whenever those have changed."""
+        link = self._settings.uplink
+        hub = self._opened()
+        reach = Reach(has_uplink=False)
+        if link is not None:
+            host = await uplink.on_host(link, lambda: uplink.connect_host(link, hub.descriptor))
+            await namespaces.enter(hub_name(self._tag), lambda: uplink.connect_hub(link), discard=lambda _: None)
+            reach = Reach(has_uplink=True, host=(*host, link.network))
+        await self._with_hub(lambda hub: hub.lead_to(reach))
+
+    async def setup(self, sandbox_id: str, *, owner: str, name: str, policy: Policy) -> tuple[int, IPv4Address]:
+        """Connect a new machine; gives the TAP's descriptor, the caller's from now on, and its address.
+
+        Raises:
+            Conflict: it has been set up already.
+            Unavailable: there are no addresses left.
+        """
+        space = namespace_name(self._tag, sandbox_id)
+        taken = self._pool.take() or await self._make_slot(space)
+        try:
+            if taken.namespace != space:
+                await on_own_thread(f"claim {space}", lambda: namespaces.rename(taken.namespace, space))
+        except BaseException:
+            await until_done(asyncio.ensure_future(self._discard(taken)))
+            raise
+        try:
+            lease = await self._with_hub(lambda hub: self._claim(hub, taken, sandbox_id, owner, policy))
+            self._connect(lease, name, policy, taken.ears)
+        except BaseException:
+            await until_done(asyncio.ensure_future(self._undo(taken, sandbox_id)))
+            raise
+        return taken.tap_fd, lease.address
+
+    async def adopt(self, sandbox_id: str, *, name: str, policy: Policy) -> IPv4Address:
+        """Take over a machine that an earlier daemon connected; gives its address. Its policy is put into force anew
+        only where it is another, so that its connections go on.
+
+        Raises:
+            NotFound: it is not connected.
+        """
+        lease = self._opened().ledger.leases.get(sandbox_id)
+        space = namespace_name(self._tag, sandbox_id)
+        if lease is None or not lease.owner:
+            raise NotFound("the sandbox has no network to be found", details=sandbox_id)
+        try:
+            ears = await namespaces.enter(space, lambda: slot.open_ears(self._plan), discard=slot.Ears.close)
+        except FileNotFoundError as error:
+            raise NotFound("the sandbox has no network to be found", details=space) from error
+        connection = self._connect(lease, name, policy, ears)
+        if not await on_own_thread(f"adopt {space}", connection.is_in_force):
+            await self.apply(sandbox_id, policy)
+        return lease.address
+
+    async def teardown(self, sandbox_id: str) -> None:
+        """Disconnect a machine, whoever connected it and in whatever state; its namespace is the caller's to remove."""
+        connection = self._connections.pop(sandbox_id, None)
+        if connection is not None:
+            await connection.close()
+        if self._hub is not None:
+            await self._with_hub(lambda hub: hub.unplug(sandbox_id))
+
+    async def apply(self, sandbox_id: str, policy: Policy) -> None:
+        """Put another policy into force for a machine.
+
+        Raises:
+            NotFound: it is not connected.
+            OSError: the kernel refused; what it refused of the policy is as it was.
+        """
+        connection = self.connection(sandbox_id)
+        await self._with_hub(lambda hub: hub.bound_download(connection.lease, policy))
+        await connection.apply(policy)
+        log.debug("egress policy in force", sandbox=sandbox_id, base=policy.base.value)
+
+    def connection(self, sandbox_id: str) -> Connection:
+        """Give a connected machine.
+
+        Raises:
+            NotFound: it is not connected.
+        """
+        connection = self._connections.get(sandbox_id)
+        if connection is None:
+            raise NotFound("the sandbox is connected to no network", details=sandbox_id)
+        return connection
+
+    def list(self) -> set[str]:
+        """Tell the sandboxes that have an address, those an earlier daemon left included."""
+        return set() if self._hub is None else set(self._hub.ledger.leases)
+
+    async def slots_ready(self) -> None:
+        """Wait until all slots are made."""
+        await self._pool.filled()
+
+    def _claim(self, hub: Hub, taken: Slot, sandbox_id: str, owner: str, policy: Policy) -> Lease:
+        """Turn a slot into a machine's network; blocking, 0.7 ms. Its rules come before its way out."""
+        hub.unplug(sandbox_id)  # of a machine that a crash interrupted
+        lease = hub.lease(sandbox_id, owner)
+        taken.ears.nft.commit(rules.machine_rules(self._wiring(lease.address), policy, {}))
+        if policy.upload_bytes_per_s is not None:
+            slot.bound_upload(taken.ears, policy)
+        hub.plug(taken.port_index, lease, policy)
+        slot.connect(taken.ears, lease)
+        return lease
+
+    def _connect(self, lease: Lease, name: str, policy: Policy, ears: slot.Ears) -> Connection:
+        connection = Connection(
+            lease=lease,
+            name=name,
+            policy=policy,
+            plan=self._plan,
+            ears=ears,
+            neighbours=self._households.setdefault(lease.owner, {}),
+            wiring=self._wiring(lease.address),
+            tell=self._settings.tell,
+        )
+        connection.start(self._upstream, self._memories.setdefault(lease.owner, Memory()))
+        self._connections[lease.sandbox_id] = connection
+        return connection
+
+    def _wiring(self, address: IPv4Address) -> Wiring:
+        return Wiring(plan=self._plan, address=address, supernet=self._settings.supernet)
+
+    async def _make_slot(self, space: str | None = None) -> Slot:
+        """Make a slot in a namespace of this name, or of one of its own."""
+        token = secrets.token_hex(4)
+        name = slot_prefix(self._tag) + token if space is None else space
+        hub = self._opened().descriptor
+        port = SLOT_PORT_PREFIX + token
+
+        def furnish() -> Slot:
+            return slot.furnish_slot(self._plan, self._settings.supernet, namespace=name, port=port, hub=hub)
+
+        return await namespaces.create(name, furnish, discard=Slot.close)
+
+    async def _discard(self, unused: Slot) -> None:
+        await on_own_thread("discard a slot", unused.close)
+        if unused.namespace.startswith(slot_prefix(self._tag)):
+            await namespaces.delete(unused.namespace)
+
+    async def _undo(self, taken: Slot, sandbox_id: str) -> None:
+        await self.teardown(sandbox_id)
+        await on_own_thread("discard a slot", taken.close)
+        await namespaces.delete(namespace_name(self._tag, sandbox_id))
+
+    async def _with_hub(self, work: Callable[[Hub], T]) -> T:
+        """Run blocking work on the hub, on a thread, one at a time."""
+        hub = self._opened()
+        async with self._lock:
+            return await on_own_thread("hub", lambda: work(hub))
+
+    def _opened(self) -> Hub:
+        if self._hub is None:
+            raise AssertionError("the fabric is not open")
+        return self._hub
+
+    def _packets_waiting(self) -> None:
+        hub = self._opened()
+        for packet in hub.events.read():
+            lease = hub.ledger.at(packet.source)
+            connection = None if lease is None else self._connections.get(lease.sandbox_id)
+            if connection is not None:
+                connection.told(packet)
