@@ -26,12 +26,13 @@ _lock = threading.Lock()
 def mount_volumes(agent: Agent, wanted: list[VolumeMount]) -> None:
     """Mount what is not mounted yet; a machine that was restored has its volumes mounted already.
 
+    What root in the sandbox has mounted over a volume, or in its place, does not keep the machine from waking.
+
     Raises:
-        Refused: something else is mounted there.
         OSError: naming the path or device.
     """
     with _lock:
-        _mount_missing(agent, wanted)
+        _mount_missing(agent, wanted, over_others=True)
 
 
 def settle_volumes(agent: Agent, wanted: list[VolumeMount]) -> None:
@@ -48,17 +49,18 @@ def settle_volumes(agent: Agent, wanted: list[VolumeMount]) -> None:
             syscalls.unmount(mount.point)
         for device in sorted({_disk_of(mount) for mount in left_out}):
             _require_unused(device)
-        _mount_missing(agent, wanted)
+        _mount_missing(agent, wanted, over_others=False)
 
 
-def _mount_missing(agent: Agent, wanted: list[VolumeMount]) -> None:
-    mounted = {mount.point: mount for mount in _mounts(agent)}  # the last at a point hides the others
+def _mount_missing(agent: Agent, wanted: list[VolumeMount], *, over_others: bool) -> None:
+    mounts = _mounts(agent)
     for volume in wanted:
-        there = mounted.get(volume.mount)
-        if there is None:
-            _mount(agent, volume)
-        elif there.source != volume.device:
-            raise refused(Fault.CONFLICT, f"{volume.mount}: {there.source} is mounted there already")
+        there = [mount.source for mount in mounts if mount.point == volume.mount]
+        if volume.device in there:
+            continue
+        if there and not over_others:
+            raise refused(Fault.CONFLICT, f"{volume.mount}: {there[-1]} is mounted there already")
+        _mount(agent, volume)
 
 
 def _mount(agent: Agent, volume: VolumeMount) -> None:

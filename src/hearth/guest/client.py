@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from hearth.errors import GuestFailed, HearthError, InvalidInput, TimedOut
-from hearth.guest import standstill
+from hearth.guest import standstill, volumes
 from hearth.guest.connector import SYSTEM_CLOCK, Connector
 from hearth.guest.dial import Dialer
 from hearth.guest.execution import Collector, ExecResult, Execution, read_exit
@@ -26,6 +27,7 @@ from hearth.wire.messages import (
     MachineConfig,
     PortInfo,
     ProcessStarted,
+    VolumeMount,
 )
 
 FIRST_PROBE_PAUSE_S = 0.005
@@ -134,6 +136,15 @@ class Guest:
             TimedOut, GuestFailed: the guest did not answer, or wrongly.
         """
         return await standstill.last_words(self._connector)
+
+    async def settle_volumes(self, mounts: Sequence[VolumeMount]) -> None:
+        """Have the guest mount these volumes and let go of all others, which may be detached then.
+
+        Raises:
+            Conflict: one that is to go is in use in the guest, or something else is mounted where one is to come.
+            TimedOut, GuestFailed: the guest did not answer, or wrongly.
+        """
+        await volumes.settle(self._connector, mounts)
 
     def disconnect(self) -> None:
         """End every operation under way, at once: before the machine is frozen, moved or killed.

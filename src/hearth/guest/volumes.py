@@ -14,14 +14,9 @@ UNMOUNT_TIMEOUT_S = 60.0
 """To unmount is to write out what is in the guest's memory."""
 
 
-async def settle_volumes(connector: Connector, volumes: Sequence[VolumeMount]) -> None:
-    """Have the guest mount these volumes and unmount all others; after that those others may be detached.
-
-    Raises:
-        Conflict: one that is to go is in use in the guest, or something else is mounted where one is to come.
-        TimedOut, GuestFailed: the guest did not answer, or wrongly.
-    """
-    request = VolumesRequest(volumes=[*volumes])
+async def settle(connector: Connector, mounts: Sequence[VolumeMount]) -> None:
+    """Have the guest mount these volumes and unmount all others; see ``Guest.settle_volumes``."""
+    request = VolumesRequest(volumes=[*mounts])
     async with Deadline(UNMOUNT_TIMEOUT_S, "mounting volumes"):
         with await connector.open(encode_request(FrameType.VOLUMES_REQ, request)) as connection:
             await expect_ok(connection, FrameType.VOLUMES_RESP)
