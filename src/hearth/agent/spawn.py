@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _posixsubprocess
 import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -31,12 +32,16 @@ class StartFailed(Exception):
 
 
 class Command(Record):
-    """What to run. ``environment`` is complete; ``account`` is None to stay whoever the agent is."""
+    """What to run. ``environment`` is complete; ``account`` is None to stay whoever the agent is.
+
+    ``checks_directory`` has the account's own right to the directory asked for, and not only the agent's.
+    """
 
     argv: Sequence[str]
     environment: Mapping[str, str]
     directory: str
     account: Account | None = None
+    checks_directory: bool = False
 
 
 def spawn(
@@ -67,7 +72,7 @@ def spawn(
                     True, session or terminal, -1 if session or terminal else 0,
                     account.gid if account else None, list(account.groups) if account else None,
                     account.uid if account else None, -1,
-                    _take_terminal if terminal else None, True,
+                    _before_exec(command, terminal=terminal), True,
                 )  # fmt: skip
         except OSError as error:
             raise StartFailed(_shown(command.argv[0]), error.strerror or "failed") from error
@@ -105,13 +110,26 @@ def _candidates(program: bytes, path: bytes) -> list[bytes]:
     return [os.path.join(directory or b".", program) for directory in path.split(b":")]
 
 
-def _take_terminal() -> None:
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+def _before_exec(command: Command, *, terminal: bool) -> Callable[[], None] | None:
+    """Give what the child does last, as the account it has become; it costs a whole fork where there was a vfork."""
+    checks_directory = command.checks_directory and command.account is not None
+    if not terminal and not checks_directory:
+        return None
+
+    def run() -> None:
+        if checks_directory:
+            os.chdir(command.directory)
+        if terminal:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    return run
 
 
 def _failure(command: Command, report: bytes) -> StartFailed:
     """Read what the child wrote before it ended: ``OSError:<errno in hex>:<stage>``."""
-    _, number, stage = report.split(b":", 2)
+    kind, number, stage = report.split(b":", 2)
+    if kind == b"SubprocessError" and command.checks_directory:  # the agent could enter it, the account cannot
+        return StartFailed(f"directory {_shown(command.directory)}", os.strerror(errno.EACCES))
     words = os.strerror(int(number, 16)) if number else "failed"
     if stage == b"noexec":
         return StartFailed(f"directory {_shown(command.directory)}", words)

@@ -114,7 +114,13 @@ class Agent:
         }
         directory = request.cwd or (account.home if os.path.isdir(account.home) else "/")
         becomes = account if self.in_machine or account.uid != os.geteuid() else None
-        return Command(argv=request.argv, environment=environment, directory=directory, account=becomes)
+        return Command(
+            argv=request.argv,
+            environment=environment,
+            directory=directory,
+            account=becomes,
+            checks_directory=request.cwd is not None,
+        )
 
     def account(self, user: str | None) -> Account:
         """Give the account a command runs as: the request's user, the machine's, uid 1000; in test mode ourselves.

@@ -120,6 +120,13 @@ def test_a_named_user_runs_the_command(client: Client) -> None:
     for user in ("nobody", "65534"):
         words = client.run("sh", "-c", "id -u; id -g; id -G; echo $HOME", user=user).stdout.decode().split()
         assert words == ["65534", str(account.pw_gid), str(account.pw_gid), account.pw_dir]
+    for tty in (False, True):
+        with (
+            client.start(ExecRequest(argv=["true"], cwd="/root", user="nobody", tty=tty)) as wire,
+            pytest.raises(AgentError, match=r"^start: directory /root: Permission denied"),
+        ):
+            wire.read()
+    assert client.run("pwd", cwd="/tmp", user="nobody").stdout == b"/tmp\n"
     result = client.run("sh", "-c", "echo x > /root/x; cat /etc/shadow", user="nobody")
     assert (result.stdout, result.stderr.count(b"ermission denied")) == (b"", 2)
 
