@@ -8,13 +8,17 @@ from dataclasses import dataclass
 
 import structlog
 
-from hearth.engine.base import Machine, MachineEnd, MachineSpec
+from hearth.engine.base import Machine, MachineEnd, MachineSpec, SleepingMachine
 from hearth.guest.client import Guest
 
 log = structlog.get_logger(__name__)
 
 OnDeath = Callable[[str, MachineEnd], Awaitable[None]]
 """Called with the sandbox's id and how its VMM ended."""
+
+
+OnHalt = Callable[[str, str], Awaitable[None]]
+"""Called with the sandbox's id and why its VMM stopped the CPUs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +33,9 @@ class Member:
 class Fleet:
     """Machines by sandbox id. One task a machine waits for its end; a machine taken out first dies unwatched."""
 
-    def __init__(self, on_death: OnDeath) -> None:
+    def __init__(self, on_death: OnDeath, on_halt: OnHalt) -> None:
         self._on_death = on_death
+        self._on_halt = on_halt
         self._members: dict[str, Member] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
 
@@ -74,7 +79,12 @@ class Fleet:
                 await member.machine.release()
 
     async def _watch(self, sandbox_id: str, member: Member) -> None:
-        end = await member.machine.wait()
+        halts = asyncio.create_task(self._watch_halts(sandbox_id, member.machine), name=f"halts of {sandbox_id}")
+        try:
+            end = await member.machine.wait()
+        finally:
+            halts.cancel()
+            await asyncio.gather(halts, return_exceptions=True)
         log.warning("machine ended", sandbox=sandbox_id, how=end.how)
         self._members.pop(sandbox_id, None)
         self._watchers.pop(sandbox_id, None)
@@ -84,3 +94,9 @@ class Fleet:
         finally:
             # A dead guest says no goodbye: without this, whoever reads from it would wait for TCP to give up.
             member.guest.disconnect()
+
+    async def _watch_halts(self, sandbox_id: str, machine: Machine) -> None:
+        while isinstance(machine, SleepingMachine):
+            why = await machine.halted()
+            log.error("machine halted", sandbox=sandbox_id, why=why)
+            await self._on_halt(sandbox_id, why)

@@ -18,7 +18,8 @@ from hearth.model import Heat
 class Resident:
     """One sandbox. ``users`` counts operations under way, ``used_at_s`` is on the monotonic clock.
 
-    ``perhaps_frozen``: a daemon died while its file systems may have been frozen for a snapshot.
+    ``halted`` tells why the VMM stopped the CPUs by itself, if it did; ``perhaps_frozen`` that a daemon died while its
+    file systems may have been frozen for a snapshot.
     """
 
     heat: Heat = Heat.COLD
@@ -27,6 +28,7 @@ class Resident:
     paged_out: bool = False
     perhaps_frozen: bool = False
     failed_starts: int = 0
+    halted: str | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @contextmanager

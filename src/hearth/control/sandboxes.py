@@ -54,7 +54,7 @@ class Sandboxes:
         self._images = images
         self.workshop = workshop
         self._limits = limits
-        self.fleet = Fleet(self._on_death)
+        self.fleet = Fleet(self._on_death, self._on_halt)
         residents = Residents()
         self.templates = Templates(workshop)
         settings = workshop.settings
@@ -233,6 +233,9 @@ class Sandboxes:
             await self.fleet.end(sandbox.id)
             await self.creation.forget(sandbox)
         log.info("sandbox destroyed", sandbox=sandbox.id, name=sandbox.spec.name)
+
+    async def _on_halt(self, sandbox_id: str, why: str) -> None:
+        await self.sleep.note_halt(sandbox_id, why)
 
     async def _on_death(self, sandbox_id: str, end: MachineEnd) -> None:
         self.sleep.residents[sandbox_id].heat = Heat.COLD

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -22,7 +23,7 @@ from hearth.control.images import Images
 from hearth.control.residents import Resident, Residents
 from hearth.engine.base import Machine, RunState, SleepingMachine, SnapshotRefused
 from hearth.engine.snapshot import discard, is_consumed, load, verify
-from hearth.errors import Conflict, HearthError
+from hearth.errors import Conflict, HearthError, NoSpace, NotFound
 from hearth.guest.client import Guest
 from hearth.host.threads import on_own_thread
 from hearth.host.waiting import until_done
@@ -35,6 +36,8 @@ log = structlog.get_logger(__name__)
 
 BOOTABLE = (SandboxState.FAILED, SandboxState.LOST)
 """Its machine ended by itself: there is a disk to boot from, for whoever says so."""
+MIN_FREE_AFTER_HALT_MIB = 64
+"""With less a machine that was halted by a full disk would halt again at once."""
 MAX_FAILED_STARTS = 3
 """A memory that could not be started from so often is left alone until somebody forces a boot from disk."""
 
@@ -312,11 +315,33 @@ class Sleep:
         log.info("sandbox started", sandbox=sandbox.id, note=note)
 
     async def _resume(self, resident: Resident, member: Member) -> None:
+        if resident.halted is not None:
+            await self._end_halt(resident, member, resident.halted)
         await run_on(member.guest, awake(member.machine))
         if resident.perhaps_frozen:
             await member.guest.thaw()
         resident.heat = Heat.HOT
         resident.perhaps_frozen = resident.paged_out = False
+
+    async def note_halt(self, sandbox_id: str, why: str) -> None:
+        """Take note that a VMM stopped the CPUs by itself; the next use tries to let them run on."""
+        resident = self.residents[sandbox_id]
+        resident.heat, resident.halted = Heat.WARM, why
+        with contextlib.suppress(NotFound, Conflict):
+            running = (SandboxState.RUNNING,)
+            await self._store.sandboxes.transition(sandbox_id, running, SandboxState.RUNNING, error=f"halted: {why}")
+
+    async def _end_halt(self, resident: Resident, member: Member, why: str) -> None:
+        free_mib = shutil.disk_usage(self._workshop.data.root).free // (1024 * 1024)
+        if free_mib < MIN_FREE_AFTER_HALT_MIB:
+            raise NoSpace(
+                "the sandbox stands still: the host's disk is full",
+                details=f"{why}; {self._workshop.data.root} has {free_mib} MiB left",
+                resolution="free space on the host and try again; nothing is lost",
+            )
+        running = (SandboxState.RUNNING,)
+        await self._store.sandboxes.transition(member.machine.id, running, SandboxState.RUNNING)
+        resident.halted = None
 
     def _member(self, sandbox: Sandbox) -> Member:
         member = self._fleet.member(sandbox.id)

@@ -174,6 +174,13 @@ class SleepingMachine(Machine, Protocol):
         """Let the CPUs run on; doing it twice is fine."""
         ...
 
+    async def halted(self) -> str:
+        """Wait until the VMM stops the CPUs by itself, as it does when the disk below it is full, and tell why.
+
+        ``resume`` lets it try again. Waits for ever where that never happens.
+        """
+        ...
+
     async def page_out(self) -> int:
         """Ask the host to page out the memory of a paused machine; tells how many bytes that was asked for.
 

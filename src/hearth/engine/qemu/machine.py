@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Protocol
 from hearth.engine.base import Capture, MachineEnd, MachineSpec, RunState
 from hearth.engine.console import Console
 from hearth.engine.qemu.memory_map import guest_memory, memory_address
-from hearth.engine.qemu.qmp import Qmp
+from hearth.engine.qemu.qmp import Qmp, QmpClosed
 from hearth.errors import HostUnfit
 from hearth.guest.dial import Dialer
 from hearth.host.reclaim import MemoryRange, page_out
@@ -97,6 +98,19 @@ class QemuMachine:
     async def resume(self) -> None:
         """Let the CPUs run on."""
         await self.monitor.execute("cont")
+
+    async def halted(self) -> str:
+        """Wait until QEMU stops the CPUs because the host's disk is full (its ``werror=enospc``, the default)."""
+        try:
+            with self.monitor.watch("BLOCK_IO_ERROR") as events:
+                while True:
+                    event = await events.next()
+                    if event.get("action") == "stop":
+                        return f"{event.get('operation')} failed: {event.get('reason')}"
+        except QmpClosed:
+            # Its end is told by ``wait``.
+            await asyncio.Event().wait()
+            raise
 
     async def page_out(self) -> int:
         """Ask the host to page out the guest's memory.
