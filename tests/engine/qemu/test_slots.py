@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import subprocess
@@ -27,7 +26,11 @@ from hearth.engine.qemu.slots import (
     slot_words,
 )
 from hearth.errors import Conflict, InvalidInput
+from hearth.host.clock import SystemClock
 from hearth.host.files import hash_file
+from hearth.volume.base import AttachMode, VolumeInUse, VolumeSpec
+from hearth.volume.file import FileVolumes
+from hearth.volume.locks import Attachments
 
 MEBIBYTE = 1024 * 1024
 WRITABLE = Slot(number=0, read_only=False)
@@ -271,15 +274,35 @@ async def test_a_volume_that_ends_inside_a_sector_is_refused_before_it_is_cut(vm
     assert odd.stat().st_size == 1000
 
 
-async def test_the_kernel_lock_on_a_volume_lives_as_long_as_it_is_in_the_slot(vmm: Vmm, volume: Path) -> None:
-    with open_file(volume) as descriptor:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        await attach(vmm.monitor, WRITABLE, descriptor, running=True)
-    with open_file(volume) as descriptor:
-        with pytest.raises(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        await detach(vmm.monitor, WRITABLE, running=True)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+@pytest.fixture
+async def attachments(tmp_path: Path) -> Attachments:
+    """Records of who has the one volume there is, ``data``."""
+    volumes = FileVolumes(tmp_path / "volumes", clock=SystemClock())
+    volumes.prepare()
+    await volumes.create(VolumeSpec(name="data", size_mib=16))
+    made = Attachments(tmp_path / "attachments", volumes, clock=SystemClock())
+    made.prepare()
+    return made
+
+
+async def test_a_volume_is_not_released_before_it_has_left_the_slot(vmm: Vmm, attachments: Attachments) -> None:
+    with await attachments.acquire("data", "sb-a", AttachMode.READ_WRITE) as attachment:
+        await attach(vmm.monitor, WRITABLE, attachment.descriptor, running=True)
+    with pytest.raises(VolumeInUse, match="VMM of sb-a"):
+        await attachments.release("data", "sb-a")
+    await detach(vmm.monitor, WRITABLE, running=True)
+    await attachments.release("data", "sb-a")
+    (await attachments.acquire("data", "sb-b", AttachMode.READ_WRITE)).close()
+
+
+async def test_a_vmm_that_is_killed_holds_its_volumes_no_longer(attachments: Attachments, tmp_path: Path) -> None:
+    async with started(tmp_path / "doomed") as doomed:
+        with await attachments.acquire("data", "sb-a", AttachMode.READ_ONLY) as attachment:
+            await attach(doomed.monitor, READ_ONLY, attachment.descriptor, running=True)
+        with pytest.raises(VolumeInUse):
+            await attachments.release_machine("sb-a")
+    await attachments.release_machine("sb-a")
+    assert attachments.list() == []
 
 
 def test_clearing_never_resizes_anything() -> None:
