@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.agent.client import AgentError, Client, Wire
+from tests.agent.client import AgentError, Client, Result, Wire
 from tests.agent.conftest import wait_until
 from tests.agent.machine import HOST_SEEN_FROM_GUEST, Machine, running_machine
 from tests.agent.test_machine import configuration
@@ -233,6 +233,37 @@ def test_a_machine_that_could_not_be_configured_runs_nothing_until_it_is(machine
     assert "cpu_ms" in machine.client.ask(FrameType.ACTIVITY_REQ, None, FrameType.ACTIVITY_RESP)
     assert wake(machine) == {"status": "ok"}
     assert machine.client.run("true").exit_code == 0
+
+
+def test_an_agent_that_dies_between_two_identities_leaves_nobody_to_run_commands(machine: Machine) -> None:
+    assert wake(machine, init="exec sleep 4321") == {"status": "ok"}
+    killer = machine.client.start(ExecRequest(argv=["sh", "-c", "echo ready; read x; kill -9 $PPID"], user="root"))
+    with killer:
+        assert next_line(killer) == ["ready"]
+        assert wake(machine, files={"/proc/nowhere/file": FileContent(content="")})["status"] == "error"
+        killer.send(FrameType.STDIN, b"\n")
+        machine.wait_console(b"agent listening", 2)
+    for program in ("true", "sh"):
+        with pytest.raises(AgentError, match=r"^internal: the machine's last configuration failed"):
+            machine.client.run(program)
+    assert wake(machine) == {"status": "ok"}
+    assert "sleep 4321" not in machine.run("ps -eo args", user="root")
+    assert wake(machine, init="exec sleep 4321") == {"status": "ok"}
+    wait_until(lambda: "sleep 4321" in machine.run("ps -eo args", user="root"), "init script runs again")
+
+
+def test_whatever_starts_a_program_leaves_it_to_the_memory_killer(machine: Machine) -> None:
+    score = "cat /proc/self/oom_score_adj"
+    assert wake(machine) == {"status": "ok"}
+    found = [machine.run(score)]
+    for fields in ({"tty": True}, {"tty": False}):
+        wire, _ = machine.client.session("sh", "-c", f"sleep 0.1; {score}", **fields)
+        with wire:
+            found.append(Result(wire).stdout.decode())
+    machine.client.run("sh", "-c", score, detach=True, output_file="/tmp/detached")
+    wait_until(lambda: bool(machine.run("cat /tmp/detached")), "detached command ended")
+    found.append(machine.run("cat /tmp/detached"))
+    assert [text.split() for text in found] == [["0"]] * 4
 
 
 def test_a_disk_that_cannot_be_written_fails_the_self_check(machine: Machine) -> None:

@@ -13,6 +13,8 @@ from hearth.agent.spawn import end_group
 
 _GROUP = struct.Struct("=I")
 _LENGTH = struct.Struct("=I")
+_UNSETTLED = 1 << 31
+"""Set in the length of the configuration while another one is being carried out, and after that has failed."""
 
 
 class Handover:
@@ -58,12 +60,24 @@ class Handover:
 
     def keep_configuration(self, payload: bytes) -> None:
         """Keep the CONFIGURE payload in force, in place of any other."""
-        os.pwrite(self._configuration, _LENGTH.pack(0), 0)  # dying in between leaves none rather than half of one
+        # Dying in between leaves none rather than half of one.
+        os.pwrite(self._configuration, _LENGTH.pack(_UNSETTLED), 0)
         os.pwrite(self._configuration, payload, _LENGTH.size)
         os.pwrite(self._configuration, _LENGTH.pack(len(payload)), 0)
 
+    def unsettle(self) -> None:
+        """Note that the machine is about to become another one, until ``keep_configuration`` says who it is."""
+        os.pwrite(self._configuration, _LENGTH.pack(self._header() | _UNSETTLED), 0)
+
+    def is_settled(self) -> bool:
+        """False when an agent died, or failed, half-way through a configuration."""
+        return not self._header() & _UNSETTLED
+
     def configuration(self) -> bytes | None:
         """Give the payload that was in force when the last agent died, None if it had none."""
-        header = os.pread(self._configuration, _LENGTH.size, 0)
-        length: int = _LENGTH.unpack(header)[0] if header else 0
+        length = self._header() & ~_UNSETTLED
         return os.pread(self._configuration, length, _LENGTH.size) if length else None
+
+    def _header(self) -> int:
+        header = os.pread(self._configuration, _LENGTH.size, 0)
+        return int(_LENGTH.unpack(header)[0]) if header else 0

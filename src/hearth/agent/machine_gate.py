@@ -48,8 +48,10 @@ class Gate:
             try:
                 yield
             except BaseException:
-                self._refusal = write_fault(
-                    Fault.INTERNAL, "the machine's last configuration failed: it serves nothing"
-                )
+                self.shut()
                 raise
             self._refusal = None
+
+    def shut(self) -> None:
+        """Stay closed until a block ends well."""
+        self._refusal = write_fault(Fault.INTERNAL, "the machine's last configuration failed: it serves nothing")

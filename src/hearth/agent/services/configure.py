@@ -38,6 +38,8 @@ class ConfigureService:
         status = Status(status="ok")
         try:
             with self._agent.gate.closed():
+                if self._agent.handover is not None:
+                    self._agent.handover.unsettle()
                 self._carry_out(config, prepared)
                 if self._agent.handover is not None:
                     self._agent.handover.keep_configuration(payload)
@@ -48,13 +50,22 @@ class ConfigureService:
         connection.send_message(FrameType.CONFIGURED, status)
 
     def resume(self) -> None:
-        """Go on as the agent before this one was configured, if it died; what it ran has been ended, so start init."""
+        """Go on as the agent before this one was configured, if it died; what it ran has been ended, so start init.
+
+        If it died half-way through a configuration, or that had failed, only another one makes the machine serve again.
+        """
         if self._agent.freezer is not None:
             self._agent.freezer.thaw()  # who would have done it is gone
-        kept = self._agent.handover.configuration() if self._agent.handover is not None else None
+        handover = self._agent.handover
+        if handover is None:
+            return
+        kept, is_settled = handover.configuration(), handover.is_settled()
         if kept is not None:
             with self._agent.gate.closed():
-                self._apply(decode(MachineConfig, kept))
+                self._apply(decode(MachineConfig, kept), starts_init=is_settled)
+        if not is_settled:
+            self._agent.generation = None
+            self._agent.gate.shut()
 
     def _carry_out(self, config: MachineConfig, prepared: Prepared) -> None:
         if self._agent.in_machine:
@@ -68,11 +79,13 @@ class ConfigureService:
             with step("self-check"):
                 check_machine(self._agent)
 
-    def _apply(self, config: MachineConfig) -> None:
+    def _apply(self, config: MachineConfig, *, starts_init: bool = True) -> None:
         """Take over what only this process knows of a configuration."""
         self._agent.environment = dict(config.env)
         self._agent.user = config.user
         self._agent.token = os.fsencode(config.token) or None
         self._agent.generation = config.generation
-        if config.init and not self._table.has(INIT_SESSION):  # a restored machine has it running already
+        if (
+            starts_init and config.init and not self._table.has(INIT_SESSION)
+        ):  # a restored machine has it running already
             InitScript(self._agent, self._table, config).start()
