@@ -85,7 +85,6 @@ class ConfigureService:
         self._agent.user = config.user
         self._agent.token = os.fsencode(config.token) or None
         self._agent.generation = config.generation
-        if (
-            starts_init and config.init and not self._table.has(INIT_SESSION)
-        ):  # a restored machine has it running already
+        is_running = self._table.has(INIT_SESSION)  # as in a restored machine
+        if starts_init and config.init and not is_running:
             InitScript(self._agent, self._table, config).start()
