@@ -88,6 +88,7 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
                 background.start("heat", heat.run())
                 if sandboxes.can_sleep:
                     background.start("pool", sandboxes.pool.run())
+                    background.start("preload", sandboxes.templates.preload())
                 yield Daemon(sandboxes=sandboxes, users=users, images=images, heat=heat, started_at=clock.now())
             finally:
                 await background.end()

@@ -11,12 +11,14 @@ import os
 import secrets
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 
 from hearth.control.capturing import take
 from hearth.control.fleet import Member
 from hearth.engine.base import BootFiles, MachineSpec
+from hearth.errors import HearthError
 from hearth.guest.client import Guest
 from hearth.host.waiting import until_done
 from hearth.jobs.bringup import Workshop, sleeping
@@ -77,6 +79,20 @@ class Templates:
         fingerprint = await sleeping(self._workshop.engine).fingerprint(self._spec(shape, "any"))
         text = "\0".join([str(FORMAT), fingerprint, shape.boot.rootfs_sha256])
         return PREFIX + hashlib.sha256(text.encode()).hexdigest()[:ID_DIGITS]
+
+    async def preload(self) -> None:
+        """Bring the template that was used last into memory, so that the first clone after a start need not wait."""
+        engine = sleeping(self._workshop.engine)
+        directories = await asyncio.to_thread(self._newest_first)
+        for directory in directories[:1]:
+            try:
+                await engine.preload(directory)
+            except (HearthError, OSError) as error:
+                log.warning("template not preloaded", template=directory.name, error=str(error))
+
+    def _newest_first(self) -> list[Path]:
+        found = [path for path in self._workshop.data.snapshots.glob(f"{PREFIX}*") if path.suffix == ""]
+        return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
     async def close(self) -> None:
         """End what is being made; nothing is left of it."""

@@ -291,12 +291,35 @@ class SleepingEngine(Engine, Protocol):
         """Hash what a snapshot taken of such a machine now would depend on, but not its disk, in hex."""
         ...
 
+    async def preload(self, snapshot: Path) -> None:
+        """Bring what machines will start from into memory ahead of the first one.
+
+        Raises:
+            SnapshotRefused: it is damaged.
+        """
+        ...
+
     async def forget(self, snapshot_id: str) -> None:
         """Let go of what is kept of a snapshot in memory; machines that run on it keep what they need."""
         ...
 
     async def close(self) -> None:
         """Let go of everything kept in memory; machines are left as they are."""
+        ...
+
+    async def export_disk(self, spec: MachineSpec, target: Path, *, own: bool) -> None:
+        """Write a whole disk as one raw file, durably.
+
+        Args:
+            spec: whose disk; nobody may have it open.
+            target: must not exist.
+            own: with what the machine wrote itself; else as its ``origin`` is.
+
+        Raises:
+            SnapshotRefused: a layer of it is damaged, or names files of its own.
+            NoSpace: the file system is full; nothing is left.
+            EngineFailed, TimedOut: it could not be written; nothing is left.
+        """
         ...
 
     async def wait_for(self, spec: MachineSpec, snapshot: Path, link: Link | None) -> WaitingMachine:
