@@ -96,8 +96,8 @@ async def delete(name: str) -> None:
     await on_own_thread(f"delete {name}", lambda: _remove(name))
 
 
-def rename(old: str, new: str) -> None:
-    """Give a namespace another name; blocking, 0.1 ms. Interrupted, it has both.
+def name_also(old: str, new: str) -> None:
+    """Give a namespace a second name; blocking, 0.1 ms. ``delete`` takes the first away, which is dearer.
 
     Raises:
         Conflict: the new name is taken.
@@ -113,7 +113,6 @@ def rename(old: str, new: str) -> None:
     except OSError:
         _remove(new)
         raise
-    _remove(old)
 
 
 def list_names(prefix: str) -> set[str]:

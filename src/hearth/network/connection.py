@@ -8,6 +8,7 @@ from ipaddress import IPv4Address
 
 import structlog
 
+from hearth.host.nft import Command
 from hearth.host.nft_log import LoggedPacket
 from hearth.host.threads import on_own_thread
 from hearth.network import rules
@@ -18,7 +19,7 @@ from hearth.network.events import EgressEvent, EventKind, protocol_name
 from hearth.network.plan import AddressPlan
 from hearth.network.policy import Policy
 from hearth.network.resolver import NameService
-from hearth.network.rules import SEEN_GROUP, TABLE, VERSION, Wiring, generation_comment
+from hearth.network.rules import SEEN_GROUP, TABLE, VERSION, generation_comment
 from hearth.network.slot import Ears, bound_upload
 from hearth.network.upstream import Memory, Upstream
 
@@ -32,6 +33,7 @@ class Connection:
 
     Args:
         ears: sockets inside its namespace, owned from now on.
+        table: gives the rules for a policy and the addresses that its names stand for.
         neighbours: name → address of the owner's machines, shared by all of them.
     """
 
@@ -44,7 +46,7 @@ class Connection:
         plan: AddressPlan,
         ears: Ears,
         neighbours: MutableMapping[str, IPv4Address],
-        wiring: Wiring,
+        table: Callable[[Policy, Mapping[IPv4Address, int]], list[Command]],
         tell: EventSink,
     ) -> None:
         self.lease = lease
@@ -52,7 +54,7 @@ class Connection:
         self._policy = policy
         self._ears = ears
         self._neighbours = neighbours
-        self._wiring = wiring
+        self._table = table
         self._tell = tell
         self._guest = plan.guest.ip
         self._bindings = Bindings()
@@ -80,7 +82,7 @@ class Connection:
         if self._names is not None:
             asyncio.get_running_loop().remove_reader(self._ears.events)
             await self._names.close()
-        self._ears.close()
+        await on_own_thread(f"close {self.sandbox_id}", self._ears.close)
 
     def rename(self, name: str) -> None:
         """Let the owner's other sandboxes find this one by another name."""
@@ -96,7 +98,7 @@ class Connection:
             OSError: the firewall could not be told; the former policy is still in force.
         """
         loop = asyncio.get_running_loop()
-        commands = rules.machine_rules(self._wiring, policy, self._bindings.opened_by(policy, loop.time()))
+        commands = self._table(policy, self._bindings.opened_by(policy, loop.time()))
         rates = (policy.upload_bytes_per_s, self._policy.upload_bytes_per_s)
 
         def work() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import TypeVar
@@ -14,6 +14,7 @@ import structlog
 
 from hearth.errors import Conflict, NotFound
 from hearth.host import namespaces
+from hearth.host.nft import Command
 from hearth.host.threads import on_own_thread
 from hearth.host.waiting import until_done
 from hearth.network import rules, slot, uplink
@@ -24,7 +25,6 @@ from hearth.network.hub import SLOT_PORT_PREFIX, Hub, Reach, prepare_hub
 from hearth.network.plan import AddressPlan, hub_name, namespace_name, slot_prefix
 from hearth.network.policy import Policy
 from hearth.network.pool import SlotPool
-from hearth.network.rules import Wiring
 from hearth.network.slot import Slot
 from hearth.network.uplink import Uplink
 from hearth.network.upstream import Memory, Opener, Server, Upstream, open_here
@@ -62,6 +62,15 @@ class FabricSettings:
     tell: EventSink = log_event
 
 
+@dataclass(frozen=True)
+class Occupant:
+    """Whom a slot is claimed for."""
+
+    sandbox_id: str
+    owner: str
+    policy: Policy
+
+
 class Fabric:
     """The networks of all owners of one daemon. ``open`` before anything else; ``close`` leaves machines connected."""
 
@@ -76,6 +85,8 @@ class Fabric:
         self._memories: dict[str, Memory] = {}
         self._households: dict[str, dict[str, IPv4Address]] = {}
         self._connections: dict[str, Connection] = {}
+        self._claimed: list[str] = []
+        """First names of namespaces that were slots: taking them away is not on the way of whoever waits."""
 
     async def open(self) -> None:
         """Make the hub and its uplink, or find those that are there, and remove slots that an earlier daemon left.
@@ -98,6 +109,7 @@ class Fabric:
     async def close(self) -> None:
         """Let go of everything; machines stay connected. With none left, nothing is left of the hub either."""
         await self._pool.close()
+        await self._forget_claimed()
         for connection in list(self._connections.values()):
             await connection.close()
         self._connections.clear()
@@ -137,18 +149,17 @@ class Fabric:
             Unavailable: there are no addresses left.
         """
         space = namespace_name(self._tag, sandbox_id)
+        if sandbox_id in self._connections:
+            raise Conflict("the sandbox is connected already", details=sandbox_id)
         taken = self._pool.take() or await self._make_slot(space)
         try:
-            if taken.namespace != space:
-                await on_own_thread(f"claim {space}", lambda: namespaces.rename(taken.namespace, space))
-        except BaseException:
-            await until_done(asyncio.ensure_future(self._discard(taken)))
-            raise
-        try:
-            lease = await self._with_hub(lambda hub: self._claim(hub, taken, sandbox_id, owner, policy))
+            lease = await self._with_hub(
+                lambda hub: self._claim(hub, taken, space, Occupant(sandbox_id, owner, policy))
+            )
             self._connect(lease, name, policy, taken.ears)
-        except BaseException:
-            await until_done(asyncio.ensure_future(self._undo(taken, sandbox_id)))
+        except BaseException as error:
+            is_ours = not isinstance(error, Conflict)
+            await until_done(asyncio.ensure_future(self._undo(taken, sandbox_id if is_ours else None)))
             raise
         return taken.tap_fd, lease.address
 
@@ -177,6 +188,7 @@ class Fabric:
         connection = self._connections.pop(sandbox_id, None)
         if connection is not None:
             await connection.close()
+        await self._forget_claimed()
         if self._hub is not None:
             await self._with_hub(lambda hub: hub.unplug(sandbox_id))
 
@@ -203,7 +215,7 @@ class Fabric:
             raise NotFound("the sandbox is connected to no network", details=sandbox_id)
         return connection
 
-    def list(self) -> set[str]:
+    def sandboxes(self) -> set[str]:
         """Tell the sandboxes that have an address, those an earlier daemon left included."""
         return set() if self._hub is None else set(self._hub.ledger.leases)
 
@@ -211,15 +223,15 @@ class Fabric:
         """Wait until all slots are made."""
         await self._pool.filled()
 
-    def _claim(self, hub: Hub, taken: Slot, sandbox_id: str, owner: str, policy: Policy) -> Lease:
-        """Turn a slot into a machine's network; blocking, 0.7 ms. Its rules come before its way out."""
-        hub.unplug(sandbox_id)  # of a machine that a crash interrupted
-        lease = hub.lease(sandbox_id, owner)
-        taken.ears.nft.commit(rules.machine_rules(self._wiring(lease.address), policy, {}))
-        if policy.upload_bytes_per_s is not None:
-            slot.bound_upload(taken.ears, policy)
-        hub.plug(taken.port_index, lease, policy)
-        slot.connect(taken.ears, lease)
+    def _claim(self, hub: Hub, taken: Slot, space: str, occupant: Occupant) -> Lease:
+        """Turn a slot into a machine's network; blocking. Its rules come before its way out."""
+        if taken.namespace != space:
+            namespaces.name_also(taken.namespace, space)
+            self._claimed.append(taken.namespace)
+        hub.unplug(occupant.sandbox_id)  # of a machine that a crash interrupted
+        lease = hub.lease(occupant.sandbox_id, occupant.owner)
+        slot.connect(taken, lease, occupant.policy, self._table(occupant.policy, {}))
+        hub.plug(taken.port_index, lease, occupant.policy)
         return lease
 
     def _connect(self, lease: Lease, name: str, policy: Policy, ears: slot.Ears) -> Connection:
@@ -230,18 +242,19 @@ class Fabric:
             plan=self._plan,
             ears=ears,
             neighbours=self._households.setdefault(lease.owner, {}),
-            wiring=self._wiring(lease.address),
+            table=self._table,
             tell=self._settings.tell,
         )
         connection.start(self._upstream, self._memories.setdefault(lease.owner, Memory()))
         self._connections[lease.sandbox_id] = connection
         return connection
 
-    def _wiring(self, address: IPv4Address) -> Wiring:
-        return Wiring(plan=self._plan, address=address, supernet=self._settings.supernet)
+    def _table(self, policy: Policy, bound: Mapping[IPv4Address, int]) -> list[Command]:
+        return rules.machine_rules(self._plan, self._settings.supernet, policy, bound)
 
     async def _make_slot(self, space: str | None = None) -> Slot:
         """Make a slot in a namespace of this name, or of one of its own."""
+        await self._forget_claimed()
         token = secrets.token_hex(4)
         name = slot_prefix(self._tag) + token if space is None else space
         hub = self._opened().descriptor
@@ -252,15 +265,21 @@ class Fabric:
 
         return await namespaces.create(name, furnish, discard=Slot.close)
 
+    async def _forget_claimed(self) -> None:
+        while self._claimed:
+            await namespaces.delete(self._claimed.pop())
+
     async def _discard(self, unused: Slot) -> None:
         await on_own_thread("discard a slot", unused.close)
         if unused.namespace.startswith(slot_prefix(self._tag)):
             await namespaces.delete(unused.namespace)
 
-    async def _undo(self, taken: Slot, sandbox_id: str) -> None:
-        await self.teardown(sandbox_id)
-        await on_own_thread("discard a slot", taken.close)
-        await namespaces.delete(namespace_name(self._tag, sandbox_id))
+    async def _undo(self, taken: Slot, sandbox_id: str | None) -> None:
+        """Take back what ``setup`` did; without ``sandbox_id`` the name was another's."""
+        if sandbox_id is not None:
+            await self.teardown(sandbox_id)
+            await namespaces.delete(namespace_name(self._tag, sandbox_id))
+        await self._discard(taken)
 
     async def _with_hub(self, work: Callable[[Hub], T]) -> T:
         """Run blocking work on the hub, on a thread, one at a time."""

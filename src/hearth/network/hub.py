@@ -52,6 +52,7 @@ class Hub:
             self._conntrack = ConntrackSocket()
             undo.callback(self._conntrack.close)
             self._empty = empty
+            self._bridges: dict[IPv4Network, int] = {}
             self._reach = Reach(has_uplink=False)
             self.ledger = self._read()
             self._close = undo.pop_all()
@@ -82,13 +83,11 @@ class Hub:
 
     def plug(self, index: int, lease: Lease, policy: Policy) -> None:
         """Put a machine's link on its owner's bridge; from now on it is found by its name."""
-        with contextlib.suppress(OSError):  # of a machine that a crash interrupted
-            self.route.ask(links.delete_link(self.route.link(port_name(lease.address)).index))
-        bridge = self.route.link(bridge_name(lease.block)).index
-        self.route.ask(links.change_link(index, name=port_name(lease.address), alias=lease.sandbox_id))
         if policy.download_bytes_per_s is not None:
             bound_rate(self.route, index, policy.download_bytes_per_s)
-        self.route.ask(links.change_link(index, master=bridge, up=True))
+        bridge = self._bridges.get(lease.block) or self.route.link(bridge_name(lease.block)).index
+        name = port_name(lease.address)
+        self.route.ask(links.change_link(index, name=name, alias=lease.sandbox_id, master=bridge, up=True))
 
     def bound_download(self, lease: Lease, policy: Policy) -> None:
         """Bound what the hub hands to a machine, all of it together."""
@@ -104,6 +103,7 @@ class Hub:
         self._conntrack.forget(lease.address)
         ledger = self.ledger.release(sandbox_id)
         if lease.block not in ledger.blocks:
+            self._bridges.pop(lease.block, None)
             with tolerating(errno.ENODEV):
                 self.route.ask(links.delete_link(self.route.link(bridge_name(lease.block)).index))
         is_smaller = ledger.blocks != self.ledger.blocks
@@ -126,6 +126,7 @@ class Hub:
         with tolerating(errno.EEXIST):
             self.route.ask(netlink.add_address(index, IPv4Interface((gateway, block.prefixlen))))
         self.route.ask(links.change_link(index, alias=owner, up=True))
+        self._bridges[block] = index
 
     def _write_rules(self) -> None:
         bridges = {bridge_name(block): owner for block, owner in self.ledger.blocks.items()}

@@ -103,7 +103,7 @@ class MachineNetwork:
         """Tell the ids of the sandboxes of which something is there, for sweeping what a crash left."""
         prefix = namespace_prefix(self._tag)
         named = {name.removeprefix(prefix) for name in namespaces.list_names(prefix)}
-        return named if self._fabric is None else named | self._fabric.list()
+        return named if self._fabric is None else named | self._fabric.sandboxes()
 
     def dialer(self, sandbox_id: str, *, answers: bool = False) -> NamespaceDialer:
         """Give a way to the sandbox's agent; keep it, it learns how patient to be.

@@ -12,8 +12,8 @@ from hearth.network.slot import Slot
 
 log = structlog.get_logger(__name__)
 
-PAUSE_S = 0.02
-"""Between one slot and the next: machines that are coming up go first."""
+PAUSE_S = 0.05
+"""Before each slot: machines that are coming up go first."""
 AFTER_FAILURE_S = 5.0
 
 
@@ -63,12 +63,11 @@ class SlotPool:
             await self._wanted.wait()
             self._wanted.clear()
             while len(self._ready) < self._size:
+                await asyncio.sleep(PAUSE_S)
                 try:
                     self._ready.append(await self._make())
                 except Exception as error:  # noqa: BLE001 - without a pool machines are slower, not fewer
                     log.warning("a network slot could not be made ahead", error=str(error))
                     await asyncio.sleep(AFTER_FAILURE_S)
-                else:
-                    await asyncio.sleep(PAUSE_S)
             if not self._wanted.is_set():
                 self._filled.set()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 
 from hearth.host import nft
@@ -43,38 +42,24 @@ BEFORE_OTHERS = -10
 """Ahead of the host's own filters, so that a refusal is answered whatever they do."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wiring:
-    """What a machine's rules have to know of its place.
-
-    Args:
-        plan: the constant wire between guest and namespace.
-        address: of the machine among its owner's; None keeps the namespace closed.
-        supernet: of all sandboxes' addresses; who of them may talk, the hub decides.
-    """
-
-    plan: AddressPlan
-    address: IPv4Address | None
-    supernet: IPv4Network
-
-
 def generation_comment(generation: int) -> str:
     """Give the words on a machine's table by which a later daemon sees what holds in there."""
     return f"rules {VERSION}, policy {generation:08x}"
 
 
-def machine_rules(wiring: Wiring, policy: Policy, bound: Mapping[IPv4Address, int]) -> list[Command]:
+def machine_rules(
+    plan: AddressPlan, supernet: IPv4Network, policy: Policy, bound: Mapping[IPv4Address, int]
+) -> list[Command]:
     """Give the transaction that makes a machine's table what it should be, whatever it was.
 
+    Its own address is not in there, so the table can be made before there is one.
+
     Args:
+        plan: the constant wire between guest and namespace.
+        supernet: of all sandboxes' addresses; who of them may talk, the hub decides.
         bound: addresses that names of the policy stand for now → milliseconds for which they still do.
     """
-    commands = list(_judgement(wiring.plan, wiring.supernet, policy))
-    commands += nft.add_elements(TABLE, "names", _timed(bound))
-    if wiring.address is not None:
-        commands += _translation(wiring.plan, wiring.address)
-        commands += _forward()
-    return commands
+    return [*_judgement(plan, supernet, policy), *nft.add_elements(TABLE, "names", _timed(bound))]
 
 
 @functools.lru_cache(maxsize=256)
@@ -88,8 +73,9 @@ def _judgement(plan: AddressPlan, supernet: IPv4Network, policy: Policy) -> tupl
         *_verdicts(policy, generation),
         *_outbound(supernet, policy, generation),
         *_inbound(supernet, policy, generation),
-        nft.base_chain(TABLE, "forward", hook=Hook.FORWARD, priority=FILTER, policy=Default.DROP),
+        *_forward(),
         *_local(plan),
+        *_translation(plan),
     )
 
 
@@ -133,14 +119,14 @@ def _guard(plan: AddressPlan) -> list[Command]:
     ]
 
 
-def _translation(plan: AddressPlan, address: IPv4Address) -> list[Command]:
-    """One address outside is one address inside, all ports of it."""
+def _translation(plan: AddressPlan) -> list[Command]:
+    """One address outside is one address inside, all ports of it: the link's only address is the machine's."""
     arriving, leaving = _rules("arriving"), _rules("leaving")
     return [
         nft.base_chain(TABLE, "arriving", hook=Hook.PREROUTING, priority=TO_DESTINATION, kind="nat"),
-        arriving([*x.in_link(NET_NAME), *x.ipv4(), *x.destination(address), *x.translate_destination(plan.guest.ip)]),
+        arriving([*x.in_link(NET_NAME), *x.ipv4(), *x.translate_destination(plan.guest.ip)]),
         nft.base_chain(TABLE, "leaving", hook=Hook.POSTROUTING, priority=TO_SOURCE, kind="nat"),
-        leaving([*x.out_link(NET_NAME), *x.ipv4(), *x.source(plan.guest.ip), *x.translate_source(address)]),
+        leaving([*x.out_link(NET_NAME), *x.ipv4(), *x.source(plan.guest.ip), x.masquerade()]),
     ]
 
 
@@ -198,6 +184,7 @@ def _forward() -> list[Command]:
     from_guest = [*x.in_link(TAP_NAME), *x.out_link(NET_NAME)]
     to_guest = [*x.in_link(NET_NAME), *x.out_link(TAP_NAME)]
     return [
+        nft.base_chain(TABLE, "forward", hook=Hook.FORWARD, priority=FILTER, policy=Default.DROP),
         say([*x.state(x.State.INVALID), x.counter(), x.drop()]),
         say([*from_guest, *x.reply(), x.goto("inbound")]),
         say([*from_guest, x.goto("outbound")]),
