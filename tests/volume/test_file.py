@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tests.volume.conftest import mounted, small_file_system
 
-from hearth.errors import NoSpace
+from hearth.errors import NoSpace, NotFound
 from hearth.host.clock import SystemClock
 from hearth.host.files import hash_file
 from hearth.volume import ext4
@@ -214,6 +214,20 @@ async def test_a_volume_that_is_broken_beyond_mending_is_said_to_be_and_stays_as
     assert disk.read_bytes() == broken
     assert disk.stat().st_uid == os.geteuid()
     assert await volumes.sweep() == []
+
+
+async def test_a_volume_whose_facts_are_lost_is_said_to_be_damaged_and_hides_no_other(volumes: FileVolumes) -> None:
+    for name in ("data", "other"):
+        await volumes.create(VolumeSpec(name=name, size_mib=32))
+    (disk_of(volumes, "data").parent / "volume.json").write_text("{")
+    (disk_of(volumes, "data").parent.parent / "stray").write_text("no volume")
+    assert [volume.name for volume in await volumes.list()] == ["other"]
+    with pytest.raises(VolumeDamaged, match=r"volume\.json"):
+        await volumes.describe("data")
+    with pytest.raises(NotFound):
+        await volumes.describe("stray")
+    await volumes.delete("data")
+    await volumes.delete("stray")
 
 
 async def test_a_link_in_place_of_the_bytes_is_not_followed(volumes: FileVolumes, tmp_path: Path) -> None:

@@ -10,25 +10,29 @@ root/
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
+import functools
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
+import structlog
 
-from hearth.errors import Conflict, HearthError, InvalidInput, NotFound
+from hearth.errors import Conflict, InvalidInput, NotFound
 from hearth.host import files
 from hearth.host.clock import Clock
+from hearth.host.waiting import until_done
 from hearth.volume import ext4, holds
 from hearth.volume.base import (
     MEBIBYTE,
     AttachMode,
     FileSystem,
     Volume,
+    VolumeDamaged,
     VolumeSpec,
     check_size,
     no_such_volume,
@@ -36,6 +40,10 @@ from hearth.volume.base import (
 )
 from hearth.volume.copying import copy_sparse
 from hearth.volume.names import check_volume_name
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 DISK = "disk"
 FACTS = "volume.json"
@@ -92,7 +100,7 @@ class FileVolumes:
             with _alone(disk, name):
                 (self._disks / name).rename(gone)
                 files.sync_directory(self._disks)
-            await asyncio.to_thread(files.remove_tree, gone)
+            await _to_its_end(lambda: files.remove_tree(gone))
 
     async def resize(self, name: str, size_mib: int) -> Volume:
         """Grow a copy (sharing blocks where it can) and put it in place: a cut in the middle leaves the old volume."""
@@ -124,7 +132,7 @@ class FileVolumes:
                 with files.space_errors(staging):
                     os.ftruncate(copy, size_bytes)
                 await ext4.fill(copy)
-            await asyncio.to_thread(files.publish_file, staging / DISK, self._disks / name / DISK)
+            await _to_its_end(lambda: files.publish_file(staging / DISK, self._disks / name / DISK))
 
     async def clone(self, name: str, new_name: str) -> Volume:
         """Copy a volume by reflink, else what is written of it."""
@@ -149,7 +157,7 @@ class FileVolumes:
                 if not ext4.read_health(disk).is_dirty:
                     return False
                 await ext4.mend(disk)
-                await asyncio.to_thread(os.fsync, disk)
+                await _to_its_end(lambda: os.fsync(disk))
                 return True
 
     async def describe(self, name: str) -> Volume:
@@ -162,8 +170,12 @@ class FileVolumes:
         for path in sorted(self._disks.iterdir()):
             if path.name.endswith(files.TEMPORARY_SUFFIX):
                 continue
-            with contextlib.suppress(HearthError):  # deleted meanwhile
+            try:
                 found.append(self._describe(path.name))
+            except NotFound:  # deleted meanwhile, or none of ours
+                continue
+            except VolumeDamaged as error:
+                log.warning("a volume is left out of the list", volume=path.name, why=str(error))
         return found
 
     def open(self, name: str, mode: AttachMode) -> int:
@@ -171,7 +183,7 @@ class FileVolumes:
         flags = os.O_RDONLY if mode is AttachMode.READ_ONLY else os.O_RDWR
         try:
             return os.open(self._disks / check_volume_name(name) / DISK, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise no_such_volume(name) from error
 
     async def sweep(self) -> Sequence[str]:
@@ -183,7 +195,7 @@ class FileVolumes:
                 return []
             left = sorted(path.name for path in self._disks.glob(f"*{files.TEMPORARY_SUFFIX}"))
             for name in left:
-                await asyncio.to_thread(files.remove_tree, self._disks / name)
+                await _to_its_end(functools.partial(files.remove_tree, self._disks / name))
         return left
 
     def _describe(self, name: str) -> Volume:
@@ -191,8 +203,15 @@ class FileVolumes:
         try:
             status = (directory / DISK).stat()
             facts = msgspec.json.decode((directory / FACTS).read_bytes(), type=Facts)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise no_such_volume(name) from error
+        except msgspec.DecodeError as error:
+            raise VolumeDamaged(
+                "what is known of a volume cannot be read",
+                details=f"{directory / FACTS}: {error}",
+                resolution="restore that file from a backup, or delete the volume",
+                field="volume",
+            ) from error
         return Volume(
             name=name,
             size_bytes=status.st_size,
@@ -213,7 +232,7 @@ class FileVolumes:
 
     async def _publish(self, staging: Path, name: str) -> None:
         with files.space_errors(staging):
-            if not await asyncio.to_thread(files.publish_directory, staging, self._disks / name):
+            if not await _to_its_end(lambda: files.publish_directory(staging, self._disks / name)):
                 raise _taken(name)
 
     @asynccontextmanager
@@ -237,7 +256,14 @@ class FileVolumes:
         try:
             yield staging
         finally:
-            files.remove_tree(staging)
+            await _to_its_end(lambda: files.remove_tree(staging))
+
+
+async def _to_its_end(work: Callable[[], T]) -> T:
+    """Run blocking work that must not stop half-way; a cancellation waits for it."""
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    await until_done(running)
+    return running.result()
 
 
 def _taken(name: str) -> Conflict:
