@@ -9,3 +9,5 @@ MIN_MEMORY_MIB = 128
 MAX_MEMORY_MIB = 1_048_576
 MAX_CPUS = 64
 MAX_EXEC_TIMEOUT_S = 86_400
+MAX_COPIES = 64
+"""Of one sandbox or checkpoint, in one call."""

@@ -121,3 +121,9 @@ class Settings:
     """VMMs kept waiting for their state, for each shape asked for lately; each takes some 20 MiB."""
     stop_on_exit: bool = False
     """A daemon that ends takes its machines to disk instead of leaving them running for the next one."""
+    template_max_age_s: float = 7 * 86400.0
+    """A template that nobody needs or has started from for this long is deleted."""
+    template_max_mib: int = 8192
+    """All templates may take this much on disk; beyond it those that nobody needs go, the least recently used first."""
+    max_disk_layers: int = 16
+    """So many frozen disks may lie below a sandbox's own; a copy that would have more gets them merged into one."""

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 import structlog
 
+from hearth.control.endings import ending_of
 from hearth.control.fleet import Fleet, Member
 from hearth.control.images import Images
 from hearth.control.pool import Claimed, Pool
 from hearth.control.residents import Residents
+from hearth.control.shelf import Shelf
 from hearth.control.templates import Shape, Templates
 from hearth.engine.base import BootFiles
 from hearth.errors import Cancelled, HearthError, NotFound
+from hearth.host.identity import new_sandbox_id
 from hearth.host.waiting import until_done
 from hearth.jobs.bringup import Bringup, Order, Subject, Workshop
 from hearth.jobs.runner import Runner
-from hearth.model import Heat, Sandbox, SandboxSpec, SandboxState
+from hearth.model import Heat, Sandbox, SandboxSpec, SandboxState, User
 from hearth.store.base import SandboxExists, Store
 
 log = structlog.get_logger(__name__)
@@ -46,6 +51,7 @@ class Creation:
         images: Images,
         templates: Templates,
         pool: Pool,
+        shelf: Shelf,
     ) -> None:
         self._store = store
         self._workshop = workshop
@@ -55,6 +61,7 @@ class Creation:
         self._images = images
         self._templates = templates
         self._pool = pool
+        self._shelf = shelf
         self._tasks: dict[str, asyncio.Task[Sandbox]] = {}
 
     async def claim(self, spec: SandboxSpec, boot: BootFiles) -> Claimed | None:
@@ -70,12 +77,21 @@ class Creation:
         """Start to create a sandbox; known before its row is: whoever finds the row finds the work behind it, too.
 
         Args:
-            source: what to copy; None for a machine of its own, which is a clone of its shape's template.
+            source: what to copy; the caller holds its snapshot now, from here on the creation does. None for a machine
+                of its own, which is a clone of its shape's template.
             claimed: from ``claim``, with the sandbox's id; whatever comes of it, it is used up.
         """
+        held = contextlib.ExitStack()
+        if source is not None:
+            held.enter_context(self._shelf.pin(source.snapshot))
         task = asyncio.create_task(self._create(sandbox, boot, source, claimed), name=f"create {sandbox.id}")
         self._tasks[sandbox.id] = task
-        task.add_done_callback(lambda _: self._tasks.pop(sandbox.id, None))
+
+        def ended(_: object) -> None:
+            self._tasks.pop(sandbox.id, None)
+            held.close()
+
+        task.add_done_callback(ended)
         return task
 
     async def settle(self, sandbox: Sandbox) -> Sandbox:
@@ -101,10 +117,17 @@ class Creation:
         await self._templates.close()
 
     async def forget(self, sandbox: Sandbox) -> None:
-        """Remove what a sandbox in state creating or destroying has, then its row: for recovery, too."""
+        """Remove what a sandbox in state creating or destroying has, then its row: for recovery, too.
+
+        Why it ended, where its row knows that, is remembered first.
+        """
         await self._workshop.take_down(sandbox.id)
+        if sandbox.exit_cause is not None:
+            ending = ending_of(sandbox, sandbox.exit_cause, self._workshop.clock.now())
+            await self._store.endings.record(ending)
         await self._store.sandboxes.delete(sandbox.id, (SandboxState.CREATING, SandboxState.DESTROYING))
         self._residents.forget(sandbox.id)
+        self._shelf.tidy()
 
     async def _create(
         self, sandbox: Sandbox, boot: BootFiles, source: Source | None, claimed: Claimed | None
@@ -112,9 +135,9 @@ class Creation:
         bringup: Bringup | None = None
         try:
             await self._store.sandboxes.create(sandbox)
-            source = source or await self._template(sandbox, boot)
-            if source is not None:
-                sandbox = await self._store.sandboxes.set_origin(sandbox.id, source.snapshot)
+            async with self._starting_point(sandbox, boot, source) as source:
+                if source is not None:
+                    sandbox = await self._store.sandboxes.set_origin(sandbox.id, source.snapshot)
             bringup = Bringup(self._workshop, self._order(sandbox, boot, source, claimed))
             plan = bringup.creation()
             job = await self._runner.submit(plan, sandbox.id, Subject(sandbox_id=sandbox.id))
@@ -140,16 +163,25 @@ class Creation:
         resident.touch()
         return running
 
-    async def _template(self, sandbox: Sandbox, boot: BootFiles) -> Source | None:
-        """Find or make the template; None where the engine knows none or it could not be made: then it boots."""
-        if not self._workshop.engine.capabilities.sleep:
-            return None
+    @contextlib.asynccontextmanager
+    async def _starting_point(
+        self, sandbox: Sandbox, boot: BootFiles, source: Source | None
+    ) -> AsyncIterator[Source | None]:
+        """Find or make the template, unless there is a source, and hold it until the row says who needs it.
+
+        None where the engine knows no templates or this one could not be made: then it boots.
+        """
+        if source is not None or not self._workshop.engine.capabilities.sleep:
+            yield source
+            return
         shape = Shape(boot=boot, cpus=sandbox.spec.cpus, memory_mib=sandbox.spec.memory_mib)
-        try:
-            return Source(snapshot=await self._templates.ensure(shape), known_as=None)
-        except HearthError as error:
-            log.warning("no template, booting instead", sandbox=sandbox.id, error=str(error))
-            return None
+        async with contextlib.AsyncExitStack() as held:
+            try:
+                await held.enter_async_context(self._shelf.hold(await self._templates.identify(shape)))
+                source = Source(snapshot=await self._templates.ensure(shape), known_as=None)
+            except HearthError as error:
+                log.warning("no template, booting instead", sandbox=sandbox.id, error=str(error))
+            yield source
 
     def _order(self, sandbox: Sandbox, boot: BootFiles, source: Source | None, claimed: Claimed | None) -> Order:
         order = Order(sandbox=sandbox, boot=boot, reserve=claimed.reserve if claimed is not None else None)
@@ -172,3 +204,22 @@ async def outcome(creation: asyncio.Task[Sandbox], sandbox: Sandbox) -> Sandbox:
     if creation.cancelled():
         raise Cancelled("the sandbox was destroyed while it was created", details=sandbox.id)
     return creation.result()
+
+
+def new_sandbox(user: User, spec: SandboxSpec, image_id: str, now: datetime, *, parent: str | None = None) -> Sandbox:
+    """Give the row of a sandbox that is about to be created."""
+    return Sandbox(
+        id=new_sandbox_id(),
+        owner=user.id,
+        spec=spec,
+        state=SandboxState.CREATING,
+        created_at=now,
+        image_id=image_id,
+        parent=parent,
+        expires_at=expiry(now, spec.ttl_s),
+    )
+
+
+def expiry(now: datetime, ttl_s: int | None) -> datetime | None:
+    """Tell when a time to live that begins now is over; None without one."""
+    return None if ttl_s is None else now + timedelta(seconds=ttl_s)

@@ -11,9 +11,11 @@ import structlog
 
 from hearth.config import DataDirectory, Settings
 from hearth.control.background import Background
+from hearth.control.checkpoints import Checkpoints
 from hearth.control.heat import HeatLoop, host_reader
 from hearth.control.images import Images
 from hearth.control.limits import host_limits
+from hearth.control.machine_templates import MachineTemplates
 from hearth.control.reconcile import Reconciler
 from hearth.control.sandboxes import Sandboxes
 from hearth.control.thermal import policy_of
@@ -43,6 +45,8 @@ class Daemon:
     sandboxes: Sandboxes
     users: Users
     images: Images
+    checkpoints: Checkpoints
+    templates: MachineTemplates
     heat: HeatLoop
     started_at: datetime
 
@@ -89,7 +93,15 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
                 if sandboxes.can_sleep:
                     background.start("pool", sandboxes.pool.run())
                     background.start("preload", sandboxes.templates.preload())
-                yield Daemon(sandboxes=sandboxes, users=users, images=images, heat=heat, started_at=clock.now())
+                yield Daemon(
+                    sandboxes=sandboxes,
+                    users=users,
+                    images=images,
+                    checkpoints=sandboxes.checkpoints,
+                    templates=sandboxes.machine_templates,
+                    heat=heat,
+                    started_at=clock.now(),
+                )
             finally:
                 await background.end()
                 await sandboxes.close()

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from hearth.engine.base import BootFiles
 from hearth.engine.manifest import Stamp
 from hearth.errors import InvalidInput, NotFound, Unavailable
-from hearth.image.store import Image, ImageStore
+from hearth.image.progress import ignore_progress
+from hearth.image.store import Builder, Image, ImageStore
 from hearth.model import ImageKind, Sandbox, User
 
 KERNEL_NAME = "kernel"
@@ -53,6 +54,22 @@ class Images:
             with contextlib.suppress(Unavailable):
                 return await self.boot_files(image, kernel=memory.kernel, agent=memory.agent)
         return await self.boot_files(image)
+
+    async def describe(self, image: str) -> Image | None:
+        """Give an image by name or id; None when there is none."""
+        try:
+            return await asyncio.to_thread(self._store.get, image)
+        except NotFound:
+            return None
+
+    async def are_current(self, stamp: Stamp) -> bool:
+        """Tell whether new machines get the kernel and agent of a snapshot; yes where nobody can tell."""
+        kernel, agent = await self.describe(KERNEL_NAME), await self.describe(AGENT_NAME)
+        return kernel is None or agent is None or (kernel.id, agent.id) == (stamp.kernel, stamp.agent)
+
+    async def build(self, kind: ImageKind, name: str, key: str, builder: Builder) -> Image:
+        """Publish an image that ``builder`` makes and let ``name`` stand for it; see ``ImageStore.obtain``."""
+        return await self._store.obtain(kind, name, key, builder, ignore_progress)
 
     def _boot_files(self, image: str, kernel_name: str, agent_name: str) -> BootFiles:
         rootfs = self._store.get(image)

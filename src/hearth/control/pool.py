@@ -81,6 +81,10 @@ class Pool:
         self.hits["miss"] += 1
         return None
 
+    def templates(self) -> set[str]:
+        """Tell the ids of the templates that clones are, or will be, kept of: these must not go."""
+        return set(self._shelves)
+
     def sizes(self) -> dict[str, int]:
         """Count what is kept, for metrics."""
         shelves = self._shelves.values()

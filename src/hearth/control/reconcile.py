@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 
+from hearth.control.pages import every
 from hearth.control.sandboxes import Sandboxes
 from hearth.control.sleep import Recovered
 from hearth.errors import HearthError
 from hearth.jobs.bringup import Bringup, Workshop
 from hearth.jobs.runner import UNFINISHED, Runner
 from hearth.model import Job, Sandbox, SandboxState
-from hearth.store.base import MAX_PAGE, Page, PageRequest, Store
+from hearth.store.base import Store
 
 log = structlog.get_logger(__name__)
-
-T = TypeVar("T")
 
 
 @dataclass(kw_only=True)
@@ -47,7 +46,7 @@ class Reconciler:
         self._found = Reconciled()
 
     async def run(self) -> Reconciled:
-        """Undo what jobs began, look after every sandbox, sweep orphans last."""
+        """Undo what jobs began, look after every sandbox, sweep orphans last, then the snapshots nobody needs."""
         for job in await every(lambda page: self._store.jobs.list(states=UNFINISHED, page=page)):
             await self._attempt("job", job.id, self._unwind(job))
         known = await every(lambda page: self._store.sandboxes.list(None, page=page))
@@ -55,6 +54,7 @@ class Reconciler:
             await self._attempt("sandbox", sandbox.id, self._look_after(sandbox))
         for orphan in sorted(await self._leftovers() - {sandbox.id for sandbox in known}):
             await self._attempt("orphan", orphan, self._sweep(orphan))
+        await self._attempt("snapshots", "all", self._sandboxes.shelf.start())
         return self._found
 
     async def _attempt(self, kind: str, subject: str, work: Coroutine[Any, Any, None]) -> None:
@@ -99,15 +99,3 @@ class Reconciler:
         log.warning("orphan removed", sandbox=orphan)
         await self._workshop.take_down(orphan)
         self._found.swept += 1
-
-
-async def every(fetch: Callable[[PageRequest], Awaitable[Page[T]]]) -> list[T]:
-    """Collect all pages of a list."""
-    items: list[T] = []
-    cursor: str | None = None
-    while True:
-        page = await fetch(PageRequest(limit=MAX_PAGE, cursor=cursor))
-        items += page.items
-        cursor = page.next_cursor
-        if cursor is None:
-            return items

@@ -1,35 +1,51 @@
-"""Use cases of sandboxes: create, find, list, run commands, destroy. Every call says for whom."""
+"""Use cases of sandboxes: create, find, list, run commands, sleep, copy, destroy. Every call says for whom."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import timedelta
+from dataclasses import asdict, dataclass, replace
 
 import structlog
 
-from hearth.control.creation import Creation, outcome
+from hearth.control.checkpoints import Checkpoints
+from hearth.control.creation import Creation, expiry, new_sandbox, outcome
+from hearth.control.endings import Endings
 from hearth.control.exit_cause import Death, explain
 from hearth.control.fleet import Fleet
+from hearth.control.forks import Forks, inherit, specs_of_copies
 from hearth.control.images import Images
 from hearth.control.limits import HostLimits, check_spec
-from hearth.control.pool import Claimed, Pool
+from hearth.control.machine_templates import MachineTemplates
+from hearth.control.pool import Pool
+from hearth.control.removal import Removal
 from hearth.control.residents import Residents
-from hearth.control.sleep import BOOTABLE, Sleep, cannot_wake
+from hearth.control.saving import Saving
+from hearth.control.shelf import Shelf
+from hearth.control.sleep import Sleep, cannot_wake
+from hearth.control.space import require_space
 from hearth.control.templates import Templates
 from hearth.control.thermostat import Thermostat
-from hearth.engine.base import BootFiles, MachineEnd, SleepingEngine
-from hearth.errors import Conflict, HearthError, InvalidInput, NoSpace, NotFound
+from hearth.engine.base import MachineEnd, SleepingEngine
+from hearth.errors import Conflict, HearthError, InvalidInput, NotFound
 from hearth.guest.client import Guest
 from hearth.guest.execution import Execution
-from hearth.host.identity import new_sandbox_id
-from hearth.jobs.bringup import CREATE_KIND, Workshop
+from hearth.image.store import Image
+from hearth.jobs.bringup import CREATE_KIND, Workshop, sleeping
 from hearth.jobs.runner import Runner
-from hearth.model import Heat, Sandbox, SandboxSpec, SandboxState, StepRecord, User
-from hearth.store.base import Page, PageRequest, SandboxExists, Store
+from hearth.model import (
+    Ending,
+    ExitKind,
+    Heat,
+    Lifetime,
+    Sandbox,
+    SandboxChanges,
+    SandboxSpec,
+    SandboxState,
+    StepRecord,
+    User,
+)
+from hearth.store.base import FIRST_PAGE, Page, PageRequest, SandboxExists, Store
 from hearth.wire.messages import ExecRequest
 
 log = structlog.get_logger(__name__)
@@ -59,6 +75,7 @@ class Sandboxes:
         self.templates = Templates(workshop)
         settings = workshop.settings
         self.pool = Pool(workshop, self.templates, ready=settings.pool_ready, waiting=settings.pool_waiting)
+        self.shelf = Shelf(store=store, workshop=workshop, images=images, in_use=self.pool.templates)
         self.creation = Creation(
             store=store,
             workshop=workshop,
@@ -68,11 +85,33 @@ class Sandboxes:
             images=images,
             templates=self.templates,
             pool=self.pool,
+            shelf=self.shelf,
         )
         self.sleep = Sleep(
             store=store, workshop=workshop, runner=runner, fleet=self.fleet, residents=residents, images=images
         )
-        self._removals: dict[str, asyncio.Task[None]] = {}
+        self.forks = Forks(
+            store=store,
+            workshop=workshop,
+            fleet=self.fleet,
+            creation=self.creation,
+            sleep=self.sleep,
+            images=images,
+            shelf=self.shelf,
+        )
+        self.checkpoints = Checkpoints(
+            store=store, workshop=workshop, creation=self.creation, forks=self.forks, shelf=self.shelf
+        )
+        self.machine_templates = MachineTemplates(
+            workshop=workshop, images=images, templates=self.templates, shelf=self.shelf, limits=limits
+        )
+        self._saving = Saving(
+            store=store, workshop=workshop, sleep=self.sleep, forks=self.forks, images=images, shelf=self.shelf
+        )
+        self._endings = Endings(store=store)
+        self._removal = Removal(
+            store=store, clock=workshop.clock, fleet=self.fleet, creation=self.creation, residents=residents
+        )
 
     @property
     def can_sleep(self) -> bool:
@@ -82,34 +121,51 @@ class Sandboxes:
     def thermostat(self) -> Thermostat:
         """Give what the thermal loop sees and cools these sandboxes with."""
         return Thermostat(
-            store=self.store, fleet=self.fleet, sleep=self.sleep, can_sleep=self.can_sleep, expire=self._expire
+            store=self.store, fleet=self.fleet, sleep=self.sleep, can_sleep=self.can_sleep, expire=self.expire
         )
 
-    async def create(self, user: User, spec: SandboxSpec) -> Created:
+    async def create(self, user: User, spec: SandboxSpec, *, from_: str | None = None) -> Created:
         """Bring a sandbox up and give it once its agent has answered.
 
         The same name again gives the existing one while that runs. A caller who leaves does not undo the work; a
         failure does, whole.
 
+        Args:
+            from_: a sandbox to fork or a checkpoint to resume; a field of ``spec`` at its default takes the source's.
+
         Raises:
             InvalidInput: a field of ``spec`` is not acceptable.
-            NotFound: no such image.
-            Conflict: there is a sandbox of that name which does not run.
+            NotFound: no such image, or no such source.
+            Conflict: there is a sandbox of that name which does not run, or the source is of another shape.
             NoSpace: the data directory is nearly full.
             EngineFailed, GuestFailed, TimedOut: the machine did not come up; nothing is left of it.
         """
         check_spec(spec, self._limits)
         if (known := await self._known(user, spec.name)) is not None:
             return await self._existing(known)
-        boot = await self._images.boot_files(spec.image)
-        await asyncio.to_thread(self._check_space)
-        claimed = await self.creation.claim(spec, boot)
-        sandbox = self._new(user, spec, boot, claimed)
-        creating = self.creation.begin(sandbox, boot, claimed=claimed)
         try:
-            return Created(sandbox=await outcome(creating, sandbox), new=True)
+            sandbox = await (self._make(user, spec) if from_ is None else self._copy(user, spec, from_))
         except SandboxExists as error:
             return await self._existing(error.existing)
+        return Created(sandbox=sandbox, new=True)
+
+    async def _make(self, user: User, spec: SandboxSpec) -> Sandbox:
+        boot = await self._images.boot_files(spec.image)
+        await require_space(self.workshop, self.shelf)
+        claimed = await self.creation.claim(spec, boot)
+        sandbox = new_sandbox(user, spec, boot.rootfs_id, self.workshop.clock.now())
+        if claimed is not None:
+            sandbox = replace(sandbox, id=claimed.sandbox_id)
+        return await outcome(self.creation.begin(sandbox, boot, claimed=claimed), sandbox)
+
+    async def _copy(self, user: User, spec: SandboxSpec, reference: str) -> Sandbox:
+        sleeping(self.workshop.engine)
+        try:
+            source = await self.creation.settle(await self.get(user, reference))
+        except NotFound:
+            return await self.checkpoints.resume_as(user, reference, spec)
+        (made,) = await self.forks.fork(user, source, [inherit(spec, source.spec)])
+        return made
 
     async def _known(self, user: User, name: str) -> Sandbox | None:
         """Find the user's own sandbox of that name: the unique index has the last word, this spares the work."""
@@ -182,6 +238,122 @@ class Sandboxes:
         async with self.sleep.awake(sandbox) as guest:
             yield guest
 
+    def heat(self, sandbox: Sandbox) -> Heat:
+        """Tell how much of a sandbox is there now."""
+        return self.sleep.residents[sandbox.id].heat if self.fleet.member(sandbox.id) is not None else Heat.COLD
+
+    async def stop(self, user: User, reference: str) -> Sandbox:
+        """Bring a sandbox to disk, memory and all, and end its process; one that is there already is fine.
+
+        Raises:
+            NotFound: no such sandbox.
+            Conflict: it does not run, its disk is too full, or the engine's machines do not sleep.
+            GuestFailed, NoSpace, EngineFailed, TimedOut: it stays up.
+        """
+        sandbox = await self._sleeper(user, reference)
+        await self.sleep.stop(sandbox.id)
+        current = await self.store.sandboxes.get(sandbox.id)
+        if current.state is not SandboxState.STOPPED:
+            raise cannot_wake(current)
+        return current
+
+    async def start(self, user: User, reference: str, *, force: bool = False) -> Sandbox:
+        """Make a sandbox hot; ``force`` boots from disk what cannot be woken with its memory.
+
+        Raises:
+            NotFound: no such sandbox.
+            Conflict, SnapshotRefused, EngineFailed, GuestFailed, TimedOut: it did not come up.
+        """
+        sandbox = await self.creation.settle(await self.get(user, reference))
+        return await self.sleep.start(sandbox, force=force)
+
+    async def pause(self, user: User, reference: str) -> Sandbox:
+        """Stop a sandbox's CPUs, whoever uses it; doing it twice is fine. Its next use makes them run again.
+
+        Raises:
+            NotFound: no such sandbox.
+            Conflict: it does not run, or the engine's machines do not sleep.
+            EngineFailed, TimedOut: the VMM did not obey.
+        """
+        sandbox = await self._sleeper(user, reference)
+        if not await self.sleep.pause(sandbox.id, idle_only=False) and self.heat(sandbox) is not Heat.WARM:
+            raise _not_up(await self.store.sandboxes.get(sandbox.id))
+        return await self.store.sandboxes.get(sandbox.id)
+
+    async def resume(self, user: User, reference: str) -> Sandbox:
+        """Let a paused sandbox's CPUs run again; doing it twice is fine.
+
+        Raises:
+            NotFound: no such sandbox.
+            Conflict: it does not run, or the engine's machines do not sleep.
+            EngineFailed, GuestFailed, TimedOut: the VMM did not obey.
+        """
+        sandbox = await self._sleeper(user, reference)
+        if sandbox.state is not SandboxState.RUNNING:
+            raise _not_up(sandbox)
+        return await self.sleep.start(sandbox)
+
+    async def update(self, user: User, reference: str, changes: SandboxChanges) -> Sandbox:
+        """Change name, labels, lifetime or whether it may sleep, all of it or nothing; wakes nothing.
+
+        A time to live counts from now. Inside, the host name follows a new name at the next start from disk: programs
+        that run hold on to the old one anyway.
+
+        Raises:
+            NotFound: no such sandbox.
+            InvalidInput: names the field.
+            SandboxExists: the user has another of the new name.
+        """
+        sandbox = await self.get(user, reference)
+        check_spec(changes.apply(sandbox.spec), self._limits)
+        if changes.lifetime is not None:
+            ttl_s = changes.lifetime.ttl_s
+            lifetime = Lifetime(ttl_s=ttl_s, expires_at=expiry(self.workshop.clock.now(), ttl_s))
+            changes = replace(changes, lifetime=lifetime)
+        return await self.store.sandboxes.update(sandbox.id, changes)
+
+    async def fork(self, user: User, reference: str, *, name: str | None = None, count: int = 1) -> Sequence[Sandbox]:
+        """Make copies of a living sandbox, memory and disk as they are at one moment, each with its own identity.
+
+        They are named ``name``, or after the source; several get -1, -2 and so on. What the source was given (labels,
+        environment, times) they have, too; a time to live begins anew.
+
+        Raises:
+            InvalidInput: ``count`` or a name is not acceptable.
+            NotFound: no such sandbox.
+            SandboxExists: a name is taken.
+            Conflict: it cannot be woken, its disk is too full, or the engine's machines do not sleep.
+            CopiesFailed: some of several copies did not come up and are gone; it tells which did.
+            NoSpace, EngineFailed, GuestFailed, TimedOut, SnapshotRefused: no copy was made.
+        """
+        source = await self._sleeper(user, reference)
+        specs = specs_of_copies(source.spec, base=f"{source.spec.name}-fork", name=name, count=count)
+        return await self.forks.fork(user, source, specs)
+
+    async def save_image(self, user: User, reference: str, name: str) -> Image:
+        """Make an image of a sandbox's disk; a running one runs on, a stopped one is not woken.
+
+        Raises:
+            InvalidInput: ``name`` is not acceptable.
+            NotFound: no such sandbox.
+            Conflict: somebody else's image has that name, or the engine's machines do not sleep.
+            NoSpace, EngineFailed, GuestFailed, TimedOut, SnapshotRefused: nothing is left of it.
+        """
+        return await self._saving.save(user, await self._sleeper(user, reference), name)
+
+    async def ending(self, user: User, reference: str) -> Ending:
+        """Tell why a sandbox ended. Raises NotFound when the user has had none such."""
+        return await self._endings.find(user, reference)
+
+    async def endings(self, user: User, page: PageRequest = FIRST_PAGE) -> Page[Ending]:
+        """Give a page of the user's destroyed sandboxes, the first to end first."""
+        return await self._endings.list(user, page)
+
+    async def expire(self, sandbox: Sandbox) -> None:
+        """Destroy a sandbox whose time to live is over."""
+        log.info("time to live is over", sandbox=sandbox.id, name=sandbox.spec.name)
+        await self._removal.remove(sandbox, ExitKind.TTL)
+
     async def destroy(self, user: User, reference: str) -> None:
         """End a sandbox and remove everything of it. A creation under way is cancelled first.
 
@@ -194,30 +366,18 @@ class Sandboxes:
                 sandbox = await self.get(user, sandbox.id)
             except NotFound:
                 return
-        await asyncio.shield(self._removal(sandbox))
+        await self._removal.remove(sandbox, ExitKind.USER)
 
     async def close(self) -> None:
         """Finish removals, cancel creations, and leave the running machines for the next daemon."""
         await self.creation.close()
         if self.workshop.settings.stop_on_exit:
             await self._stop_all()
-        await asyncio.gather(*self._removals.values(), return_exceptions=True)
+        await self._removal.close()
+        await self.shelf.close()
         await self.fleet.release()
         if isinstance(self.workshop.engine, SleepingEngine):
             await self.workshop.engine.close()
-
-    def _removal(self, sandbox: Sandbox) -> asyncio.Task[None]:
-        """Begin to remove a sandbox, or join who does so."""
-        removal = self._removals.get(sandbox.id)
-        if removal is None:
-            removal = asyncio.create_task(self._remove(sandbox), name=f"destroy {sandbox.id}")
-            self._removals[sandbox.id] = removal
-            removal.add_done_callback(lambda _: self._removals.pop(sandbox.id, None))
-        return removal
-
-    async def _expire(self, sandbox: Sandbox) -> None:
-        log.info("time to live is over", sandbox=sandbox.id, name=sandbox.spec.name)
-        await asyncio.shield(self._removal(sandbox))
 
     async def _stop_all(self) -> None:
         for sandbox_id in self.fleet.ids():
@@ -225,14 +385,6 @@ class Sandboxes:
                 await self.sleep.stop(sandbox_id)
             except HearthError as error:
                 log.error("not stopped, left running", sandbox=sandbox_id, error=str(error))
-
-    async def _remove(self, sandbox: Sandbox) -> None:
-        expected = (*ALIVE, *BOOTABLE, SandboxState.DESTROYING)
-        async with self.sleep.residents[sandbox.id].lock:
-            await self.store.sandboxes.transition(sandbox.id, expected, SandboxState.DESTROYING)
-            await self.fleet.end(sandbox.id)
-            await self.creation.forget(sandbox)
-        log.info("sandbox destroyed", sandbox=sandbox.id, name=sandbox.spec.name)
 
     async def _on_halt(self, sandbox_id: str, why: str) -> None:
         await self.sleep.note_halt(sandbox_id, why)
@@ -251,27 +403,18 @@ class Sandboxes:
         except (HearthError, OSError) as error:
             log.error("the end of a machine was not tidied up", sandbox=sandbox_id, error=str(error))
 
-    def _new(self, user: User, spec: SandboxSpec, boot: BootFiles, claimed: Claimed | None) -> Sandbox:
-        now = self.workshop.clock.now()
-        return Sandbox(
-            id=claimed.sandbox_id if claimed is not None else new_sandbox_id(),
-            owner=user.id,
-            spec=spec,
-            state=SandboxState.CREATING,
-            created_at=now,
-            image_id=boot.rootfs_id,
-            expires_at=now + timedelta(seconds=spec.ttl_s) if spec.ttl_s is not None else None,
-        )
+    async def _sleeper(self, user: User, reference: str) -> Sandbox:
+        sandbox = await self.get(user, reference)
+        sleeping(self.workshop.engine)
+        return await self.creation.settle(sandbox)
 
-    def _check_space(self) -> None:
-        free_mib = shutil.disk_usage(self.workshop.data.root).free // (1024 * 1024)
-        wanted_mib = self.workshop.settings.min_free_mib
-        if free_mib < wanted_mib:
-            raise NoSpace(
-                "the data directory is nearly full",
-                details=f"{self.workshop.data.root} has {free_mib} MiB left, a new sandbox wants {wanted_mib} MiB",
-                resolution="destroy sandboxes, free space, or choose another HEARTH_DATA",
-            )
+
+def _not_up(sandbox: Sandbox) -> Conflict:
+    if sandbox.state is not SandboxState.STOPPED:
+        return cannot_wake(sandbox)
+    return Conflict(
+        "the sandbox is stopped", details=f"{sandbox.spec.name} lies on disk", resolution="start it, or just use it"
+    )
 
 
 def _scope(user: User) -> str | None:

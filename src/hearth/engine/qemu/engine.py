@@ -22,6 +22,7 @@ from hearth.engine.qemu.handover import Files, opened
 from hearth.engine.qemu.launcher import BINARY, DialerFor, Launcher
 from hearth.engine.qemu.machine import QemuMachine
 from hearth.engine.qemu.memory_bases import MemoryBases
+from hearth.engine.qemu.merging import Chain, export
 from hearth.engine.qemu.overlay import create_overlay
 from hearth.engine.qemu.proof import prove_kvm
 from hearth.engine.qemu.restoring import QemuWaiting
@@ -212,6 +213,12 @@ class QemuEngine:
         """Load the memory of a snapshot that others start from, verified, for the next clone."""
         async with self._bases.open(await asyncio.to_thread(load, snapshot), keep=True):
             log.debug("memory preloaded", snapshot=snapshot.name)
+
+    async def export_disk(self, spec: MachineSpec, target: Path, *, own: bool) -> None:
+        """Write a whole disk as one raw file, durably; see ``SleepingEngine.export_disk``."""
+        layers = await on_own_thread("verify disk", lambda: self._layers.paths(spec))
+        overlay = [spec.directory / OVERLAY] if own else []
+        await export(Chain(rootfs=spec.boot.rootfs, layers=[*layers, *overlay]), target)
 
     async def forget(self, snapshot_id: str) -> None:
         """Let go of what is kept of a snapshot in memory; machines that run on it keep what they need."""

@@ -1,0 +1,215 @@
+"""Copies of sandboxes: what is taken of a living one, and sandboxes that go on from there, each with its own identity.
+
+A copy that fails leaves nothing; those that came up stay, and the error names them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import structlog
+
+from hearth.bounds import MAX_COPIES
+from hearth.control.capturing import Taken, take
+from hearth.control.creation import Creation, Source, new_sandbox, outcome
+from hearth.control.fleet import Fleet
+from hearth.control.images import Images
+from hearth.control.shelf import FORK_PREFIX, Shelf
+from hearth.control.sleep import Sleep, cannot_wake
+from hearth.control.space import require_space
+from hearth.engine.snapshot import StoredSnapshot, load
+from hearth.errors import Conflict, HearthError, NotFound
+from hearth.host.identity import new_id
+from hearth.jobs.bringup import Workshop, sleeping
+from hearth.model import Heat, Sandbox, SandboxSpec, User, check_name, check_range
+from hearth.store.base import SandboxExists, Store
+
+log = structlog.get_logger(__name__)
+
+COPIES_AT_ONCE = 4
+"""Copies that come up at a time; an emulated machine keeps a CPU busy meanwhile."""
+MAX_NAME_CHARACTERS = 63
+SUFFIX_CHARACTERS = 4
+DEFAULTS = SandboxSpec(name="default")
+
+
+class CopiesFailed(HearthError):
+    """Some of several copies did not come up and are gone; ``made`` came up and stay."""
+
+    def __init__(self, made: Sequence[Sandbox], failures: Mapping[str, HearthError]) -> None:
+        first = next(iter(failures.values()))
+        names = ", ".join(sandbox.spec.name for sandbox in made) or "none"
+        failed = "; ".join(f"{name}: {error.brief}" for name, error in failures.items())
+        super().__init__(
+            f"{len(failures)} of {len(failures) + len(made)} copies failed",
+            details=f"made: {names}; failed: {failed}. {first}",
+            resolution=first.resolution,
+        )
+        self.code = first.code
+        self.made = made
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """What copies are made of: a snapshot with its disk, of the sandbox ``known_as``; ``parent`` is told to users."""
+
+    snapshot: str
+    known_as: str
+    parent: str
+    spec: SandboxSpec
+
+
+class Forks:
+    """Takes copies of living sandboxes and brings them up."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        workshop: Workshop,
+        fleet: Fleet,
+        creation: Creation,
+        sleep: Sleep,
+        images: Images,
+        shelf: Shelf,
+    ) -> None:
+        self._store = store
+        self._workshop = workshop
+        self._fleet = fleet
+        self._creation = creation
+        self._sleep = sleep
+        self._images = images
+        self._shelf = shelf
+
+    async def capture(self, sandbox: Sandbox, final: Path) -> Taken:
+        """Publish memory and disk of a sandbox as ``final``, waking it if need be; it runs on.
+
+        Raises:
+            Conflict: the engine's machines do not sleep, it cannot be woken, or its disk is too full.
+            NoSpace, EngineFailed, GuestFailed, TimedOut, SnapshotRefused: nothing was taken.
+        """
+        sleeping(self._workshop.engine)
+        await require_space(self._workshop, self._shelf)
+        async with self._sleep.awake(sandbox):
+            resident = self._sleep.residents[sandbox.id]
+            while True:
+                async with resident.lock:
+                    member = self._fleet.member(sandbox.id)
+                    if member is None:
+                        raise cannot_wake(await self._store.sandboxes.get(sandbox.id))
+                    if resident.heat is Heat.HOT:
+                        taken = await take(member, final, with_disk=True, stay_paused=False)
+                        break
+                await self._sleep.ensure_hot(sandbox)  # somebody paused it at this moment
+        size = taken.snapshot.size_bytes
+        paused_ms = round(taken.paused_s * 1000, 1)
+        log.info("sandbox captured", sandbox=sandbox.id, snapshot=final.name, paused_ms=paused_ms, bytes=size)
+        return taken
+
+    async def fork(self, user: User, sandbox: Sandbox, specs: Sequence[SandboxSpec]) -> Sequence[Sandbox]:
+        """Copy a sandbox as it is at one moment, once for each of ``specs``.
+
+        Raises:
+            Conflict: a name is taken, or as ``capture``.
+            CopiesFailed: some of several did not come up.
+            NoSpace, EngineFailed, GuestFailed, TimedOut, SnapshotRefused: no copy was made.
+        """
+        await self.require_free(user, specs)
+        snapshot_id = new_id(FORK_PREFIX.rstrip("-"))
+        async with self._shelf.hold(snapshot_id):
+            try:
+                await self.capture(sandbox, self._workshop.data.snapshot(snapshot_id))
+                model = Model(snapshot=snapshot_id, known_as=sandbox.id, parent=sandbox.id, spec=sandbox.spec)
+                return await self.copies(user, model, specs)
+            finally:
+                self._shelf.tidy()  # should no copy lie over it
+
+    async def copies(self, user: User, model: Model, specs: Sequence[SandboxSpec]) -> Sequence[Sandbox]:
+        """Bring up copies of a snapshot that the caller holds; a caller who leaves does not undo those begun.
+
+        Raises:
+            SandboxExists: a name was taken meanwhile.
+            CopiesFailed: some of several did not come up.
+            SnapshotRefused, EngineFailed, GuestFailed, TimedOut: the only one did not.
+        """
+        stored = await asyncio.to_thread(load, self._workshop.data.snapshot(model.snapshot))
+        gate = asyncio.Semaphore(COPIES_AT_ONCE)
+
+        async def make(spec: SandboxSpec) -> Sandbox:
+            async with gate:
+                return await self._copy(user, model, stored, spec)
+
+        results = await asyncio.gather(*(make(spec) for spec in specs), return_exceptions=True)
+        made = [result for result in results if isinstance(result, Sandbox)]
+        failures: dict[str, HearthError] = {}
+        for spec, result in zip(specs, results, strict=True):
+            if isinstance(result, HearthError):
+                failures[spec.name] = result
+            elif isinstance(result, BaseException):
+                raise result
+        if failures and len(specs) == 1:
+            raise failures[specs[0].name]
+        if failures:
+            raise CopiesFailed(made, failures)
+        return made
+
+    async def require_free(self, user: User, specs: Sequence[SandboxSpec]) -> None:
+        """Refuse names that are taken before anything is done.
+
+        Raises:
+            SandboxExists: one is.
+        """
+        for spec in specs:
+            if (existing := await self.find(user, spec.name)) is not None:
+                raise SandboxExists(existing)
+
+    async def find(self, user: User, name: str) -> Sandbox | None:
+        """Give the user's own sandbox of a name."""
+        try:
+            found = await self._store.sandboxes.resolve(user.id, name)
+        except NotFound:
+            return None
+        return found if found.spec.name == name else None
+
+    async def _copy(self, user: User, model: Model, stored: StoredSnapshot, spec: SandboxSpec) -> Sandbox:
+        image_id = stored.manifest.rootfs.id
+        sandbox = new_sandbox(user, spec, image_id, self._workshop.clock.now(), parent=model.parent)
+        boot = await self._images.boot_files_of(sandbox, stored.manifest.stamp)
+        source = Source(snapshot=model.snapshot, known_as=model.known_as)
+        return await outcome(self._creation.begin(sandbox, boot, source), sandbox)
+
+
+def specs_of_copies(model: SandboxSpec, *, base: str, name: str | None, count: int) -> list[SandboxSpec]:
+    """Name copies: ``name``, or ``base`` and some random characters; several get -1, -2 and so on.
+
+    Raises:
+        InvalidInput: ``count`` or a name is not acceptable.
+    """
+    check_range(count, 1, MAX_COPIES, what="count", unit="copies")
+    numbers = [""] if count == 1 else [f"-{number}" for number in range(1, count + 1)]
+    if name is None:
+        suffix = f"-{new_id('x')[-SUFFIX_CHARACTERS:]}"
+        name = base[: MAX_NAME_CHARACTERS - len(suffix) - len(numbers[-1])].rstrip("-") + suffix
+    return [replace(model, name=check_name(f"{name}{number}")) for number in numbers]
+
+
+def inherit(spec: SandboxSpec, model: SandboxSpec) -> SandboxSpec:
+    """Give the spec of a copy that somebody described: image and shape are the model's, environments are joined.
+
+    Raises:
+        Conflict: it asks for another image or shape; ``field`` names which.
+    """
+    for field_name, shown in (("image", "image"), ("cpus", "cpus"), ("memory_mib", "memory_mb")):
+        wanted, has = getattr(spec, field_name), getattr(model, field_name)
+        if wanted not in (has, getattr(DEFAULTS, field_name)):
+            raise Conflict(
+                "a copy is of the shape of its source",
+                details=f"{shown} is {wanted}, the source has {has}",
+                resolution=f"leave {shown} out, or create a sandbox of its own",
+                field=shown,
+            )
+    env = {**model.env, **spec.env}
+    return replace(spec, env=env, image=model.image, cpus=model.cpus, memory_mib=model.memory_mib)

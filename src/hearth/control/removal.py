@@ -1,0 +1,76 @@
+"""Ends sandboxes and removes everything of them; each once, whoever asks, and to its end, whoever leaves."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from hearth.control.creation import Creation
+from hearth.control.endings import cause_of_removal
+from hearth.control.fleet import Fleet
+from hearth.control.residents import Residents
+from hearth.control.sleep import BOOTABLE
+from hearth.errors import Conflict
+from hearth.host.clock import Clock
+from hearth.model import ExitKind, Sandbox, SandboxState
+from hearth.store.base import Store
+
+log = structlog.get_logger(__name__)
+
+REMOVABLE = (SandboxState.RUNNING, SandboxState.STOPPED, *BOOTABLE, SandboxState.DESTROYING)
+
+
+class Removal:
+    """The removals under way, by sandbox id."""
+
+    def __init__(self, *, store: Store, clock: Clock, fleet: Fleet, creation: Creation, residents: Residents) -> None:
+        self._store = store
+        self._clock = clock
+        self._fleet = fleet
+        self._creation = creation
+        self._residents = residents
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def remove(self, sandbox: Sandbox, kind: ExitKind) -> None:
+        """Remove a sandbox, or join who does so; a caller who leaves does not stop it.
+
+        Args:
+            kind: why, if its machine has not ended by itself before.
+
+        Raises:
+            NotFound: it is gone.
+            Conflict: its creation is under way.
+        """
+        task = self._tasks.get(sandbox.id)
+        if task is None:
+            task = asyncio.create_task(self._remove(sandbox, kind), name=f"destroy {sandbox.id}")
+            self._tasks[sandbox.id] = task
+            task.add_done_callback(lambda _: self._tasks.pop(sandbox.id, None))
+        await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Wait for all of them."""
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def _remove(self, sandbox: Sandbox, kind: ExitKind) -> None:
+        async with self._residents[sandbox.id].lock:
+            sandbox = await self._condemn(sandbox, kind)
+            await self._fleet.end(sandbox.id)
+            await self._creation.forget(sandbox)
+        log.info("sandbox destroyed", sandbox=sandbox.id, name=sandbox.spec.name, reason=kind)
+
+    async def _condemn(self, sandbox: Sandbox, kind: ExitKind) -> Sandbox:
+        """Say in its row that it goes, and why; if its machine dies at this moment, that is the reason."""
+        while True:
+            cause = cause_of_removal(sandbox, kind, self._clock.now())
+            expected = (sandbox.state,) if sandbox.state in REMOVABLE else REMOVABLE
+            try:
+                return await self._store.sandboxes.transition(
+                    sandbox.id, expected, SandboxState.DESTROYING, error=sandbox.error, exit_cause=cause
+                )
+            except Conflict:
+                current = await self._store.sandboxes.get(sandbox.id)
+                if current.state is sandbox.state or current.state not in REMOVABLE:
+                    raise
+                sandbox = current
