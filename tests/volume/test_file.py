@@ -216,6 +216,25 @@ async def test_a_volume_that_is_broken_beyond_mending_is_said_to_be_and_stays_as
     assert await volumes.sweep() == []
 
 
+async def test_a_volume_that_is_just_getting_its_name_gets_it_whole_or_not_at_all(
+    volumes: FileVolumes, tmp_path: Path
+) -> None:
+    await volumes.create(VolumeSpec(name="base", size_mib=32))
+    put_random_file(disk_of(volumes, "base"), tmp_path / "random", 16 * MEBIBYTE)
+    disks = tmp_path / "volumes" / "disks"
+    for _ in range(5):
+        cloning = asyncio.create_task(volumes.clone("base", "copy"))
+        async with asyncio.timeout(10):
+            while not any(disks.glob("*.tmp/volume.json")):
+                await asyncio.sleep(0)
+        cloning.cancel()
+        await asyncio.wait({cloning})
+        assert unfinished(tmp_path / "volumes") == []
+        for directory in disks.iterdir():
+            assert sorted(path.name for path in directory.iterdir()) == ["disk", "volume.json"]
+        await volumes.delete("copy")
+
+
 async def test_a_volume_whose_facts_are_lost_is_said_to_be_damaged_and_hides_no_other(volumes: FileVolumes) -> None:
     for name in ("data", "other"):
         await volumes.create(VolumeSpec(name=name, size_mib=32))
