@@ -116,7 +116,12 @@ def make_engine(data: DataDirectory, settings: Settings, tag: str, network: Mach
         InvalidInput: there is no such engine.
     """
     if settings.engine == QemuEngine.name:
-        return QemuEngine(verdicts=data.verdicts, dialer_for=network.dialer, cgroups=detect(tag))
+        return QemuEngine(
+            verdicts=data.verdicts,
+            dialer_for=network.dialer,
+            cgroups=detect(tag),
+            max_layers=settings.max_disk_layers,
+        )
     if settings.engine == LocalEngine.name:
         log.warning("the local engine isolates nothing: commands run on this host")
         return LocalEngine()

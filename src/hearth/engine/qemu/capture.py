@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import structlog
+
 from hearth.engine.base import MachineSpec, RunState
 from hearth.engine.manifest import (
     Disk,
     FileRecord,
     Layer,
+    LayerKind,
     Manifest,
     Memory,
     MemoryBase,
@@ -28,14 +31,17 @@ from hearth.engine.manifest import (
 )
 from hearth.engine.memory_image import write_diff, write_full
 from hearth.engine.qemu.command import DRIVES
-from hearth.engine.qemu.disk import OVERLAY, layers_of
+from hearth.engine.qemu.disk import OVERLAY, frozen_root, layers_of
 from hearth.engine.qemu.machine import QemuMachine
 from hearth.engine.qemu.memory_map import guest_memory, memory_address
+from hearth.engine.qemu.merging import Chain, merge
 from hearth.engine.qemu.overlay import copy_overlay
 from hearth.engine.snapshot import DISK, MEMORY_DIFF, MEMORY_FULL, STATE, load, record, write_manifest
 from hearth.errors import Conflict
 from hearth.host.memory import Extent, read_extents, written
 from hearth.host.threads import on_own_thread
+
+log = structlog.get_logger(__name__)
 
 STATE_SET = 1000
 """Number of the descriptor set that the state goes through; those of the command line are small."""
@@ -61,17 +67,26 @@ class QemuCapture:
     pages: Pages
     layers: tuple[Layer, ...]
     stays: OwnDisk | None
+    max_layers: int
 
     async def store(self) -> None:
-        """Write memory and manifest, durably."""
-        await on_own_thread("store snapshot", self._store)
+        """Write memory and manifest, durably; of too many layers the disk's copy takes over what they hold."""
+        memory, file = await on_own_thread("store memory", self._write_memory)
+        layers = self.layers
+        frozen = [layer for layer in layers if layer.kind is LayerKind.SNAPSHOT]
+        if self.stays is None and len(frozen) >= self.max_layers:
+            root = frozen_root(self.spec)
+            paths = [*(root / layer.id / layer.file for layer in frozen), self.staging / DISK]
+            await merge(Chain(rootfs=self.spec.boot.rootfs, layers=paths))
+            layers = tuple(layer for layer in layers if layer not in frozen)
+            log.info("layers merged", machine=self.spec.id, layers=len(paths))
+        await on_own_thread("store snapshot", lambda: self._store(memory, file, layers))
 
-    def _store(self) -> None:
-        memory, file = self._write_memory()
+    def _store(self, memory: FileRecord, file: str, layers: tuple[Layer, ...]) -> None:
         files: dict[str, FileRecord] = {file: memory, STATE: record(self.staging / STATE)}
         if self.stays is None:
             files[DISK] = record(self.staging / DISK)
-        write_manifest(self.staging, self._manifest(file, files))
+        write_manifest(self.staging, self._manifest(file, files, layers))
 
     def _write_memory(self) -> tuple[FileRecord, str]:
         size = self.spec.memory_mib * 1024 * 1024
@@ -79,7 +94,7 @@ class QemuCapture:
         with self.pages.data as data:
             return write(self.staging / name, size, self.pages.extents, data), name
 
-    def _manifest(self, memory: str, files: Mapping[str, FileRecord]) -> Manifest:
+    def _manifest(self, memory: str, files: Mapping[str, FileRecord], layers: tuple[Layer, ...]) -> Manifest:
         base = self.pages.base
         boot = self.spec.boot
         return Manifest(
@@ -90,14 +105,20 @@ class QemuCapture:
             stamp=self.stamp,
             rootfs=RootFs(id=boot.rootfs_id, sha256=boot.rootfs_sha256),
             memory=Memory(kind=MemoryKind.DIFF if base else MemoryKind.FULL, file=memory, base=base),
-            disk=Disk(layers=self.layers, file=None if self.stays else DISK, stays=self.stays),
+            disk=Disk(layers=layers, file=None if self.stays else DISK, stays=self.stays),
             files=dict(files),
             drives=DRIVES,
         )
 
 
-async def take(machine: QemuMachine, spec: MachineSpec, stamp: Stamp, staging: Path, *, with_disk: bool) -> QemuCapture:
-    """Take what must not change meanwhile; see ``SleepingMachine.capture``."""
+async def take(
+    machine: QemuMachine, spec: MachineSpec, stamp: Stamp, staging: Path, *, with_disk: bool, max_layers: int
+) -> QemuCapture:
+    """Take what must not change meanwhile; see ``SleepingMachine.capture``.
+
+    Args:
+        max_layers: so many frozen disks, this one included, may lie below a machine's own.
+    """
     if await machine.run_state() is not RunState.PAUSED:
         raise Conflict("only a paused machine can be captured", details=spec.id, resolution="pause it first")
     overlay = spec.directory / OVERLAY
@@ -118,6 +139,7 @@ async def take(machine: QemuMachine, spec: MachineSpec, stamp: Stamp, staging: P
         pages=pages,
         layers=await asyncio.to_thread(layers_of, spec),
         stays=None if with_disk else OwnDisk.of(overlay),
+        max_layers=max_layers,
     )
 
 

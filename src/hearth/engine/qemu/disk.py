@@ -28,6 +28,13 @@ def layers_of(spec: MachineSpec) -> tuple[Layer, ...]:
     return (*origin.manifest.disk.layers, _frozen(origin))
 
 
+def frozen_root(spec: MachineSpec) -> Path:
+    """Say where the snapshots lie whose frozen disks are below the machine's own."""
+    if spec.origin is None:
+        raise AssertionError("a machine without an origin lies over no snapshot")
+    return spec.origin.parent
+
+
 class Layers:
     """The frozen disks that machines' overlays lie over, each read and compared with its checksum once."""
 

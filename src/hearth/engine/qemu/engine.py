@@ -17,7 +17,7 @@ from hearth.engine.manifest import Stamp
 from hearth.engine.qemu.accelerator import Verdict, VerdictCache, host_cpu_model, kvm_obstacle, verdict_key
 from hearth.engine.qemu.capture import QemuCapture, take
 from hearth.engine.qemu.command import EMULATED_CPU, Descriptor, QemuSpec, shape
-from hearth.engine.qemu.disk import OVERLAY, Layers
+from hearth.engine.qemu.disk import MAX_LAYERS, OVERLAY, Layers
 from hearth.engine.qemu.handover import Files, opened
 from hearth.engine.qemu.launcher import BINARY, DialerFor, Launcher
 from hearth.engine.qemu.machine import QemuMachine
@@ -47,7 +47,10 @@ class QemuEngine:
     name = "qemu"
     capabilities = Capabilities(isolated=True, sleep=True)
 
-    def __init__(self, *, verdicts: Path, dialer_for: DialerFor, cgroups: Cgroups) -> None:
+    def __init__(
+        self, *, verdicts: Path, dialer_for: DialerFor, cgroups: Cgroups, max_layers: int = MAX_LAYERS
+    ) -> None:
+        self._max_layers = min(max_layers, MAX_LAYERS)
         self._verdicts = VerdictCache(verdicts)
         self._launcher = Launcher(dialer_for=dialer_for, cgroups=cgroups, capturer=self._capture)
         self._bases = MemoryBases()
@@ -141,7 +144,8 @@ class QemuEngine:
     async def _capture(
         self, machine: QemuMachine, spec: MachineSpec, staging: Path, /, *, with_disk: bool
     ) -> QemuCapture:
-        return await take(machine, spec, await self._stamp(spec), staging, with_disk=with_disk)
+        stamp = await self._stamp(spec)
+        return await take(machine, spec, stamp, staging, with_disk=with_disk, max_layers=self._max_layers)
 
     def _disk_files(self, spec: MachineSpec) -> Files:
         return Files(rootfs=spec.boot.rootfs, layers=self._layers.paths(spec), overlay=spec.directory / OVERLAY)
