@@ -12,7 +12,7 @@ import os
 import secrets
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -109,23 +109,34 @@ class Guest:
 
 async def serve(space: str, address: str, port: int, words: str, stack: contextlib.AsyncExitStack) -> None:
     """Say ``words`` to whoever connects, and echo until they end."""
+    transports: set[asyncio.Transport] = set()
 
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            writer.write(words.encode())
-            while data := await reader.read(4096):
-                writer.write(data)
-                await writer.drain()
-        writer.close()
+    class Echo(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+            transports.add(transport)
+            transport.write(words.encode())
+
+        def data_received(self, data: bytes) -> None:
+            self.transport.write(data)
+
+        def connection_lost(self, error: Exception | None) -> None:
+            transports.discard(self.transport)
 
     def listen() -> socket.socket:
         listener = socket.create_server((address, port))
         listener.setblocking(False)
         return listener
 
-    listener = await within(space, listen)
-    server = await asyncio.start_server(talk, sock=listener)
-    stack.callback(server.close)
+    server = await asyncio.get_running_loop().create_server(Echo, sock=await within(space, listen))
+
+    async def end() -> None:
+        server.close()
+        for transport in list(transports):
+            transport.abort()
+        await asyncio.sleep(0)
+
+    stack.push_async_callback(end)
 
 
 async def echo_datagrams(space: str, address: str, port: int, stack: contextlib.AsyncExitStack) -> None:
@@ -150,11 +161,12 @@ async def echo_datagrams(space: str, address: str, port: int, stack: contextlib.
 
 @dataclass(kw_only=True)
 class Stage:
-    """Host, world, the networks of one daemon on that host, and the events it told of."""
+    """Host, world, the networks of one daemon on that host, and the events it told of; ``pod`` is for somebody else."""
 
     tag: str
     host: str
     world: str
+    pod: str
     stack: contextlib.AsyncExitStack
     settings: FabricSettings
     events: list[EgressEvent]
@@ -233,9 +245,9 @@ async def plug_in(link: Link, stack: contextlib.AsyncExitStack) -> Guest:
 async def stage(*, slots: int = 0, block_prefix: int = 22, has_uplink: bool = True) -> AsyncIterator[Stage]:
     """Build host and world, and open a daemon's networks on that host."""
     tag = secrets.token_hex(4)
-    host, world = f"host-{tag}", f"world-{tag}"
+    host, world, pod = f"host-{tag}", f"world-{tag}", f"pod-{tag}"
     async with contextlib.AsyncExitStack() as stack:
-        for space in (host, world):
+        for space in (host, world, pod):
             await namespaces.create(space, lambda: None, discard=lambda _: None)
             stack.push_async_callback(namespaces.delete, space)
         _wire_up(host, world)
@@ -271,6 +283,7 @@ async def stage(*, slots: int = 0, block_prefix: int = 22, has_uplink: bool = Tr
             tag=tag,
             host=host,
             world=world,
+            pod=pod,
             stack=stack,
             settings=settings,
             events=events,
@@ -295,7 +308,3 @@ def _wire_up(host: str, world: str) -> None:
     ip(host, "route", "add", "default", "via", "203.0.113.254")
     for address in (*PUBLIC, *INSIDE):
         ip(world, "addr", "add", f"{address}/32", "dev", "lo")
-
-
-def lines_of(text: str) -> Iterator[str]:
-    return (line.strip() for line in text.splitlines() if line.strip())

@@ -54,13 +54,15 @@ RATE = struct.Struct("=BBHhHI")
 TBF = struct.Struct("=12s12sIII")
 
 
-def add_veth(name: str, peer: str, peer_namespace: int, *, mac: str | None = None) -> Request:
-    """Ask for a pair of links: ``name`` here and ``peer``, with the MAC address, in the namespace of a descriptor."""
+def add_veth(name: str, peer: str, peer_namespace: int, *, index: int = 0) -> Request:
+    """Ask for a pair of links: ``name`` here, numbered ``index``, and ``peer`` in the namespace of a descriptor.
+
+    Both ends should have different numbers: where they are the same by chance the kernel takes its time, up to 1 s, to
+    notice that a link has come up (linkwatch_urgent_event, net/core/link_watch.c).
+    """
     end = attribute(IFLA_IFNAME, interface_name(peer)) + attribute(IFLA_NET_NS_FD, struct.pack("=I", peer_namespace))
-    if mac is not None:
-        end += attribute(IFLA_ADDRESS, mac_bytes(mac))
     data = nested(VETH_INFO_PEER, LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + end)
-    return _add_link(name, "veth", data)
+    return _add_link(name, "veth", data, index=index)
 
 
 def add_bridge(name: str, *, mac: str, alias: str = "") -> Request:
@@ -132,12 +134,12 @@ def unlimit_rate(index: int) -> Request:
     return Request(kind=RTM_DELQDISC, flags=0, body=QDISC.pack(socket.AF_UNSPEC, index, 0, TC_ROOT, 0))
 
 
-def _add_link(name: str, kind: str, data: bytes, *, mac: str | None = None, alias: str = "") -> Request:
+def _add_link(name: str, kind: str, data: bytes, *, index: int = 0, mac: str | None = None, alias: str = "") -> Request:
     fields = attribute(IFLA_IFNAME, interface_name(name))
     if mac is not None:
         fields += attribute(IFLA_ADDRESS, mac_bytes(mac))
     if alias:
         fields += attribute(IFLA_IFALIAS, alias.encode() + b"\0")
     information = attribute(IFLA_INFO_KIND, kind.encode()) + (nested(IFLA_INFO_DATA, data) if data else b"")
-    body = LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + fields + nested(IFLA_LINKINFO, information)
+    body = LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0) + fields + nested(IFLA_LINKINFO, information)
     return Request(kind=RTM_NEWLINK, flags=NLM_F_CREATE | NLM_F_EXCL, body=body)

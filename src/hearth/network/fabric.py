@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from hearth.network import rules, slot, uplink
 from hearth.network.addresses import SUPERNET, WIDEST_BLOCK, Lease, Ledger
 from hearth.network.connection import Connection, EventSink
 from hearth.network.events import EgressEvent
-from hearth.network.hub import SLOT_PORT_PREFIX, Hub, Reach, prepare_hub
+from hearth.network.hub import SLOT_PORT_PREFIX, Hub, Reach
 from hearth.network.plan import AddressPlan, hub_name, namespace_name, slot_prefix
 from hearth.network.policy import Policy
 from hearth.network.pool import SlotPool
@@ -99,7 +100,7 @@ class Fabric:
         for left in namespaces.list_names(slot_prefix(self._tag)):
             await namespaces.delete(left)
         with contextlib.suppress(Conflict):  # it outlived an earlier daemon
-            await namespaces.create(name, prepare_hub, discard=lambda _: None)
+            await namespaces.create(name, lambda: None, discard=lambda _: None)
         self._hub = await namespaces.enter(name, lambda: Hub(name, empty), discard=Hub.close)
         await self._with_hub(lambda hub: hub.remove_slots())
         await self.refresh()
@@ -176,7 +177,9 @@ class Fabric:
             raise NotFound("the sandbox has no network to be found", details=sandbox_id)
         try:
             ears = await namespaces.enter(space, lambda: slot.open_ears(self._plan), discard=slot.Ears.close)
-        except FileNotFoundError as error:
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EADDRNOTAVAIL):  # no namespace, or its TAP went with its VMM
+                raise
             raise NotFound("the sandbox has no network to be found", details=space) from error
         connection = self._connect(lease, name, policy, ears)
         if not await on_own_thread(f"adopt {space}", connection.is_in_force):

@@ -45,7 +45,9 @@ class Hub:
         with contextlib.ExitStack() as undo:
             self.descriptor = os.open(namespaces.RUN / name, os.O_RDONLY | os.O_CLOEXEC)
             undo.callback(os.close, self.descriptor)
+            write_settings((*FORWARDING, *UNFILTERED))
             self.route = undo.enter_context(RouteSocket())
+            self.route.ask(netlink.bring_up(self.route.link("lo").index))
             self.events = LogSocket(DENIED_GROUP)
             undo.callback(self.events.close)
             self._nft = undo.enter_context(NftSocket())
@@ -150,10 +152,3 @@ class Hub:
                 owner = blocks.get(block, "")
                 leases[link.alias] = Lease(sandbox_id=link.alias, owner=owner, address=address, block=block)
         return replace(self._empty, blocks=blocks, leases=leases)
-
-
-def prepare_hub() -> None:
-    """Set up a new namespace as a hub, on a thread inside it: it forwards, and without rules nothing is in it yet."""
-    write_settings((*FORWARDING, *UNFILTERED))
-    with RouteSocket() as route:
-        route.ask(netlink.bring_up(route.link("lo").index))

@@ -15,6 +15,8 @@ PREFIX = "hearth-"
 TAP_NAME = "tap0"
 NET_NAME = "net0"
 """One name for all: each namespace has one TAP and, where it is connected, one way to its owner's bridge."""
+NET_INDEX = 1_000_000_000
+"""Its number, which no link of the hub comes to have; see ``links.add_veth``."""
 NAMED = re.compile(r"[bm][0-9a-f]{8}")
 
 

@@ -19,7 +19,7 @@ from hearth.host.nft import Command, NftSocket
 from hearth.host.nft_log import LogSocket
 from hearth.network import rules
 from hearth.network.addresses import Lease, mac_of
-from hearth.network.plan import NET_NAME, TAP_NAME, AddressPlan
+from hearth.network.plan import NET_INDEX, NET_NAME, TAP_NAME, AddressPlan
 from hearth.network.policy import DEFAULT, Policy
 from hearth.network.rules import DENIED_GROUP, DNS, SEEN_GROUP
 
@@ -73,12 +73,11 @@ class Slot:
     Args:
         namespace: its name now.
         tap_fd: for the VMM.
-        net_index, port_index: numbers of the ends of its way out, here and in the hub.
+        port_index: number, in the hub, of the other end of its way out.
     """
 
     namespace: str
     tap_fd: int
-    net_index: int
     port_index: int
     ears: Ears
 
@@ -112,12 +111,12 @@ def furnish_slot(plan: AddressPlan, supernet: IPv4Network, *, namespace: str, po
         descriptor = netlink.open_tap(TAP_NAME)
         undo.callback(os.close, descriptor)
         lay_wire(route, plan)
-        route.ask(links.add_veth(NET_NAME, port, hub))
-        net = route.link(NET_NAME)
-        route.ask(links.change_link(net.index, up=True))
+        route.ask(links.add_veth(NET_NAME, port, hub, index=NET_INDEX))
+        route.ask(links.change_link(NET_INDEX, up=True))
+        port_index = route.link(NET_NAME).peer
         ears = _listen(plan, nft, route)
         undo.pop_all()
-    return Slot(namespace=namespace, tap_fd=descriptor, net_index=net.index, port_index=net.peer, ears=ears)
+    return Slot(namespace=namespace, tap_fd=descriptor, port_index=port_index, ears=ears)
 
 
 def lay_wire(route: RouteSocket, plan: AddressPlan) -> None:
@@ -148,11 +147,11 @@ def connect(slot: Slot, lease: Lease, policy: Policy, table: Sequence[Command]) 
     if policy != DEFAULT:
         slot.ears.nft.commit(table)
     if policy.upload_bytes_per_s is not None:
-        bound_rate(slot.ears.route, slot.net_index, policy.upload_bytes_per_s)
+        bound_rate(slot.ears.route, NET_INDEX, policy.upload_bytes_per_s)
     slot.ears.route.ask_all(
-        links.change_link(slot.net_index, mac=mac_of(lease.address)),
-        netlink.add_address(slot.net_index, IPv4Interface((lease.address, lease.block.prefixlen))),
-        links.add_route(EVERYWHERE, gateway=lease.gateway, index=slot.net_index),
+        links.change_link(NET_INDEX, mac=mac_of(lease.address)),
+        netlink.add_address(NET_INDEX, IPv4Interface((lease.address, lease.block.prefixlen))),
+        links.add_route(EVERYWHERE, gateway=lease.gateway, index=NET_INDEX),
     )
 
 
@@ -172,7 +171,7 @@ def bound_rate(route: RouteSocket, index: int, bytes_per_s: int | None) -> None:
 
 def bound_upload(ears: Ears, policy: Policy) -> None:
     """Bound what leaves the machine's namespace for its bridge."""
-    bound_rate(ears.route, ears.route.link(NET_NAME).index, policy.upload_bytes_per_s)
+    bound_rate(ears.route, NET_INDEX, policy.upload_bytes_per_s)
 
 
 def _listen(plan: AddressPlan, nft: NftSocket, route: RouteSocket) -> Ears:
