@@ -56,7 +56,7 @@ async def admin_of(daemon: Daemon, data: DataDirectory) -> User:
 
 def test_a_vmm_that_is_killed_makes_its_sandbox_failed_and_running_commands_end(client: Client) -> None:
     with client.create(name="victim") as sandbox:
-        with sandbox.start(["sleep", "600"]) as running:
+        with sandbox.stream(["sleep", "600"]) as running:
             os.kill(vmm_of(sandbox), signal.SIGKILL)
             with pytest.raises(HearthError):
                 list(running)

@@ -74,7 +74,7 @@ def test_input_reaches_the_command_and_output_streams_as_it_comes(sandbox: Sandb
     assert sandbox.run(["cat"], stdin="räksmörgås\n").stdout == "räksmörgås\n"
 
     arrivals = []
-    with sandbox.start(["sh", "-c", "echo one; sleep 0.5; echo two"]) as running:
+    with sandbox.stream(["sh", "-c", "echo one; sleep 0.5; echo two"]) as running:
         for output in running:
             arrivals.append((output.data, time.monotonic()))
     assert [data for data, _ in arrivals] == [b"one\n", b"two\n"]

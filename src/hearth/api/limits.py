@@ -12,6 +12,8 @@ DEFAULT_TIMEOUT_S = 300
 MAX_LIST_LIMIT = 1000
 DEFAULT_LIST_LIMIT = 100
 MAX_ARGUMENTS = 4096
+MAX_TTL_S = 315_360_000
+"""Ten years: longest time to live, and longest time without use before sleep, in seconds."""
 MAX_LABELS = 64
 MAX_LABEL_LENGTH = 253
 NDJSON = "application/x-ndjson"

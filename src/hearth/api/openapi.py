@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from hearth.api.limits import JSON, NDJSON
-from hearth.api.operations import OPERATIONS, Operation
+from hearth.api.operation import Operation
+from hearth.api.operations import OPERATIONS
 from hearth.api.problems import STATUS
 from hearth.api.schemas import Nothing, Problem
 from hearth.version import VERSION
@@ -49,8 +50,9 @@ def _describe(operation: Operation[Any, Any], components: dict[str, Any]) -> dic
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in _PARAMETERS.findall(operation.path)
     ]
-    if operation.has_body:
-        described["requestBody"] = {"required": True, "content": {JSON: {"schema": _ref(operation.takes)}}}
+    if operation.has_body and operation.takes is not Nothing:
+        content = {JSON: {"schema": _ref(operation.takes)}}
+        described["requestBody"] = {"required": operation.needs_body, "content": content}
     elif operation.takes is not Nothing:
         properties = components[operation.takes.__name__]["properties"]
         parameters += [{"name": name, "in": "query", "schema": schema} for name, schema in properties.items()]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any
 
+from hearth.api import life_operations, snapshot_operations
 from hearth.api.limits import PREFIX
+from hearth.api.operation import Operation
 from hearth.api.schemas import (
     CreateSandbox,
     ErrorEvent,
@@ -24,50 +25,6 @@ from hearth.api.schemas import (
     StdoutEvent,
 )
 from hearth.errors import Code
-
-Input = TypeVar("Input")
-Output = TypeVar("Output")
-Method = Literal["GET", "POST", "DELETE"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Operation(Generic[Input, Output]):
-    """One call.
-
-    Args:
-        takes: the body of a POST, the query of everything else.
-        gives: the body of the answer; ``Nothing`` means 204.
-        statuses: those of success, the usual one first.
-        errors: the codes it answers besides those every call may answer.
-        public: needs no token.
-        streams: the schemas of its lines when the caller accepts NDJSON.
-    """
-
-    name: str
-    method: Method
-    path: str
-    summary: str
-    takes: type[Input]
-    gives: type[Output]
-    statuses: tuple[int, ...] = (200,)
-    errors: tuple[Code, ...] = ()
-    public: bool = False
-    streams: tuple[type[Any], ...] = ()
-
-    @property
-    def has_body(self) -> bool:
-        return self.method == "POST"
-
-    @property
-    def every_error(self) -> tuple[Code, ...]:
-        """All codes this call may answer, those of every call included."""
-        usual = [Code.INVALID, Code.INTERNAL]
-        if not self.public:
-            usual += [Code.UNAUTHENTICATED, Code.UNAVAILABLE]
-        if self.has_body:
-            usual.append(Code.TOO_LARGE)
-        return tuple(dict.fromkeys([*usual, *self.errors]))
-
 
 CREATE_SANDBOX = Operation(
     name="create_sandbox",
@@ -101,7 +58,7 @@ GET_SANDBOX = Operation(
     name="get_sandbox",
     method="GET",
     path=f"{PREFIX}/sandboxes/{{ref}}",
-    summary="Show one sandbox, by id or name, with the timings of its creation.",
+    summary="Show one sandbox, by id or name, with the timings of its creation and why its machine ended, if it did.",
     takes=Nothing,
     gives=SandboxView,
     errors=(Code.NOT_FOUND,),
@@ -186,7 +143,9 @@ OPERATIONS: tuple[Operation[Any, Any], ...] = (
     LIST_SANDBOXES,
     GET_SANDBOX,
     DESTROY_SANDBOX,
+    *life_operations.OPERATIONS,
     EXEC,
+    *snapshot_operations.OPERATIONS,
     LIST_IMAGES,
     HEALTH,
     HEALTHZ,

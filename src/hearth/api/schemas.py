@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from hearth.api.limits import (
     DEFAULT_LIST_LIMIT,
@@ -18,6 +18,7 @@ from hearth.api.limits import (
     MAX_LABEL_LENGTH,
     MAX_LABELS,
     MAX_LIST_LIMIT,
+    MAX_TTL_S,
     MIN_TIMEOUT_S,
 )
 from hearth.bounds import MAX_CPUS, MAX_EXEC_TIMEOUT_S, MAX_MEMORY_MIB, MIN_MEMORY_MIB
@@ -44,7 +45,12 @@ Environment = Annotated[dict[EnvName, Text], Meta(description="Environment varia
 LabelKey = Annotated[str, Meta(pattern=LABEL_KEY, max_length=MAX_LABEL_LENGTH)]
 LabelValue = Annotated[str, Meta(pattern=NO_NUL, max_length=MAX_LABEL_LENGTH)]
 Labels = Annotated[dict[LabelKey, LabelValue], Meta(max_length=MAX_LABELS)]
+Cpus = Annotated[int, Meta(ge=1, le=MAX_CPUS)]
+MemoryMb = Annotated[int, Meta(ge=MIN_MEMORY_MIB, le=MAX_MEMORY_MIB, description="Guest memory in MiB.")]
+TimeToLive = Annotated[int, Meta(ge=1, le=MAX_TTL_S, description="Seconds until it is destroyed.")]
+IdleTime = Annotated[float, Meta(gt=0, le=MAX_TTL_S)]
 Encoding = Literal["utf-8", "base64"]
+Heat = Literal["hot", "warm", "cold"]
 Stream = Literal["stdout", "stderr"]
 
 
@@ -53,14 +59,24 @@ class Nothing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class CreateSandbox(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a user asks for; everything may be left out."""
+    """What a user asks for; everything may be left out.
+
+    Without more words a sandbox has the image ``debian``, one CPU and 256 MiB. One that starts ``from`` a checkpoint or
+    another sandbox has that one's image, CPUs and memory, so these may not be given with it. ``idle_pause_s`` and
+    ``idle_stop_s`` are the seconds without use after which it sleeps; without them the daemon's settings count.
+    """
 
     name: Name | None = None
-    image: Name = "debian"
-    cpus: Annotated[int, Meta(ge=1, le=MAX_CPUS)] = 1
-    memory_mb: Annotated[int, Meta(ge=MIN_MEMORY_MIB, le=MAX_MEMORY_MIB, description="Guest memory in MiB.")] = 256
+    from_: Name | None = field(default=None, name="from")
+    image: Name | None = None
+    cpus: Cpus | None = None
+    memory_mb: MemoryMb | None = None
     env: Environment = {}
     labels: Labels = {}
+    keep_hot: bool = False
+    ttl_s: TimeToLive | None = None
+    idle_pause_s: IdleTime | None = None
+    idle_stop_s: IdleTime | None = None
 
 
 class StepTiming(Struct, frozen=True, kw_only=True):
@@ -70,18 +86,45 @@ class StepTiming(Struct, frozen=True, kw_only=True):
     duration_ms: float
 
 
+class ExitCauseView(Struct, frozen=True, kw_only=True):
+    """Why a machine ended; ``kind`` is one of a closed list, ``detail`` a sentence for people.
+
+    ``process`` is the guest's process that had to go, where one is known. ``console`` are the last lines the machine
+    wrote there; lists leave them out.
+    """
+
+    kind: str
+    detail: str
+    at: datetime
+    process: str | None = None
+    console: list[str] = []
+
+
 class SandboxView(Struct, frozen=True, kw_only=True):
-    """A sandbox as its owner sees it. Values of ``env`` are never given back."""
+    """A sandbox as its owner sees it. Values of ``env`` are never given back.
+
+    ``heat``: its CPUs run (hot), they stand still in memory (warm), or it lies on disk (cold). ``parent`` is the id of
+    the sandbox or checkpoint it started from. ``exit_cause`` tells why its machine ended, until another runs.
+    """
 
     id: str
     name: str
     state: str
+    heat: Heat = "cold"
     image: str
     cpus: int
     memory_mb: int
     labels: dict[str, str]
     created_at: datetime
     error: str | None = None
+    keep_hot: bool = False
+    ttl_s: int | None = None
+    expires_at: datetime | None = None
+    idle_pause_s: float | None = None
+    idle_stop_s: float | None = None
+    stopped_at: datetime | None = None
+    parent: str | None = None
+    exit_cause: ExitCauseView | None = None
     timings: list[StepTiming] = []
 
 
@@ -96,6 +139,13 @@ class ListSandboxes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Query of a list: every ``label`` (``key=value``) must match."""
 
     label: Annotated[list[Annotated[str, Meta(pattern=LABEL_QUERY)]], Meta(max_length=MAX_LABELS)] = []
+    limit: Annotated[int, Meta(ge=1, le=MAX_LIST_LIMIT)] = DEFAULT_LIST_LIMIT
+    cursor: Annotated[str, Meta(max_length=512)] | None = None
+
+
+class ListPage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Query of a list that takes nothing but its page."""
+
     limit: Annotated[int, Meta(ge=1, le=MAX_LIST_LIMIT)] = DEFAULT_LIST_LIMIT
     cursor: Annotated[str, Meta(max_length=512)] | None = None
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from typing import NoReturn
 
+from hearth.cli.exits import USAGE
 from hearth.errors import InvalidInput
+
+_DURATION = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd]?)"
+_UNIT_S = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
+Actions = argparse._SubParsersAction  # argparse has no public name for what add_subparsers gives
 
 
 class Parser(argparse.ArgumentParser):
     """argparse without abbreviations, with a status of its own for wrong usage."""
 
-    def __init__(self, *, prog: str, description: str, usage_status: int) -> None:
+    def __init__(self, *, prog: str, description: str, usage_status: int = USAGE) -> None:
         super().__init__(prog=prog, description=description, allow_abbrev=False)
         self.usage_status = usage_status
 
@@ -21,9 +27,32 @@ class Parser(argparse.ArgumentParser):
         self.exit(self.usage_status, f"hearth: {message}\n  '{self.prog} --help' tells what it takes\n")
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--json``."""
-    parser.add_argument("--json", action="store_true", help="print JSON for programs")
+def add_json(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
+    """Declare ``--json``; ``again`` in an action whose command has it, too, so that either place will do."""
+    default = argparse.SUPPRESS if again else False
+    parser.add_argument("--json", action="store_true", default=default, help="print JSON for programs")
+
+
+def add_actions(parser: argparse.ArgumentParser) -> Actions[Parser]:
+    """Let a command have actions, such as ``list``; their ``action`` is None when none was named."""
+    return parser.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser)
+
+
+def add_sandboxes(parser: argparse.ArgumentParser) -> None:
+    """Declare one or more sandboxes."""
+    parser.add_argument("sandbox", nargs="+", help="id or name")
+
+
+def add_copies(parser: argparse.ArgumentParser) -> None:
+    """Declare how many copies are made and how they are named."""
+    parser.add_argument("-n", "--count", type=int, default=1, metavar="N", help="how many (default: 1)")
+    parser.add_argument("--name", help="a name of your own; of several it is what their names begin with")
+
+
+def add_shape(parser: argparse.ArgumentParser) -> None:
+    """Declare CPUs and memory of a machine."""
+    parser.add_argument("--cpus", type=int, metavar="N", help="virtual CPUs (default: 1)")
+    parser.add_argument("-m", "--memory-mb", type=int, metavar="MIB", help="memory in MiB (default: 256)")
 
 
 def add_env(parser: argparse.ArgumentParser) -> None:
@@ -52,3 +81,20 @@ def read_pairs(texts: Sequence[str], *, what: str) -> dict[str, str]:
             )
         pairs[key] = value
     return pairs
+
+
+def read_duration(text: str, *, what: str) -> float:
+    """Read a time such as ``90``, ``90s``, ``1.5m``, ``2h`` or ``7d``, in seconds.
+
+    Raises:
+        InvalidInput: it is of another form.
+    """
+    match = re.fullmatch(_DURATION, text)
+    if match is None:
+        raise InvalidInput(
+            f"invalid {what}",
+            details=f"{text[:20]!r} is no length of time",
+            resolution="write it as 90, 90s, 15m, 2h or 7d",
+            field=what,
+        )
+    return float(match[1]) * _UNIT_S[match[2]]

@@ -15,11 +15,22 @@ from hearth.version import VERSION
 
 COMMANDS = {
     "create": "create a sandbox and wait until it runs",
-    "exec": "run a command in a sandbox",
+    "exec": "run a command in a sandbox; one that sleeps is woken",
     "list": "list sandboxes",
-    "inspect": "show all about one sandbox",
+    "inspect": "show all about one sandbox, or why it ended",
+    "edit": "change a sandbox's name, labels or time to live",
+    "stop": "bring sandboxes to disk, memory and all",
+    "start": "wake sandboxes ahead of their use",
+    "pause": "stop the CPUs of sandboxes",
+    "resume": "let the CPUs of paused sandboxes run again",
+    "fork": "make copies of a living sandbox",
+    "checkpoint": "keep a sandbox's memory and disk under a name",
+    "restore": "make sandboxes that go on where a checkpoint was taken",
+    "snapshots": "list, show and delete checkpoints",
     "destroy": "destroy sandboxes and all they hold",
-    "image": "list what sandboxes can be made of",
+    "endings": "tell why destroyed sandboxes ended",
+    "template": "list, make and drop machines that are kept ready",
+    "image": "list what sandboxes can be made of, and make more of it",
     "serve": "run the daemon",
     "setup": "make everything this host needs: kernel, agent, root file systems",
     "doctor": "tell whether this host is fit, and what to do where it is not",
@@ -29,7 +40,14 @@ COMMANDS = {
 }
 PASSED_ON = {"serve": ("hearth.server", ("serve",)), "bench": ("hearth.bench", ())}
 """Commands that are programs of their own: module and first words; the rest of the line is theirs to read."""
-ALIASES = {"images": "image", "ls": "list", "--version": "version", "-V": "version"}
+ALIASES = {
+    "images": "image",
+    "snapshot": "snapshots",
+    "templates": "template",
+    "ls": "list",
+    "--version": "version",
+    "-V": "version",
+}
 
 HELP = """usage: hearth COMMAND [ARGUMENTS]
 

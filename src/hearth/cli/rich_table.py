@@ -10,6 +10,11 @@ from rich.text import Text
 
 STATE_STYLES = {
     "running": "green",
+    "hot": "green",
+    "warm": "yellow",
+    "cold": "blue",
+    "ready": "green",
+    "deleting": "yellow",
     "ok": "green",
     "creating": "yellow",
     "warning": "yellow",

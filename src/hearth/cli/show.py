@@ -10,12 +10,22 @@ from typing import Any
 
 import msgspec
 
+from hearth.api.schemas import SandboxView
+
 COLUMN_GAP = "  "
 
 
 def show_json(value: Any) -> None:
     """Print one JSON document."""
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+def show_names(views: Sequence[SandboxView], *, json: bool) -> None:
+    """Print the names of sandboxes, one a line; as JSON all about them."""
+    if json:
+        show_json(views)
+    else:
+        sys.stdout.writelines(f"{view.name}\n" for view in views)
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -42,6 +52,11 @@ def age(moment: datetime, now: datetime | None = None) -> str:
         if seconds >= size:
             return f"{seconds // size}{unit}"
     return f"{seconds}s"
+
+
+def moment(value: datetime) -> str:
+    """Say a moment to the second."""
+    return value.isoformat(timespec="seconds")
 
 
 def size(count: int) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hearth.sdk.async_client import AsyncClient, AsyncRunning, AsyncSandbox
     from hearth.sdk.client import Client, Running, Sandbox
+    from hearth.sdk.died import SandboxDied
     from hearth.sdk.results import CommandFailed, Output, Result
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Result",
     "Running",
     "Sandbox",
+    "SandboxDied",
 ]
 
 _HOMES = {
@@ -32,6 +34,7 @@ _HOMES = {
     "Result": "results",
     "Running": "client",
     "Sandbox": "client",
+    "SandboxDied": "died",
 }
 
 

@@ -1,25 +1,35 @@
-"""``Client`` and ``Sandbox``: the blocking shell over ``calls``."""
+"""``Client`` and ``Sandbox``: the blocking shell over the calls; the twin of ``async_client``."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
 from hearth.api.limits import MAX_LIST_LIMIT
-from hearth.api.schemas import Health, ImageView, SandboxView
-from hearth.sdk import calls
-from hearth.sdk.calls import Call, CreateOptions, ExecOptions, read_problem
+from hearth.api.schemas import ExitCauseView, Health, ImageView, SandboxView
+from hearth.api.sleep_schemas import EndingView, MachineTemplateView, SnapshotView
+from hearth.errors import Conflict, GuestFailed, HearthError, NotFound
+from hearth.sdk import calls, sleep_calls
+from hearth.sdk.call import Call, Page, read_problem
+from hearth.sdk.calls import CreateOptions, ExecOptions
+from hearth.sdk.died import NEWS_POLL_S, NEWS_S, SandboxDied, cause_in, may_be_news
 from hearth.sdk.endpoint import find_endpoint
 from hearth.sdk.results import ExecReader, Output, Result, result_of
+from hearth.sdk.sleep_calls import ChangeOptions, ShapeOptions
 from hearth.sdk.transport import Incoming, Transport
 
 Value = TypeVar("Value")
+Item = TypeVar("Item")
 
 
 class Client:
-    """A daemon. Without arguments it is found by HEARTH_URL and HEARTH_TOKEN, else in the data directory."""
+    """A daemon. Without arguments it is found by HEARTH_URL and HEARTH_TOKEN, else in the data directory.
+
+    Sandboxes, checkpoints and the like are named by id or name. A sandbox that sleeps is woken by whatever uses it.
+    """
 
     def __init__(self, url: str | None = None, token: str | None = None) -> None:
         self._transport = Transport(find_endpoint(url, token))
@@ -48,52 +58,177 @@ class Client:
         """Give the sandbox with this id or name."""
         return Sandbox(self, self.call(calls.get(ref)))
 
-    def list(self, labels: Mapping[str, str] | None = None) -> list[Sandbox]:
-        """Give all sandboxes that carry all of ``labels``."""
-        found: list[Sandbox] = []
-        cursor: str | None = None
-        while True:
-            page = self.call(calls.list_page(labels=labels or {}, cursor=cursor, limit=MAX_LIST_LIMIT))
-            found += [Sandbox(self, view) for view in page.items]
-            cursor = page.next_cursor
-            if cursor is None:
-                return found
+    def list(self, labels: Mapping[str, str] | None = None) -> Sequence[Sandbox]:
+        """Give all sandboxes that carry all of ``labels``; none is woken."""
+        views = self._every(
+            lambda cursor: self.call(calls.list_page(labels=labels or {}, cursor=cursor, limit=MAX_LIST_LIMIT))
+        )
+        return [Sandbox(self, view) for view in views]
 
     def destroy(self, ref: str) -> None:
-        """Destroy the sandbox with this id or name."""
+        """Destroy a sandbox and all it holds; ``ending`` tells of it afterwards."""
         self.call(calls.destroy(ref))
 
     def run(self, ref: str, cmd: Sequence[str], **options: Unpack[ExecOptions]) -> Result:
-        """Run a command to its end in the sandbox with this id or name; any exit code is a result."""
-        return result_of(self.call(calls.run(ref, cmd, options)))
+        """Run a command to its end; any exit code is a result.
+
+        Raises:
+            SandboxDied: the sandbox's machine ended; ``cause`` tells why.
+        """
+        call = calls.run(ref, cmd, options)
+        with self.deaths_told(ref):
+            return result_of(self.call(call))
 
     @contextlib.contextmanager
-    def start(self, ref: str, cmd: Sequence[str], **options: Unpack[ExecOptions]) -> Iterator[Running]:
-        """Start a command and read its output as it comes; leaving the context early kills it."""
-        with self._transport.open(calls.start(ref, cmd, options)) as incoming:
+    def stream(self, ref: str, cmd: Sequence[str], **options: Unpack[ExecOptions]) -> Iterator[Running]:
+        """Start a command and read its output as it comes; leaving the context early kills it.
+
+        Raises:
+            SandboxDied: the sandbox's machine ended; ``cause`` tells why.
+        """
+        request = calls.stream(ref, cmd, options)
+        with self._transport.open(request) as incoming:
             if incoming.reader.status != 200:
-                raise read_problem(incoming.whole())
-            yield Running(incoming)
+                with self.deaths_told(ref):
+                    raise read_problem(incoming.whole())
+            yield Running(self, ref, incoming)
+
+    def update(self, ref: str, **changes: Unpack[ChangeOptions]) -> Sandbox:
+        """Change name, labels, time to live or whether it may sleep; what is not given stays. It is not woken."""
+        return Sandbox(self, self.call(sleep_calls.update(ref, changes)))
+
+    def stop(self, ref: str) -> Sandbox:
+        """Bring a sandbox to disk, memory and all, and end its process; what runs in it goes on after the next use.
+
+        Raises:
+            Conflict: its disk is too full, or the engine's machines do not sleep.
+        """
+        return Sandbox(self, self.call(sleep_calls.stop(ref)))
+
+    def start(self, ref: str, *, force: bool = False) -> Sandbox:
+        """Wake a sandbox ahead of its use. ``force`` boots from disk what cannot be woken with its memory.
+
+        Raises:
+            Conflict: it cannot be woken without ``force``.
+        """
+        return Sandbox(self, self.call(sleep_calls.start(ref, force=force)))
+
+    def pause(self, ref: str) -> Sandbox:
+        """Stop a sandbox's CPUs; its memory stays where it is."""
+        return Sandbox(self, self.call(sleep_calls.pause(ref)))
+
+    def resume(self, ref: str) -> Sandbox:
+        """Let a paused sandbox's CPUs run again."""
+        return Sandbox(self, self.call(sleep_calls.resume(ref)))
+
+    def fork(self, ref: str, count: int = 1, *, name: str | None = None) -> Sequence[Sandbox]:
+        """Make copies of a living sandbox, memory and disk as they are now; ``name`` is what their names begin with."""
+        with self.deaths_told(ref):
+            copies = self.call(sleep_calls.fork(ref, name=name, count=count))
+        return [Sandbox(self, view) for view in copies.items]
+
+    def checkpoint(self, ref: str, name: str) -> SnapshotView:
+        """Keep memory and disk of a living sandbox under a name, for any number of others to start from."""
+        with self.deaths_told(ref):
+            return self.call(sleep_calls.checkpoint(ref, name))
+
+    def save_image(self, ref: str, name: str) -> ImageView:
+        """Make an image of a sandbox's disk, to create others of."""
+        return self.call(sleep_calls.save_image(ref, name))
+
+    def snapshots(self) -> Sequence[SnapshotView]:
+        """Give all checkpoints, oldest first."""
+        return self._every(lambda cursor: self.call(sleep_calls.snapshots_page(cursor)))
+
+    def snapshot(self, ref: str) -> SnapshotView:
+        """Give one checkpoint."""
+        return self.call(sleep_calls.snapshot(ref))
+
+    def delete_snapshot(self, ref: str) -> None:
+        """Delete a checkpoint; what others need of it stays until they are gone."""
+        self.call(sleep_calls.delete_snapshot(ref))
+
+    def resume_snapshot(self, ref: str, count: int = 1, *, name: str | None = None) -> Sequence[Sandbox]:
+        """Make sandboxes that go on where a checkpoint was taken; ``name`` is what their names begin with."""
+        copies = self.call(sleep_calls.resume_snapshot(ref, name=name, count=count))
+        return [Sandbox(self, view) for view in copies.items]
+
+    def endings(self) -> Sequence[EndingView]:
+        """Tell of the sandboxes that were destroyed, the first to end first, without their consoles."""
+        return self._every(lambda cursor: self.call(sleep_calls.endings_page(cursor)))
+
+    def ending(self, ref: str) -> EndingView:
+        """Tell why a destroyed sandbox ended: by its id, or of those that bore a name the last."""
+        return self.call(sleep_calls.ending(ref))
+
+    def machine_templates(self) -> Sequence[MachineTemplateView]:
+        """Give the machines kept ready to be cloned."""
+        return (self.call(sleep_calls.machine_templates())).items
+
+    def warm_template(self, **shape: Unpack[ShapeOptions]) -> MachineTemplateView:
+        """Boot a machine of a shape and keep it ready: not even the first creation has to boot then."""
+        return self.call(sleep_calls.warm_template(shape))
+
+    def delete_template(self, ref: str) -> None:
+        """Drop a machine kept ready; only administrators may."""
+        self.call(sleep_calls.delete_template(ref))
 
     def images(self) -> Sequence[ImageView]:
         """Give the images of the host."""
-        return self.call(calls.images()).items
+        return (self.call(calls.images())).items
 
     def health(self) -> Health:
         """Ask the daemon how it is."""
         return self.call(calls.health())
 
+    @contextlib.contextmanager
+    def deaths_told(self, ref: str) -> Iterator[None]:
+        """Turn the failure of what needed a sandbox into SandboxDied, where its machine's end is why."""
+        try:
+            yield
+        except (GuestFailed, Conflict) as error:
+            cause = self._cause_of_death(ref, news_s=NEWS_S if isinstance(error, GuestFailed) else 0)
+            if cause is None:
+                raise
+            raise SandboxDied(cause, error) from error
+
+    def _cause_of_death(self, ref: str, *, news_s: float) -> ExitCauseView | None:
+        deadline_s = time.monotonic() + news_s
+        try:
+            view = self.call(calls.get(ref))
+            while may_be_news(view) and time.monotonic() < deadline_s:
+                time.sleep(NEWS_POLL_S)
+                view = self.call(calls.get(ref))
+        except NotFound:
+            with contextlib.suppress(HearthError):
+                return (self.ending(ref)).exit_cause
+            return None
+        except HearthError:
+            return None  # the caller has an error to raise already
+        return cause_in(view)
+
+    def _every(self, page_at: Callable[[str | None], Page[Item]]) -> Sequence[Item]:
+        page = page_at(None)
+        found = [*page.items]
+        while page.next_cursor is not None:
+            page = page_at(page.next_cursor)
+            found += page.items
+        return found
+
 
 class Running:
     """A command under way: iterate for its output, then ask for its exit code."""
 
-    def __init__(self, incoming: Incoming) -> None:
+    def __init__(self, client: Client, ref: str, incoming: Incoming) -> None:
+        self._client = client
+        self._ref = ref
         self._incoming = incoming
         self._reader = ExecReader()
 
     def __iter__(self) -> Iterator[Output]:
-        for data in self._incoming:
-            yield from self._reader.feed(data)
+        with self._client.deaths_told(self._ref):
+            for data in self._incoming:
+                yield from self._reader.feed(data)
         self._reader.finish()
 
     @property
@@ -137,10 +272,52 @@ class Sandbox:
         """Run a command to its end; any exit code is a result, ``.check()`` makes it an error."""
         return self.client.run(self.id, cmd, **options)
 
-    def start(self, cmd: Sequence[str], **options: Unpack[ExecOptions]) -> contextlib.AbstractContextManager[Running]:
-        """Start a command: ``with sandbox.start(["make"]) as running: for output in running: ...``."""
-        return self.client.start(self.id, cmd, **options)
+    def stream(self, cmd: Sequence[str], **options: Unpack[ExecOptions]) -> contextlib.AbstractContextManager[Running]:
+        """Start a command: ``with sandbox.stream(["make"]) as running: for output in running: ...``."""
+        return self.client.stream(self.id, cmd, **options)
+
+    def refresh(self) -> Self:
+        """Look again: ``view`` is as it was when it was last given."""
+        self.view = self.client.call(calls.get(self.id))
+        return self
+
+    def update(self, **changes: Unpack[ChangeOptions]) -> Self:
+        """Change name, labels, time to live or whether it may sleep; what is not given stays."""
+        self.view = self.client.call(sleep_calls.update(self.id, changes))
+        return self
+
+    def stop(self) -> Self:
+        """Bring it to disk, memory and all; any use wakes it again."""
+        self.view = self.client.call(sleep_calls.stop(self.id))
+        return self
+
+    def start(self, *, force: bool = False) -> Self:
+        """Wake it ahead of its use; ``force`` boots from disk what cannot be woken with its memory."""
+        self.view = self.client.call(sleep_calls.start(self.id, force=force))
+        return self
+
+    def pause(self) -> Self:
+        """Stop its CPUs; any use makes them run again."""
+        self.view = self.client.call(sleep_calls.pause(self.id))
+        return self
+
+    def resume(self) -> Self:
+        """Let its CPUs run again."""
+        self.view = self.client.call(sleep_calls.resume(self.id))
+        return self
+
+    def fork(self, count: int = 1, *, name: str | None = None) -> Sequence[Sandbox]:
+        """Make copies of it, memory and disk as they are now."""
+        return self.client.fork(self.id, count, name=name)
+
+    def checkpoint(self, name: str) -> SnapshotView:
+        """Keep its memory and disk under a name; ``client.resume_snapshot`` makes sandboxes of that."""
+        return self.client.checkpoint(self.id, name)
+
+    def save_image(self, name: str) -> ImageView:
+        """Make an image of its disk, to create others of."""
+        return self.client.save_image(self.id, name)
 
     def destroy(self) -> None:
-        """Destroy the sandbox and all it holds."""
+        """Destroy it and all it holds."""
         self.client.destroy(self.id)

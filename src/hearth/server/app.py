@@ -15,9 +15,18 @@ from hearth.server.middleware.body_limit import BodyLimit
 from hearth.server.middleware.problems import Problems
 from hearth.server.middleware.request_id import RequestId
 from hearth.server.resource import Bound, Endpoint, Resource
-from hearth.server.routes import execs, health, images, openapi, sandboxes
+from hearth.server.routes import endings, execs, health, images, lives, machine_templates, openapi, sandboxes, snapshots
 
-BOUND: tuple[Bound, ...] = (*sandboxes.BOUND, *execs.BOUND, *images.BOUND, *health.BOUND)
+BOUND: tuple[Bound, ...] = (
+    *sandboxes.BOUND,
+    *lives.BOUND,
+    *execs.BOUND,
+    *snapshots.BOUND,
+    *endings.BOUND,
+    *machine_templates.BOUND,
+    *images.BOUND,
+    *health.BOUND,
+)
 
 
 def build_app(daemon: Daemon) -> ASGIApp:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hearth.api.limits import JSON
-from hearth.api.operations import Operation
+from hearth.api.operation import Operation
 from hearth.api.schemas import Nothing
 from hearth.control.daemon import Daemon
 from hearth.errors import MethodNotAllowed
@@ -98,8 +98,12 @@ class Endpoint:
     async def _input(self, request: Request) -> Any:
         if not self.operation.has_body:
             return read_query(self.operation.takes, request.scope["query_string"])
-        check_content_type(request.headers.get("content-type"))
-        return read_body(self.operation.takes, await request.body())
+        body = await request.body()
+        if not body and not self.operation.needs_body:
+            body = b"{}"
+        else:
+            check_content_type(request.headers.get("content-type"))
+        return read_body(self.operation.takes, body)
 
     def _response(self, result: Any) -> Response:
         status = self.operation.statuses[0]

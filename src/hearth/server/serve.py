@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -28,6 +29,8 @@ log = structlog.get_logger(__name__)
 DRAIN_S = 10
 """How long running requests may take to end once the daemon was told to stop; then they are told that it stops."""
 KEEP_ALIVE_S = 75
+MAX_POOL = 64
+"""Most machines of one shape that an operator may keep ready."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +40,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-remote", action="store_true", help="let --listen take addresses that are not loopback")
     parser.add_argument(
         "--engine", choices=("qemu", "local"), default="qemu", help="what runs sandboxes (local: unsafe)"
+    )
+    parser.add_argument(
+        "--idle-pause",
+        metavar="SECONDS",
+        type=seconds,
+        help="pause sandboxes after so long without use (default: 30)",
+    )
+    parser.add_argument(
+        "--idle-stop",
+        metavar="SECONDS",
+        type=seconds,
+        help=f"bring sandboxes to disk after so long without use (default: {Settings.idle_stop_s:g})",
+    )
+    parser.add_argument(
+        "--pool",
+        metavar="N",
+        type=count,
+        help=f"keep N machines ready of each shape asked for lately (default: {Settings.pool_ready})",
+    )
+    parser.add_argument(
+        "--stop-on-exit", action="store_true", help="at the end bring sandboxes to disk instead of leaving them running"
     )
     parser.add_argument(
         "--drain", metavar="SECONDS", type=int, default=DRAIN_S, help="wait so long for requests at the end"
@@ -57,8 +81,19 @@ def run(arguments: argparse.Namespace) -> int:
     os.chdir("/")  # what we start inherits it: no VMM shall hold, or see, the directory of whoever started us
     addresses = [parse_address(text, allow_remote=arguments.allow_remote) for text in arguments.listen]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(data, Settings(engine=arguments.engine), addresses, drain_s=arguments.drain))
+        runner.run(serve(data, settings_of(arguments), addresses, drain_s=arguments.drain))
     return 0
+
+
+def settings_of(arguments: argparse.Namespace) -> Settings:
+    """Give the settings that were asked for; the others keep their defaults."""
+    settings = Settings(engine=arguments.engine, stop_on_exit=arguments.stop_on_exit)
+    chosen = {
+        "idle_pause_s": arguments.idle_pause,
+        "idle_stop_s": arguments.idle_stop,
+        "pool_ready": arguments.pool,
+    }
+    return replace(settings, **{name: value for name, value in chosen.items() if value is not None})
 
 
 async def serve(data: DataDirectory, settings: Settings, addresses: list[tuple[str, int]], *, drain_s: int) -> None:
@@ -114,3 +149,19 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave signals alone; ``serve_sockets`` hears them."""
         yield
+
+
+def seconds(text: str) -> float:
+    """Read a positive number of seconds; argparse tells what a ValueError means."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def count(text: str) -> int:
+    """Read a number of machines; argparse tells what a ValueError means."""
+    value = int(text)
+    if not 0 <= value <= MAX_POOL:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {MAX_POOL}")
+    return value

@@ -38,7 +38,7 @@ def first_output(client: Client) -> float:
     started = time.perf_counter()
     sandbox = client.create()
     try:
-        with sandbox.start(["echo", GREETING.decode().strip()]) as running:
+        with sandbox.stream(["echo", GREETING.decode().strip()]) as running:
             said = b""
             for output in running:
                 said += output.data

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from hearth.cli.arguments import add_env, add_json, read_pairs
+from hearth.cli.arguments import add_env, add_json, add_shape, read_duration, read_pairs
 from hearth.cli.show import show_json
 from hearth.sdk.calls import CreateOptions
 from hearth.sdk.client import Client
@@ -14,25 +14,19 @@ from hearth.sdk.client import Client
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="a name of your own; without it the daemon chooses one")
     parser.add_argument("--image", help="what its disk is made of (default: debian)")
-    parser.add_argument("--cpus", type=int, metavar="N", help="virtual CPUs (default: 1)")
-    parser.add_argument("-m", "--memory-mb", type=int, metavar="MIB", help="memory in MiB (default: 256)")
+    parser.add_argument("--from", dest="source", metavar="NAME", help="start from a checkpoint, or fork a sandbox")
+    add_shape(parser)
     parser.add_argument("-l", "--label", metavar="KEY=VALUE", action="append", default=[], help="label; repeatable")
+    parser.add_argument("--keep-hot", action="store_true", help="never let it sleep")
+    parser.add_argument("--ttl", metavar="TIME", help="destroy it after so long: 90s, 15m, 2h, 7d")
+    parser.add_argument("--idle-pause", metavar="TIME", help="pause it after so long without use")
+    parser.add_argument("--idle-stop", metavar="TIME", help="bring it to disk after so long without use")
     add_env(parser)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    options: CreateOptions = {
-        "name": arguments.name,
-        "env": read_pairs(arguments.env, what="--env"),
-        "labels": read_pairs(arguments.label, what="--label"),
-    }
-    if arguments.image is not None:
-        options["image"] = arguments.image
-    if arguments.cpus is not None:
-        options["cpus"] = arguments.cpus
-    if arguments.memory_mb is not None:
-        options["memory_mb"] = arguments.memory_mb
+    options = options_of(arguments)
     with Client() as client:
         view = client.create(**options).view
     if arguments.json:
@@ -43,3 +37,28 @@ def run(arguments: argparse.Namespace) -> int:
             sys.stderr.write(f"  {timing.duration_ms:9.1f} ms  {timing.name}\n")
     print(view.name)
     return 0
+
+
+def options_of(arguments: argparse.Namespace) -> CreateOptions:
+    """Give what was asked for.
+
+    Raises:
+        InvalidInput: an option cannot be read.
+    """
+    options: CreateOptions = {
+        "name": arguments.name,
+        "from_": arguments.source,
+        "image": arguments.image,
+        "cpus": arguments.cpus,
+        "memory_mb": arguments.memory_mb,
+        "env": read_pairs(arguments.env, what="--env"),
+        "labels": read_pairs(arguments.label, what="--label"),
+        "keep_hot": arguments.keep_hot,
+    }
+    if arguments.ttl is not None:
+        options["ttl_s"] = round(read_duration(arguments.ttl, what="--ttl"))
+    if arguments.idle_pause is not None:
+        options["idle_pause_s"] = read_duration(arguments.idle_pause, what="--idle-pause")
+    if arguments.idle_stop is not None:
+        options["idle_stop_s"] = read_duration(arguments.idle_stop, what="--idle-stop")
+    return options

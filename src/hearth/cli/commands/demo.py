@@ -97,7 +97,7 @@ def carry_out(sandbox: Sandbox, program: Program) -> None:
     Raises:
         GuestFailed: it ended otherwise than it should.
     """
-    with sandbox.start(list(program.command)) as running:
+    with sandbox.stream(list(program.command)) as running:
         for output in running:
             for line in output.data.decode("utf-8", "replace").splitlines():
                 show(f"  {'│' if output.stream == 'stdout' else '┃'} {line}")

@@ -99,7 +99,7 @@ def read_stdin() -> bytes | None:
 
 
 def _streamed(client: Client, sandbox: str, cmd: list[str], options: ExecOptions) -> int:
-    with client.start(sandbox, cmd, **options) as running:
+    with client.stream(sandbox, cmd, **options) as running:
         for output in running:
             _write_all(STDOUT if output.stream == "stdout" else STDERR, output.data)
         return running.exit_code

@@ -1,10 +1,10 @@
-"""`hearth image list`, and `hearth images` for short."""
+"""`hearth image`: lists what sandboxes can be made of, `hearth images` for short; makes one of a sandbox's disk."""
 
 from __future__ import annotations
 
 import argparse
 
-from hearth.cli.arguments import add_json
+from hearth.cli.arguments import add_actions, add_json
 from hearth.cli.show import age, show_json, show_table, size
 from hearth.sdk.client import Client
 
@@ -13,12 +13,21 @@ SHOWN_DIGITS = 12
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", nargs="?", choices=("list",), default="list")
     add_json(parser)
+    actions = add_actions(parser)
+    text = "list images (the default)"
+    add_json(actions.add_parser("list", help=text, description=text), again=True)
+    text = "make an image of a sandbox's disk"
+    save = actions.add_parser("save", help=text, description=text)
+    save.add_argument("sandbox", help="id or name")
+    save.add_argument("name", help="what to call the image")
+    add_json(save, again=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
     with Client() as client:
+        if arguments.action == "save":
+            return _save(client, arguments)
         images = client.images()
     if arguments.json:
         show_json(images)
@@ -28,4 +37,13 @@ def run(arguments: argparse.Namespace) -> int:
         for image in images
     ]
     show_table(COLUMNS, rows)
+    return 0
+
+
+def _save(client: Client, arguments: argparse.Namespace) -> int:
+    image = client.save_image(arguments.sandbox, arguments.name)
+    if arguments.json:
+        show_json(image)
+    else:
+        print(image.name)
     return 0

@@ -8,7 +8,7 @@ from hearth.cli.arguments import add_json, read_pairs
 from hearth.cli.show import age, show_json, show_table
 from hearth.sdk.client import Client
 
-COLUMNS = ("name", "id", "state", "image", "cpus", "memory", "age", "labels")
+COLUMNS = ("name", "id", "state", "heat", "image", "cpus", "memory", "age", "cause", "labels")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,10 +27,12 @@ def run(arguments: argparse.Namespace) -> int:
             view.name,
             view.id,
             view.state,
+            view.heat,
             view.image,
             str(view.cpus),
             f"{view.memory_mb} MiB",
             age(view.created_at),
+            view.exit_cause.kind if view.exit_cause else "",
             ",".join(f"{key}={value}" for key, value in sorted(view.labels.items())),
         )
         for view in views

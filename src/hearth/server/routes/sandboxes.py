@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 from hearth.api.operations import CREATE_SANDBOX, DESTROY_SANDBOX, GET_SANDBOX, LIST_SANDBOXES
 from hearth.api.schemas import CreateSandbox, ListSandboxes, Nothing, SandboxList, SandboxView, StepTiming
-from hearth.errors import Conflict, NotFound
+from hearth.errors import Conflict, InvalidInput, NotFound
 from hearth.model import Sandbox, SandboxSpec, StepPhase
 from hearth.server.names import random_name
 from hearth.server.resource import Call, Reply, bind
+from hearth.server.views import sandbox_view
 
 NAME_ATTEMPTS = 8
 
 
 async def create(call: Call[CreateSandbox]) -> SandboxView | Reply[SandboxView]:
-    name = call.input.name or await _free_name(call)
-    created = await call.daemon.sandboxes.create(call.user, spec_of(call.input, name))
-    view = view_of(created.sandbox, await _timings(call, created.sandbox.id))
+    body = call.input
+    name = body.name or await _free_name(call)
+    created = await call.daemon.sandboxes.create(call.user, spec_of(body, name), from_=body.from_)
+    view = await detailed_view(call, created.sandbox)
     return view if created.new else Reply(value=view, status=200)
 
 
@@ -25,12 +27,12 @@ async def list_sandboxes(call: Call[ListSandboxes]) -> SandboxList:
     query = call.input
     labels = dict(label.split("=", 1) for label in query.label)
     page = await call.daemon.sandboxes.list(call.user, labels=labels, limit=query.limit, cursor=query.cursor)
-    return SandboxList(items=[view_of(sandbox) for sandbox in page.items], next_cursor=page.next_cursor)
+    items = [sandbox_view(each, call.daemon.sandboxes.heat(each), with_console=False) for each in page.items]
+    return SandboxList(items=items, next_cursor=page.next_cursor)
 
 
 async def get(call: Call[Nothing]) -> SandboxView:
-    sandbox = await call.daemon.sandboxes.get(call.user, call.ref)
-    return view_of(sandbox, await _timings(call, sandbox.id))
+    return await detailed_view(call, await call.daemon.sandboxes.get(call.user, call.ref))
 
 
 async def destroy(call: Call[Nothing]) -> Nothing:
@@ -39,37 +41,43 @@ async def destroy(call: Call[Nothing]) -> Nothing:
 
 
 def spec_of(body: CreateSandbox, name: str) -> SandboxSpec:
-    """Give the specification a body asks for."""
+    """Give the specification a body asks for; of one that starts from another, image and shape are that one's.
+
+    Raises:
+        InvalidInput: the body asks for another image or shape than what it starts from has.
+    """
+    said = {"image": body.image, "cpus": body.cpus, "memory_mb": body.memory_mb}
+    if body.from_ is not None and (field := next((name for name, value in said.items() if value is not None), None)):
+        raise InvalidInput(
+            f"invalid {field}",
+            details=f"{field} is given with from, which brings its own",
+            resolution=f"leave out {field}, or from",
+            field=field,
+        )
+    usual = SandboxSpec(name=name)
     return SandboxSpec(
         name=name,
-        image=body.image,
-        cpus=body.cpus,
-        memory_mib=body.memory_mb,
+        image=usual.image if body.image is None else body.image,
+        cpus=usual.cpus if body.cpus is None else body.cpus,
+        memory_mib=usual.memory_mib if body.memory_mb is None else body.memory_mb,
         env=dict(body.env),
         labels=dict(body.labels),
+        keep_hot=body.keep_hot,
+        ttl_s=body.ttl_s,
+        idle_pause_s=body.idle_pause_s,
+        idle_stop_s=body.idle_stop_s,
     )
 
 
-def view_of(sandbox: Sandbox, timings: Sequence[StepTiming] = ()) -> SandboxView:
-    """Give what the owner of a sandbox may see of it: everything but the values of its environment."""
-    return SandboxView(
-        id=sandbox.id,
-        name=sandbox.spec.name,
-        state=sandbox.state.value,
-        image=sandbox.spec.image,
-        cpus=sandbox.spec.cpus,
-        memory_mb=sandbox.spec.memory_mib,
-        labels=dict(sandbox.spec.labels),
-        created_at=sandbox.created_at,
-        error=sandbox.error,
-        timings=list(timings),
-    )
-
-
-async def _timings(call: Call[CreateSandbox] | Call[Nothing], sandbox_id: str) -> list[StepTiming]:
-    records = await call.daemon.sandboxes.timings(call.user, sandbox_id)
-    done = (record for record in records if record.phase is StepPhase.DO)
-    return [StepTiming(name=record.name, duration_ms=round(record.duration_s * 1000, 3)) for record in done]
+async def detailed_view(call: Call[Any], sandbox: Sandbox) -> SandboxView:
+    """Give a sandbox with what each step of its creation took."""
+    records = await call.daemon.sandboxes.timings(call.user, sandbox.id)
+    timings = [
+        StepTiming(name=record.name, duration_ms=round(record.duration_s * 1000, 3))
+        for record in records
+        if record.phase is StepPhase.DO
+    ]
+    return sandbox_view(sandbox, call.daemon.sandboxes.heat(sandbox), timings=timings)
 
 
 async def _free_name(call: Call[CreateSandbox]) -> str:

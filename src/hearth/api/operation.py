@@ -1,0 +1,59 @@
+"""What one call of the API is: a row of the table of operations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+from hearth.api.schemas import Nothing
+from hearth.errors import Code
+
+Input = TypeVar("Input")
+Output = TypeVar("Output")
+Method = Literal["GET", "POST", "PATCH", "DELETE"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation(Generic[Input, Output]):
+    """One call.
+
+    Args:
+        takes: the body of a POST or PATCH, the query of everything else.
+        gives: the body of the answer; ``Nothing`` means 204.
+        statuses: those of success, the usual one first.
+        errors: the codes it answers besides those every call may answer.
+        public: needs no token.
+        body_optional: no body at all means one without a field.
+        streams: the schemas of its lines when the caller accepts NDJSON.
+    """
+
+    name: str
+    method: Method
+    path: str
+    summary: str
+    takes: type[Input]
+    gives: type[Output]
+    statuses: tuple[int, ...] = (200,)
+    errors: tuple[Code, ...] = ()
+    public: bool = False
+    body_optional: bool = False
+    streams: tuple[type[Any], ...] = ()
+
+    @property
+    def has_body(self) -> bool:
+        return self.method in ("POST", "PATCH")
+
+    @property
+    def needs_body(self) -> bool:
+        """Whether a request without a body is refused."""
+        return self.has_body and not self.body_optional and self.takes is not Nothing
+
+    @property
+    def every_error(self) -> tuple[Code, ...]:
+        """All codes this call may answer, those of every call included."""
+        usual = [Code.INVALID, Code.INTERNAL]
+        if not self.public:
+            usual += [Code.UNAUTHENTICATED, Code.UNAVAILABLE]
+        if self.has_body:
+            usual.append(Code.TOO_LARGE)
+        return tuple(dict.fromkeys([*usual, *self.errors]))

@@ -1,0 +1,37 @@
+"""What is raised when an operation fails because the sandbox's machine ended, with the reason why it did."""
+
+from __future__ import annotations
+
+from hearth.api.schemas import ExitCauseView, SandboxView
+from hearth.errors import Conflict, GuestFailed, HearthError
+
+NEWS_S = 2.0
+"""A broken connection is often known before why it broke: so long the daemon may take to tell, in seconds."""
+NEWS_POLL_S = 0.05
+DEAD = frozenset({"failed", "lost"})
+
+
+class SandboxDied(GuestFailed, Conflict):
+    """The machine ended while the operation needed it, or before; ``cause`` tells why.
+
+    It is both what it would be without the cause: a guest that went away, a sandbox that does not run.
+    """
+
+    def __init__(self, cause: ExitCauseView, error: HearthError) -> None:
+        super().__init__(
+            "the sandbox's machine ended",
+            details=f"{cause.kind}: {cause.detail}",
+            resolution=error.resolution or "start it with force to boot from its disk, or destroy it",
+        )
+        self.cause = cause
+        self.code = error.code
+
+
+def cause_in(view: SandboxView) -> ExitCauseView | None:
+    """Give why the machine ended; None when it did not, or another runs."""
+    return view.exit_cause if view.state in DEAD else None
+
+
+def may_be_news(view: SandboxView) -> bool:
+    """Tell whether the end of a machine may not have been noticed yet."""
+    return view.state == "running"

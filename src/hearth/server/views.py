@@ -1,0 +1,100 @@
+"""What users see of the values inside: sandboxes, checkpoints, ends, images; never the values of an environment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hearth.api.schemas import ExitCauseView, Heat, ImageView, SandboxView, StepTiming
+from hearth.api.sleep_schemas import EndingView, SnapshotView
+from hearth.image.store import Image
+from hearth.model import Ending, ExitCause, Sandbox, Snapshot
+from hearth.model import Heat as Warmth
+
+HEATS: dict[Warmth, Heat] = {Warmth.HOT: "hot", Warmth.WARM: "warm", Warmth.COLD: "cold"}
+
+
+def sandbox_view(
+    sandbox: Sandbox, heat: Warmth, *, timings: Sequence[StepTiming] = (), with_console: bool = True
+) -> SandboxView:
+    """Give what the owner of a sandbox may see of it.
+
+    Args:
+        with_console: show what its machine wrote last; lists are spared it.
+    """
+    spec = sandbox.spec
+    cause = sandbox.exit_cause
+    return SandboxView(
+        id=sandbox.id,
+        name=spec.name,
+        state=sandbox.state.value,
+        heat=HEATS[heat],
+        image=spec.image,
+        cpus=spec.cpus,
+        memory_mb=spec.memory_mib,
+        labels=dict(spec.labels),
+        created_at=sandbox.created_at,
+        error=sandbox.error,
+        keep_hot=spec.keep_hot,
+        ttl_s=spec.ttl_s,
+        expires_at=sandbox.expires_at,
+        idle_pause_s=spec.idle_pause_s,
+        idle_stop_s=spec.idle_stop_s,
+        stopped_at=sandbox.stopped_at,
+        parent=sandbox.parent,
+        exit_cause=None if cause is None else exit_cause_view(cause, with_console=with_console),
+        timings=list(timings),
+    )
+
+
+def exit_cause_view(cause: ExitCause, *, with_console: bool = True) -> ExitCauseView:
+    """Give why a machine ended."""
+    return ExitCauseView(
+        kind=cause.kind.value,
+        detail=cause.detail,
+        at=cause.at,
+        process=cause.process,
+        console=list(cause.console) if with_console else [],
+    )
+
+
+def ending_view(ending: Ending, *, with_console: bool = True) -> EndingView:
+    """Give what is remembered of a destroyed sandbox."""
+    return EndingView(
+        sandbox_id=ending.sandbox_id,
+        name=ending.name,
+        image=ending.image,
+        cpus=ending.cpus,
+        memory_mb=ending.memory_mib,
+        created_at=ending.created_at,
+        ended_at=ending.ended_at,
+        exit_cause=exit_cause_view(ending.exit_cause, with_console=with_console),
+    )
+
+
+def snapshot_view(snapshot: Snapshot) -> SnapshotView:
+    """Give a checkpoint."""
+    return SnapshotView(
+        id=snapshot.id,
+        name=snapshot.name,
+        state=snapshot.state.value,
+        sandbox_id=snapshot.sandbox_id,
+        sandbox_name=snapshot.sandbox_name,
+        parent=snapshot.parent,
+        image=snapshot.image,
+        cpus=snapshot.cpus,
+        memory_mb=snapshot.memory_mib,
+        size_bytes=snapshot.size_bytes,
+        created_at=snapshot.created_at,
+    )
+
+
+def image_view(image: Image) -> ImageView:
+    """Give an image."""
+    return ImageView(
+        id=image.id,
+        name=image.name,
+        kind=image.kind.value,
+        size_bytes=image.size_bytes,
+        sha256=image.sha256,
+        created_at=image.created_at,
+    )
