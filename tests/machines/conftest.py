@@ -35,6 +35,14 @@ def data(images: None) -> Iterator[DataDirectory]:
         yield directory
 
 
+@pytest.fixture(scope="session")
+def slept_in(images: None) -> Iterator[DataDirectory]:
+    """A data directory for one daemon after the other: the template of machines that sleep is made once."""
+    with data_directory() as directory:
+        link_images(directory)
+        yield directory
+
+
 @pytest.fixture(scope="package")
 def house(images: None) -> Iterator[RunningDaemon]:
     with data_directory() as directory:

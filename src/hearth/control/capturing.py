@@ -71,6 +71,9 @@ async def _take_frozen(
     member: Member, machine: SleepingMachine, staging: Path, final: Path, *, with_disk: bool, stay_paused: bool
 ) -> Taken:
     started_s = time.monotonic()
+    if stay_paused:
+        # Only now that nothing speaks against it: commands of clients end with their connections.
+        member.guest.disconnect()
     await machine.pause()
     capture = await machine.capture(member.spec, staging, with_disk=with_disk)
     if not stay_paused:
@@ -78,7 +81,7 @@ async def _take_frozen(
         paused_s = time.monotonic() - started_s
         await member.guest.thaw()
     await capture.store()
-    snapshot = await on_own_thread("publish snapshot", lambda: _publish(staging, final))
+    snapshot = await on_own_thread("publish snapshot", lambda: _publish(staging, final), discard=_withdraw)
     if stay_paused:
         paused_s = time.monotonic() - started_s
     return Taken(snapshot=snapshot, paused_s=paused_s)
@@ -108,6 +111,11 @@ def _publish(staging: Path, final: Path) -> StoredSnapshot:
     except BaseException:
         discard(final)
         raise
+
+
+def _withdraw(snapshot: StoredSnapshot) -> None:
+    """The machine runs on, so this must not be found as the memory of one that was stopped."""
+    discard(snapshot.directory)
 
 
 def _check_disks(mounts: list[FrozenMount]) -> None:

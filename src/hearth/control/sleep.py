@@ -21,11 +21,10 @@ from hearth.control.exit_cause import ended_by
 from hearth.control.fleet import Fleet, Member
 from hearth.control.images import Images
 from hearth.control.residents import Resident, Residents
-from hearth.engine.base import Machine, RunState, SleepingMachine, SnapshotRefused
-from hearth.engine.snapshot import discard, is_consumed, load, verify
+from hearth.engine.base import Machine, RunState, SleepingMachine
+from hearth.engine.snapshot import consume, discard, is_consumed, load
 from hearth.errors import Conflict, HearthError, NoSpace, NotFound
 from hearth.guest.client import Guest
-from hearth.host.threads import on_own_thread
 from hearth.host.waiting import until_done
 from hearth.jobs.bringup import Bringup, BroughtUp, Order, Subject, Workshop, awake, machine_spec
 from hearth.jobs.runner import Runner
@@ -73,6 +72,8 @@ class Sleep:
         self._runner = runner
         self._fleet = fleet
         self._images = images
+        self._unanswered: set[str] = set()
+        """Sandboxes that may have a VMM which this daemon has not got hold of."""
         self.residents = residents
 
     @contextlib.asynccontextmanager
@@ -88,7 +89,7 @@ class Sleep:
         """
         resident = self.residents[sandbox.id]
         with resident.use():
-            if not resident.settled:
+            if not resident.settled or resident.perhaps_frozen:
                 await self.ensure_hot(sandbox)
             yield self._member(sandbox).guest
 
@@ -100,7 +101,7 @@ class Sleep:
         """
         resident = self.residents[sandbox.id]
         async with resident.lock:
-            if resident.heat is Heat.HOT:
+            if resident.heat is Heat.HOT and not resident.perhaps_frozen:
                 return
             waking = asyncio.create_task(self._wake(sandbox.id, resident, force=force), name=f"wake {sandbox.id}")
             await until_done(waking)
@@ -173,10 +174,8 @@ class Sleep:
         return await self._store.sandboxes.get(sandbox.id)
 
     async def _stop(self, sandbox_id: str, resident: Resident, member: Member) -> Stopped:
-        if resident.heat is Heat.WARM:
-            # Its file systems can only be frozen by itself.
-            await self._resume(resident, member)
-        member.guest.disconnect()
+        # Its file systems can only be frozen by itself.
+        await self._heat_up(resident, member)
         taken = await take(member, self._workshop.memory(sandbox_id), with_disk=False, stay_paused=True)
         resident.heat = Heat.COLD
         await self._fleet.end(sandbox_id)
@@ -188,12 +187,11 @@ class Sleep:
 
     async def _wake(self, sandbox_id: str, resident: Resident, *, force: bool) -> None:
         if member := self._fleet.member(sandbox_id):
-            if resident.heat is Heat.WARM:
-                await self._resume(resident, member)
+            await self._heat_up(resident, member)
             return
         sandbox = await self._store.sandboxes.get(sandbox_id)
-        if sandbox.state is SandboxState.RUNNING:
-            # Its VMM did not answer when this daemon started.
+        if sandbox.state is SandboxState.RUNNING or sandbox_id in self._unanswered:
+            # Its VMM did not answer when this daemon started: a second one must not meet it on its disk.
             if await self.recover(sandbox) is Recovered.LOST:
                 raise cannot_wake(await self._store.sandboxes.get(sandbox_id))
             await self._wake(sandbox_id, resident, force=force)
@@ -211,16 +209,24 @@ class Sleep:
         Raises:
             EngineFailed: a VMM lives and does not answer now; nothing was changed.
         """
+        self._unanswered.add(sandbox.id)
         machine = await self._workshop.engine.adopt(self._workshop.place(sandbox.id))
         memory = self._workshop.memory(sandbox.id)
         has_memory = await asyncio.to_thread(memory.exists)
         if machine is not None:
-            paused = await _is_paused(machine)
-            if not (sandbox.state is SandboxState.STOPPED and paused and has_memory):
-                await self._take_over(sandbox, machine, paused=paused)
+            try:
+                paused = await _is_paused(machine)
+                useful = not (sandbox.state is SandboxState.STOPPED and paused and has_memory)
+                if useful:
+                    await self._take_over(sandbox, machine, paused=paused)
+            except BaseException:
+                await machine.release()
+                raise
+            if useful:
                 return Recovered.ADOPTED
             # A wake that did not come to its first instruction: the memory is still good, the process is of no use.
             await machine.kill()
+        self._unanswered.discard(sandbox.id)
         await self._workshop.put_out(sandbox.id)
         if sandbox.state is SandboxState.STOPPED or has_memory:
             if sandbox.state is SandboxState.RUNNING:
@@ -240,25 +246,31 @@ class Sleep:
         guest = Guest(machine.dialer, self._workshop.agent_token(sandbox.id))
         resident = self.residents[sandbox.id]
         resident.heat = Heat.WARM if paused else Heat.HOT
-        resident.perhaps_frozen = paused
+        resident.perhaps_frozen = self._workshop.engine.capabilities.sleep
         if sandbox.state is SandboxState.STOPPED:
             await self._store.sandboxes.transition(sandbox.id, (SandboxState.STOPPED,), SandboxState.RUNNING)
         await asyncio.to_thread(discard, self._workshop.memory(sandbox.id))
+        self._unanswered.discard(sandbox.id)
         self._fleet.add(sandbox.id, Member(machine=machine, spec=spec, guest=guest))
         log.info("machine adopted", sandbox=sandbox.id, heat=resident.heat)
 
     async def _start(self, sandbox: Sandbox, resident: Resident, *, force: bool) -> None:
-        memory = await self._usable_memory(sandbox, resident, force=force)
+        memory = self._workshop.memory(sandbox.id)
         note = "there was no memory to wake with: it booted from its disk"
-        if memory is not None:
+        if await asyncio.to_thread(memory.exists):
+            if resident.failed_starts >= MAX_FAILED_STARTS and not force:
+                raise _given_up(sandbox, resident.failed_starts)
             try:
                 await self._welcome(sandbox, resident, await self._remember(sandbox, memory), None)
             except HearthError as error:
                 if not is_consumed(memory):
                     resident.failed_starts += 1
-                    raise
-                log.error("woken memory did not work", sandbox=sandbox.id, error=str(error))
-                note = f"its memory did not work after the wake: it booted from its disk ({error})"
+                    if not force:
+                        raise
+                    # Before the disk changes: this memory belongs to an older one from then on.
+                    await asyncio.to_thread(consume, memory)
+                log.error("memory did not work", sandbox=sandbox.id, error=str(error))
+                note = f"its memory did not work: it booted from its disk ({error})"
             else:
                 return
         boot = await self._images.boot_files_of(sandbox)
@@ -270,26 +282,6 @@ class Sleep:
         return await self._bring_up(
             Order(sandbox=sandbox, boot=boot, memory=memory, consumed=True, known_as=sandbox.id)
         )
-
-    async def _usable_memory(self, sandbox: Sandbox, resident: Resident, *, force: bool) -> Path | None:
-        """Tell which memory to wake with; None when there is none any more, or it is to be left aside."""
-        memory = self._workshop.memory(sandbox.id)
-        if not await asyncio.to_thread(memory.exists):
-            return None
-        if force:
-            try:
-                await on_own_thread("verify snapshot", lambda: verify(memory))
-            except SnapshotRefused as error:
-                log.warning("memory given up", sandbox=sandbox.id, error=str(error))
-                return None
-            return memory if resident.failed_starts == 0 else None
-        if resident.failed_starts >= MAX_FAILED_STARTS:
-            raise Conflict(
-                "the sandbox could not be woken",
-                details=f"{sandbox.spec.name}: {resident.failed_starts} attempts failed",
-                resolution="start it with --force to boot from its disk; what was in memory is lost then",
-            )
-        return memory
 
     async def _bring_up(self, order: Order) -> BroughtUp:
         bringup = Bringup(self._workshop, order)
@@ -313,6 +305,13 @@ class Sleep:
         resident.heat, resident.failed_starts = Heat.HOT, 0
         await asyncio.to_thread(discard, self._workshop.memory(sandbox.id))
         log.info("sandbox started", sandbox=sandbox.id, note=note)
+
+    async def _heat_up(self, resident: Resident, member: Member) -> None:
+        if resident.heat is Heat.WARM:
+            await self._resume(resident, member)
+        elif resident.perhaps_frozen:
+            await member.guest.thaw()
+            resident.perhaps_frozen = False
 
     async def _resume(self, resident: Resident, member: Member) -> None:
         if resident.halted is not None:
@@ -359,6 +358,14 @@ def cannot_wake(sandbox: Sandbox) -> Conflict:
         resolution="start it with --force to boot from its disk, or destroy it"
         if bootable
         else "wait a moment and try again",
+    )
+
+
+def _given_up(sandbox: Sandbox, tries: int) -> Conflict:
+    return Conflict(
+        "the sandbox could not be woken",
+        details=f"{sandbox.spec.name}: {tries} attempts failed",
+        resolution="start it with --force to boot from its disk; what was in memory is lost then",
     )
 
 
