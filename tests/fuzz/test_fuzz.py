@@ -35,6 +35,7 @@ MESSAGES = sorted(
     key=lambda cls: cls.__name__,
 )
 FIELDS = sorted({name for cls in MESSAGES for name in cls.__annotations__} - {"token"})
+CLOSED = b"internal: the machine's last configuration failed: it serves nothing"
 TYPES = [int(kind) for kind in FrameType]
 fuzz = settings(
     max_examples=1000 if FUZZ_S else 150,
@@ -113,9 +114,18 @@ def check_router(agent: AgentProcess, data: bytes) -> None:
         answer = read_rest(wire)
     for frame in parse([answer])[0]:
         assert frame.type in TYPES
+        if frame.type == FrameType.ERROR and frame.payload == CLOSED:
+            configure(agent)
+            return
         assert frame.type != FrameType.ERROR or not frame.payload.startswith(b"internal"), frame
     assert agent.process is not None
     assert agent.process.poll() is None
+
+
+def configure(agent: AgentProcess) -> None:
+    """Have an agent serve again that random input had configured halfway."""
+    config = messages.MachineConfig(sandbox_id="s", hostname="h", token="", unix_time_ns=1)
+    assert agent.client.ask(FrameType.CONFIGURE, config, FrameType.CONFIGURED) == {"status": "ok"}
 
 
 def read_rest(wire: Wire) -> bytes:
@@ -130,6 +140,13 @@ def locked_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProc
     scratch = tmp_path_factory.mktemp("root")
     with running_agent(*(("--root", str(scratch)) if os.geteuid() == 0 else ())) as agent:
         yield agent
+
+
+def test_an_agent_that_input_has_shut_is_opened_again(locked_agent: AgentProcess) -> None:
+    body = b'{"sandbox_id":"s","hostname":"h","token":"","unix_time_ns":1,"files":{"/":{"content":""}}}'
+    for data in (frames.encode(FrameType.CONFIGURE, body), frames.encode(FrameType.EXEC_LIST_REQ)):
+        check_router(locked_agent, data)
+    assert locked_agent.client.ask(FrameType.EXEC_LIST_REQ, None, FrameType.EXEC_LIST_RESP) is not None
 
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
