@@ -73,7 +73,7 @@ def test_a_request_that_never_ends_is_given_up(hasty: AgentProcess, sent: int) -
         wire.socket.sendall(request_in_pieces(100)[:sent])
         with pytest.raises(AgentError, match=rf"^protocol: no request within {LIMIT_S} s"):
             wire.read()
-    assert LIMIT_S - 0.05 < time.monotonic() - started < 5 * LIMIT_S
+    assert LIMIT_S - 0.05 < time.monotonic() - started < LIMIT_S + 5
 
 
 def test_a_request_that_drips_too_long_is_given_up(hasty: AgentProcess) -> None:
@@ -84,24 +84,23 @@ def test_a_request_that_drips_too_long_is_given_up(hasty: AgentProcess) -> None:
         pytest.raises(AgentError, match=r"^protocol: no request within"),
     ):
         wire.read()
-    assert time.monotonic() - started < 5 * LIMIT_S
+    assert time.monotonic() - started < LIMIT_S + 5
 
 
-def test_slow_clients_take_up_a_bounded_number_of_places_for_a_bounded_time(hasty: AgentProcess) -> None:
-    wait_until(lambda: hasty.client.run("true").exit_code == 0, "a quiet agent")
-    with ExitStack() as stack:
+def test_slow_clients_take_up_a_bounded_number_of_places_for_a_bounded_time() -> None:
+    with running_agent("--patience", "request_s=1.5") as agent, ExitStack() as stack:
         slow = []
         for number in range(CONTROL_CONNECTIONS - 2):
-            wire = stack.enter_context(hasty.client.connect())
+            wire = stack.enter_context(agent.client.connect())
             wire.socket.sendall(request_in_pieces(100)[: number % 12])
             slow.append(wire)
-        started = time.monotonic()
-        assert hasty.client.run("echo", "served").stdout == b"served\n"
-        assert time.monotonic() - started < LIMIT_S / 2
+        assert agent.client.run("echo", "served").stdout == b"served\n"
+        answered, _, _ = select.select([wire.socket for wire in slow], [], [], 0)
+        assert answered == [], "nobody waited until the slow ones were given up"
         for wire in slow:
             with pytest.raises(AgentError, match=r"^protocol: no request within"):
                 wire.read()
-    assert hasty.client.run("true").exit_code == 0
+        assert agent.client.run("true").exit_code == 0
 
 
 def begin_file(path: Path) -> Start:
@@ -139,7 +138,7 @@ def test_a_body_of_tiny_frames_is_given_up(hasty: AgentProcess, tmp_path: Path, 
             pytest.raises(AgentError, match=r"^protocol: the body stood still or dripped"),
         ):
             wire.read()
-    assert time.monotonic() - started < 5 * LIMIT_S
+    assert time.monotonic() - started < LIMIT_S + 5
 
 
 def test_an_ended_sessions_exit_code_is_kept_for_its_time_and_no_longer() -> None:
