@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from hearth.engine.base import BootFiles
 from hearth.engine.manifest import Stamp
@@ -15,6 +16,24 @@ from hearth.model import ImageKind, Sandbox, User
 
 KERNEL_NAME = "kernel"
 AGENT_NAME = "agent"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalogue:
+    """All images at one moment, by id."""
+
+    images: Mapping[str, Image]
+
+    def name(self, image_id: str) -> str:
+        """Give the name that stands for an image; its id where none does."""
+        image = self.images.get(image_id)
+        return image.name if image is not None and image.current else image_id
+
+    def makes(self, stamp: Stamp, rootfs_id: str) -> bool:
+        """Tell whether a machine made of today's images could still be of that kernel, agent and root file system."""
+        current = {image.name: image.id for image in self.images.values() if image.current}
+        kernel, agent = current.get(KERNEL_NAME, stamp.kernel), current.get(AGENT_NAME, stamp.agent)
+        return (kernel, agent) == (stamp.kernel, stamp.agent) and rootfs_id in self.images
 
 
 class Images:
@@ -62,10 +81,9 @@ class Images:
         except NotFound:
             return None
 
-    async def are_current(self, stamp: Stamp) -> bool:
-        """Tell whether new machines get the kernel and agent of a snapshot; yes where nobody can tell."""
-        kernel, agent = await self.describe(KERNEL_NAME), await self.describe(AGENT_NAME)
-        return kernel is None or agent is None or (kernel.id, agent.id) == (stamp.kernel, stamp.agent)
+    async def catalogue(self) -> Catalogue:
+        """Give all images at once, to look many things up."""
+        return Catalogue(images={image.id: image for image in await asyncio.to_thread(self._store.list)})
 
     async def build(self, kind: ImageKind, name: str, key: str, builder: Builder) -> Image:
         """Publish an image that ``builder`` makes and let ``name`` stand for it; see ``ImageStore.obtain``."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Sequence
 
 import structlog
@@ -9,12 +11,16 @@ import structlog
 from hearth.control.eviction import MachineTemplate
 from hearth.control.images import Images
 from hearth.control.limits import HostLimits, check_spec
+from hearth.control.pool import Pool
 from hearth.control.shelf import Shelf
 from hearth.control.space import require_space
 from hearth.control.templates import PREFIX, Shape, Templates
 from hearth.errors import Conflict, NotFound
 from hearth.jobs.bringup import Workshop, sleeping
 from hearth.model import SandboxSpec
+
+FORSAKE_TIMEOUT_S = 30.0
+"""Making one clone, which a pool does not interrupt, takes a few seconds on a busy host."""
 
 log = structlog.get_logger(__name__)
 
@@ -23,11 +29,19 @@ class MachineTemplates:
     """Use cases of templates. They belong to the host: every user may have one made, and administrators drop one."""
 
     def __init__(
-        self, *, workshop: Workshop, images: Images, templates: Templates, shelf: Shelf, limits: HostLimits
+        self,
+        *,
+        workshop: Workshop,
+        images: Images,
+        templates: Templates,
+        pool: Pool,
+        shelf: Shelf,
+        limits: HostLimits,
     ) -> None:
         self._workshop = workshop
         self._images = images
         self._templates = templates
+        self._pool = pool
         self._shelf = shelf
         self._limits = limits
 
@@ -68,9 +82,16 @@ class MachineTemplates:
                 details=f"{template.id} lies below {', '.join(needed_by)}",
                 resolution="destroy these first",
             )
+        await self._forsake(template.id)
         if self._shelf.is_held(template.id):
             raise Conflict("the template is in use", details=template.id, resolution="wait a moment and try again")
         await self._shelf.remove(template.id)
+
+    async def _forsake(self, template_id: str) -> None:
+        """Have the clones made ahead of it removed; a pool busy for longer keeps it, and it stays in use."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FORSAKE_TIMEOUT_S):
+                await self._pool.forsake(template_id)
 
     async def _get(self, template_id: str) -> MachineTemplate:
         for template in await self._shelf.templates():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import time
 from collections import Counter, deque
@@ -48,6 +49,7 @@ class _Shelf:
     wanted_at_s: float
     ready: deque[Claimed] = field(default_factory=deque)
     waiting: deque[Claimed] = field(default_factory=deque)
+    dropped: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Pool:
@@ -84,6 +86,13 @@ class Pool:
     def templates(self) -> set[str]:
         """Tell the ids of the templates that clones are, or will be, kept of: these must not go."""
         return set(self._shelves)
+
+    async def forsake(self, template_id: str) -> None:
+        """Keep nothing more of a template until it is asked for again; returns once nothing is kept."""
+        if (shelf := self._shelves.get(template_id)) is not None:
+            shelf.wanted_at_s = -math.inf
+            self._changed.set()
+            await shelf.dropped.wait()
 
     def sizes(self) -> dict[str, int]:
         """Count what is kept, for metrics."""
@@ -157,6 +166,7 @@ class Pool:
             for claimed in [*shelf.ready, *shelf.waiting]:
                 with contextlib.suppress(HearthError, OSError):
                     await self.discard(claimed)
+            shelf.dropped.set()
 
     async def discard(self, claimed: Claimed) -> None:
         """Remove a clone that nobody uses."""

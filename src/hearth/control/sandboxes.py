@@ -103,7 +103,12 @@ class Sandboxes:
             store=store, workshop=workshop, creation=self.creation, forks=self.forks, shelf=self.shelf
         )
         self.machine_templates = MachineTemplates(
-            workshop=workshop, images=images, templates=self.templates, shelf=self.shelf, limits=limits
+            workshop=workshop,
+            images=images,
+            templates=self.templates,
+            pool=self.pool,
+            shelf=self.shelf,
+            limits=limits,
         )
         self._saving = Saving(
             store=store, workshop=workshop, sleep=self.sleep, forks=self.forks, images=images, shelf=self.shelf
@@ -248,7 +253,7 @@ class Sandboxes:
         Raises:
             NotFound: no such sandbox.
             Conflict: it does not run, its disk is too full, or the engine's machines do not sleep.
-            GuestFailed, NoSpace, EngineFailed, TimedOut: it stays up.
+            GuestFailed, NoSpace, EngineFailed, TimedOut: it stays as it was.
         """
         sandbox = await self._sleeper(user, reference)
         await self.sleep.stop(sandbox.id)
@@ -270,27 +275,18 @@ class Sandboxes:
     async def pause(self, user: User, reference: str) -> Sandbox:
         """Stop a sandbox's CPUs, whoever uses it; doing it twice is fine. Its next use makes them run again.
 
-        Raises:
-            NotFound: no such sandbox.
-            Conflict: it does not run, or the engine's machines do not sleep.
-            EngineFailed, TimedOut: the VMM did not obey.
+        Raises as ``stop``.
         """
         sandbox = await self._sleeper(user, reference)
         if not await self.sleep.pause(sandbox.id, idle_only=False) and self.heat(sandbox) is not Heat.WARM:
-            raise _not_up(await self.store.sandboxes.get(sandbox.id))
+            raise cannot_wake(await self.store.sandboxes.get(sandbox.id))
         return await self.store.sandboxes.get(sandbox.id)
 
     async def resume(self, user: User, reference: str) -> Sandbox:
-        """Let a paused sandbox's CPUs run again; doing it twice is fine.
-
-        Raises:
-            NotFound: no such sandbox.
-            Conflict: it does not run, or the engine's machines do not sleep.
-            EngineFailed, GuestFailed, TimedOut: the VMM did not obey.
-        """
+        """Let a paused sandbox's CPUs run again; doing it twice is fine. Raises as ``stop``."""
         sandbox = await self._sleeper(user, reference)
         if sandbox.state is not SandboxState.RUNNING:
-            raise _not_up(sandbox)
+            raise cannot_wake(sandbox)
         return await self.sleep.start(sandbox)
 
     async def update(self, user: User, reference: str, changes: SandboxChanges) -> Sandbox:
@@ -321,10 +317,7 @@ class Sandboxes:
         Raises:
             InvalidInput: ``count`` or a name is not acceptable.
             NotFound: no such sandbox.
-            SandboxExists: a name is taken.
-            Conflict: it cannot be woken, its disk is too full, or the engine's machines do not sleep.
-            CopiesFailed: some of several copies did not come up and are gone; it tells which did.
-            NoSpace, EngineFailed, GuestFailed, TimedOut, SnapshotRefused: no copy was made.
+            Conflict, CopiesFailed, NoSpace, EngineFailed, GuestFailed, TimedOut, SnapshotRefused: as ``Forks.fork``.
         """
         source = await self._sleeper(user, reference)
         specs = specs_of_copies(source.spec, base=f"{source.spec.name}-fork", name=name, count=count)
@@ -333,11 +326,7 @@ class Sandboxes:
     async def save_image(self, user: User, reference: str, name: str) -> Image:
         """Make an image of a sandbox's disk; a running one runs on, a stopped one is not woken.
 
-        Raises:
-            InvalidInput: ``name`` is not acceptable.
-            NotFound: no such sandbox.
-            Conflict: somebody else's image has that name, or the engine's machines do not sleep.
-            NoSpace, EngineFailed, GuestFailed, TimedOut, SnapshotRefused: nothing is left of it.
+        Raises NotFound, and as ``Saving.save``.
         """
         return await self._saving.save(user, await self._sleeper(user, reference), name)
 
@@ -407,14 +396,6 @@ class Sandboxes:
         sandbox = await self.get(user, reference)
         sleeping(self.workshop.engine)
         return await self.creation.settle(sandbox)
-
-
-def _not_up(sandbox: Sandbox) -> Conflict:
-    if sandbox.state is not SandboxState.STOPPED:
-        return cannot_wake(sandbox)
-    return Conflict(
-        "the sandbox is stopped", details=f"{sandbox.spec.name} lies on disk", resolution="start it, or just use it"
-    )
 
 
 def _scope(user: User) -> str | None:

@@ -197,15 +197,15 @@ class Shelf:
         self, manifests: Mapping[str, Manifest], origins: Mapping[str, int], checkpoints: Mapping[str, Snapshot]
     ) -> Sequence[MachineTemplate]:
         needed = closure([*origins, *(id_ for id_, row in checkpoints.items() if _is_kept(row))], manifests)
+        catalogue = await self._images.catalogue()
         found = []
         for snapshot_id, manifest in manifests.items():
             if not snapshot_id.startswith(TEMPLATE_PREFIX):
                 continue
-            image = await self._images.describe(manifest.rootfs.id)
             found.append(
                 MachineTemplate(
                     id=snapshot_id,
-                    image=image.name if image is not None and image.current else manifest.rootfs.id,
+                    image=catalogue.name(manifest.rootfs.id),
                     cpus=manifest.cpus,
                     memory_mib=manifest.memory_mib,
                     size_bytes=await asyncio.to_thread(_size_bytes, self._root / snapshot_id),
@@ -213,7 +213,7 @@ class Shelf:
                     created_at=manifest.created_at,
                     used_at=await asyncio.to_thread(_used_at, self._root / snapshot_id, manifest.created_at),
                     is_needed=snapshot_id in needed,
-                    is_stale=image is None or not await self._images.are_current(manifest.stamp),
+                    is_stale=not catalogue.makes(manifest.stamp, manifest.rootfs.id),
                 )
             )
         return sorted(found, key=lambda template: template.created_at)

@@ -351,13 +351,15 @@ class Sleep:
 
 def cannot_wake(sandbox: Sandbox) -> Conflict:
     """Say why a sandbox cannot be used now and what to do."""
-    bootable = sandbox.state in BOOTABLE
+    way_out = "wait a moment and try again"
+    if sandbox.state in BOOTABLE:
+        way_out = "start it with --force to boot from its disk, or destroy it"
+    elif sandbox.state is SandboxState.STOPPED:
+        way_out = "start it, or just use it"
     return Conflict(
         "the sandbox does not run",
         details=f"{sandbox.spec.name} is {sandbox.state}" + (f": {sandbox.error}" if sandbox.error else ""),
-        resolution="start it with --force to boot from its disk, or destroy it"
-        if bootable
-        else "wait a moment and try again",
+        resolution=way_out,
     )
 
 
