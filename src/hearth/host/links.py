@@ -65,9 +65,9 @@ def add_veth(name: str, peer: str, peer_namespace: int, *, index: int = 0) -> Re
     return _add_link(name, "veth", data, index=index)
 
 
-def add_bridge(name: str, *, mac: str, alias: str = "") -> Request:
+def add_bridge(name: str, *, mac: str) -> Request:
     """Ask for a bridge. Its MAC address is given, or it would change with every port that joins."""
-    return _add_link(name, "bridge", b"", mac=mac, alias=alias)
+    return _add_link(name, "bridge", b"", mac=mac)
 
 
 def delete_link(index: int) -> Request:
@@ -138,8 +138,6 @@ def _add_link(name: str, kind: str, data: bytes, *, index: int = 0, mac: str | N
     fields = attribute(IFLA_IFNAME, interface_name(name))
     if mac is not None:
         fields += attribute(IFLA_ADDRESS, mac_bytes(mac))
-    if alias:
-        fields += attribute(IFLA_IFALIAS, alias.encode() + b"\0")
     information = attribute(IFLA_INFO_KIND, kind.encode()) + (nested(IFLA_INFO_DATA, data) if data else b"")
     body = LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0) + fields + nested(IFLA_LINKINFO, information)
     return Request(kind=RTM_NEWLINK, flags=NLM_F_CREATE | NLM_F_EXCL, body=body)

@@ -123,7 +123,7 @@ class Hub:
     def _add_bridge(self, block: IPv4Network, owner: str) -> None:
         gateway = gateway_of(block)
         with tolerating(errno.EEXIST):
-            self.route.ask(links.add_bridge(bridge_name(block), mac=mac_of(gateway), alias=owner))
+            self.route.ask(links.add_bridge(bridge_name(block), mac=mac_of(gateway)))
         index = self.route.link(bridge_name(block)).index
         with tolerating(errno.EEXIST):
             self.route.ask(netlink.add_address(index, IPv4Interface((gateway, block.prefixlen))))
