@@ -23,7 +23,7 @@ VIRTUALISED = replace(EMULATED, accelerator=Accelerator.KVM)
 
 GOLDEN = """
 qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot -name hearth-sb-1
--accel tcg,tb-size=64 -cpu Nehalem
+-accel tcg,tb-size=64 -cpu Nehalem,+arat
 -M microvm,x-option-roms=off,isa-serial=on,pit=on,pic=on,rtc=on,acpi=on,memory-backend=ram0,dump-guest-core=off,suppress-vmdesc=on
 -bios qboot.rom -global migration.send-configuration=off -smp 2 -object memory-backend-ram,id=ram0,size=512M -m 512
 -kernel /proc/self/fd/8 -initrd /proc/self/fd/9 -append @kernel
@@ -36,7 +36,7 @@ qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot -name he
 """
 KERNEL = (
     "quiet console=ttyS0 reboot=t panic=-1 8250.nr_uarts=1 random.trust_cpu=on cryptomgr.notests "
-    "no_timer_check mitigations=off "
+    "no_timer_check mitigations=off psi=0 lsm=landlock,yama,bpf "
     "tsc=reliable tsc_early_khz=2300000 lpj=9200000 "
     "hearth.root=/dev/vda hearth.rootfs=ext4 hearth.ip=172.16.0.2/30 hearth.gw=172.16.0.1"
 )

@@ -94,6 +94,8 @@ async def load_state(machine: QemuMachine, pages: Diff | None) -> None:
                 await machine.monitor.execute_all(
                     [
                         ("migrate-set-capabilities", {"capabilities": capabilities}),
+                        # Nobody need be told where the guest is now; it would be busy telling when the host first asks.
+                        ("migrate-set-parameters", {"announce-rounds": 0}),
                         ("migrate-incoming", {"uri": f"fd:{Descriptor.STATE:d}"}),
                     ],
                     timeout_s=LOAD_TIMEOUT_S,
