@@ -52,6 +52,14 @@ def test_bodies_say_that_unknown_fields_are_refused(document: dict[str, Any]) ->
     assert schemas["ExecCommand"]["required"] == ["cmd"]
 
 
+def test_a_body_is_required_where_a_request_without_one_is_refused(document: dict[str, Any]) -> None:
+    paths = document["paths"]
+    assert paths["/api/v1/sandboxes"]["post"]["requestBody"]["required"] is True
+    assert paths["/api/v1/sandboxes/{ref}"]["patch"]["requestBody"]["required"] is True
+    assert paths["/api/v1/sandboxes/{ref}/fork"]["post"]["requestBody"]["required"] is False
+    assert "requestBody" not in paths["/api/v1/sandboxes/{ref}/stop"]["post"]
+
+
 def test_only_public_operations_go_without_a_token(document: dict[str, Any]) -> None:
     for operation in OPERATIONS:
         described = document["paths"][operation.path][operation.method.lower()]

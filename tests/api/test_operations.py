@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from pathlib import Path
+
+import msgspec
 
 from hearth.api.limits import PREFIX
 from hearth.api.operations import OPERATIONS
 from hearth.api.schemas import Nothing
 from hearth.errors import Code
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "api.md"
 
 
 def test_no_two_operations_share_a_name_or_an_address() -> None:
@@ -35,3 +40,22 @@ def test_what_answers_nothing_says_204() -> None:
 def test_every_call_with_a_token_may_answer_that_it_is_wrong() -> None:
     for operation in OPERATIONS:
         assert (Code.UNAUTHENTICATED in operation.every_error) is not operation.public
+
+
+def test_what_takes_a_body_may_answer_that_it_is_too_large() -> None:
+    for operation in OPERATIONS:
+        assert (Code.TOO_LARGE in operation.every_error) is (operation.method in ("POST", "PATCH"))
+
+
+def test_a_body_may_be_left_out_only_where_it_needs_no_field() -> None:
+    optional = [operation for operation in OPERATIONS if operation.has_body and not operation.needs_body]
+    assert optional
+    for operation in optional:
+        assert isinstance(msgspec.json.decode(b"{}", type=operation.takes), operation.takes)
+
+
+def test_the_document_for_people_tells_of_every_operation() -> None:
+    text = DOCUMENT.read_text()
+    for operation in OPERATIONS:
+        address = operation.path.removeprefix(PREFIX) or operation.path
+        assert f"`{operation.method} {address}`" in text

@@ -8,13 +8,27 @@ from typing import Any
 import msgspec
 import pytest
 
+from hearth.api.limits import MAX_TTL_S
 from hearth.api.schemas import CreateSandbox, Event, ExecCommand, ExitEvent, StderrEvent, StdoutEvent
+from hearth.api.sleep_schemas import ChangeSandbox, CopySandbox, NamedCopy, StartSandbox, WarmTemplate
+from hearth.bounds import MAX_COPIES
 
 TAKEN: list[tuple[type[Any], dict[str, Any]]] = [
     (CreateSandbox, {}),
     (CreateSandbox, {"name": "a"}),
     (CreateSandbox, {"name": "a" * 63, "cpus": 64, "memory_mb": 128}),
     (CreateSandbox, {"env": {"_A1": "line\nline"}, "labels": {"team/x": "", "a": "b=c"}}),
+    (CreateSandbox, {"from": "before-the-upgrade", "keep_hot": True, "ttl_s": 1, "idle_pause_s": 0.5}),
+    (CreateSandbox, {"image": None, "cpus": None, "ttl_s": MAX_TTL_S, "idle_stop_s": MAX_TTL_S}),
+    (ChangeSandbox, {}),
+    (ChangeSandbox, {"name": "b", "keep_hot": False, "labels_add": {"a": "b"}, "labels_remove": ["c"], "ttl_s": 60}),
+    (ChangeSandbox, {"ttl_s": None}),
+    (StartSandbox, {"force": True}),
+    (CopySandbox, {}),
+    (CopySandbox, {"name": "copy", "count": MAX_COPIES}),
+    (NamedCopy, {"name": "before"}),
+    (WarmTemplate, {}),
+    (WarmTemplate, {"image": "alpine", "cpus": 2, "memory_mb": 512}),
     (ExecCommand, {"cmd": ["true"]}),
     (ExecCommand, {"cmd": ["a"], "timeout_sec": 1}),
     (ExecCommand, {"cmd": ["a"], "timeout_sec": 86400}),
@@ -41,6 +55,25 @@ REFUSED: list[tuple[type[Any], dict[str, Any]]] = [
     (CreateSandbox, {"env": {"A": 1}}),
     (CreateSandbox, {"labels": {"": "x"}}),
     (CreateSandbox, {"labels": {str(number): "" for number in range(65)}}),
+    (CreateSandbox, {"from": "../other"}),
+    (CreateSandbox, {"from_": "other"}),
+    (CreateSandbox, {"ttl_s": 0}),
+    (CreateSandbox, {"ttl_s": MAX_TTL_S + 1}),
+    (CreateSandbox, {"ttl_s": 1.5}),
+    (CreateSandbox, {"idle_pause_s": 0}),
+    (CreateSandbox, {"idle_stop_s": -1}),
+    (CreateSandbox, {"keep_hot": 1}),
+    (ChangeSandbox, {"cpus": 2}),
+    (ChangeSandbox, {"name": "Web"}),
+    (ChangeSandbox, {"labels_remove": [""]}),
+    (ChangeSandbox, {"labels_add": {"a": None}}),
+    (ChangeSandbox, {"ttl_s": 0}),
+    (StartSandbox, {"force": "yes"}),
+    (CopySandbox, {"count": 0}),
+    (CopySandbox, {"count": MAX_COPIES + 1}),
+    (NamedCopy, {}),
+    (NamedCopy, {"name": None}),
+    (WarmTemplate, {"memory_mb": 1}),
     (ExecCommand, {}),
     (ExecCommand, {"cmd": []}),
     (ExecCommand, {"cmd": "true"}),
@@ -76,3 +109,10 @@ def test_what_is_not_is_refused(schema: type[Any], value: dict[str, Any]) -> Non
 def test_an_event_has_its_one_form(event: Event, line: str) -> None:
     assert msgspec.json.encode(event).decode() == line
     assert msgspec.json.decode(line, type=Event) == event
+
+
+def test_a_time_to_live_that_is_taken_away_is_not_one_that_is_left_alone() -> None:
+    left_alone = msgspec.json.decode(b"{}", type=ChangeSandbox)
+    taken_away = msgspec.json.decode(b'{"ttl_s":null}', type=ChangeSandbox)
+    assert (left_alone.ttl_s, taken_away.ttl_s) == (msgspec.UNSET, None)
+    assert [msgspec.json.encode(each) for each in (left_alone, taken_away)] == [b"{}", b'{"ttl_s":null}']

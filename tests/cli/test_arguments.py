@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hearth.cli.arguments import Parser, read_pairs
+from hearth.cli.arguments import Parser, read_duration, read_pairs
 from hearth.cli.commands import exec as exec_command
 from hearth.errors import InvalidInput
 
@@ -61,3 +61,16 @@ def test_a_pair_without_a_key_is_refused_without_telling_all_of_it(text: str) ->
         read_pairs([text], what="--env")
     assert "KEY=VALUE" in refused.value.resolution
     assert len(text) <= 20 or text not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "duration_s"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("7d", 604800), ("0.5", 0.5)]
+)
+def test_a_length_of_time_is_read_in_seconds(text: str, duration_s: float) -> None:
+    assert read_duration(text, what="--ttl") == duration_s
+
+
+@pytest.mark.parametrize("text", ["", "s", "1w", "-1", "1 h", "h1", "1h30m", "nan", "1e9", "1\n", "\u0661", "9" * 400])
+def test_what_is_no_length_of_time_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match="--ttl"):
+        read_duration(text, what="--ttl")

@@ -37,7 +37,7 @@ def test_help_lists_every_command_and_each_has_its_own(daemon: RunningDaemon) ->
     status, out, _ = run(daemon, "--help")
     assert status == 0
     assert all(f"\n  {name} " in out for name in COMMANDS)
-    for name in ("create", "exec", "list", "inspect", "destroy", "image", "serve", "doctor", "setup"):
+    for name in COMMANDS:
         status, out, _ = run(daemon, name, "--help")
         assert (status, "usage:" in out) == (0, True)
 
@@ -62,7 +62,9 @@ def test_a_sandbox_from_birth_to_end(daemon: RunningDaemon) -> None:
     assert [row.split()[0] for row in rows] == ["cli-life"]
     assert "step " in run(daemon, "inspect", view["id"])[1]
     assert run(daemon, "destroy", "--yes", "cli-life") == (0, "cli-life\n", "")
-    status, _, err = run(daemon, "inspect", "cli-life")
+    status, out, _ = run(daemon, "inspect", "cli-life")
+    assert (status, "destroyed" in out) == (0, True)
+    status, _, err = run(daemon, "inspect", "cli-never")
     assert (status, "no such sandbox" in err) == (1, True)
 
 

@@ -38,11 +38,11 @@ async def test_a_command_gives_a_result(client: AsyncClient, sandbox: Sandbox) -
 
 
 async def test_a_stream_gives_its_pieces_and_then_the_exit_code(client: AsyncClient, sandbox: Sandbox) -> None:
-    async with client.start(sandbox.id, ["sh", "-c", "echo a; exit 5"]) as running:
+    async with client.stream(sandbox.id, ["sh", "-c", "echo a; exit 5"]) as running:
         assert [output async for output in running] == [Output(stream="stdout", data=b"a\n")]
         assert running.exit_code == 5
     with pytest.raises(NotFound):
-        async with client.start("nosuch", ["true"]):
+        async with client.stream("nosuch", ["true"]):
             pass
 
 
@@ -50,7 +50,7 @@ async def test_a_cancelled_command_is_gone_from_the_sandbox(client: AsyncClient,
     pid: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def follow() -> None:
-        async with client.start(sandbox.id, ["sh", "-c", "echo $$; sleep 1000"]) as running:
+        async with client.stream(sandbox.id, ["sh", "-c", "echo $$; sleep 1000"]) as running:
             async for output in running:
                 pid.set_result(int(output.data))
 

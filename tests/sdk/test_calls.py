@@ -35,6 +35,7 @@ def test_create_sends_only_what_was_said() -> None:
     assert (request.method, request.target) == ("POST", "/api/v1/sandboxes")
     assert json.loads(request.body) == {"name": "web", "cpus": 2}
     assert json.loads(calls.create({}).request.body) == {}
+    assert json.loads(calls.create({"from_": "before", "ttl_s": 60}).request.body) == {"from": "before", "ttl_s": 60}
 
 
 def test_a_sandbox_is_read_and_fields_of_a_newer_daemon_do_no_harm() -> None:
@@ -99,7 +100,7 @@ def test_text_with_a_lone_surrogate_is_no_stdin() -> None:
 
 def test_the_answer_is_waited_for_longer_than_the_command_may_take() -> None:
     assert calls.run("web", ["true"], {"timeout_sec": 7}).request.timeout_s > 7
-    assert calls.start("web", ["true"], {}).timeout_s > 300
+    assert calls.stream("web", ["true"], {}).timeout_s > 300
 
 
 @pytest.mark.parametrize("timeout_sec", [0, 86401, -3])

@@ -49,13 +49,13 @@ def test_a_command_gives_a_result_whatever_its_exit_code(sandbox: Sandbox) -> No
 
 
 def test_a_stream_gives_its_pieces_and_then_the_exit_code(sandbox: Sandbox) -> None:
-    with sandbox.start(["sh", "-c", "echo a; exit 5"]) as running:
+    with sandbox.stream(["sh", "-c", "echo a; exit 5"]) as running:
         assert list(running) == [Output(stream="stdout", data=b"a\n")]
         assert running.exit_code == 5
 
 
 def test_leaving_a_stream_leaves_the_client_usable(client: Client, sandbox: Sandbox) -> None:
-    with client.start(sandbox.id, ["sh", "-c", "echo a; sleep 1000"]) as running:
+    with client.stream(sandbox.id, ["sh", "-c", "echo a; sleep 1000"]) as running:
         next(iter(running))
     assert client.run(sandbox.id, ["true"]).exit_code == 0
 
@@ -69,7 +69,7 @@ def test_errors_of_the_daemon_are_errors_of_their_class(
         sandbox.run(["sleep", "1000"], timeout_sec=1)
     with pytest.raises(NotFound, match="nosuch"):
         client.create(image="nosuch")
-    with pytest.raises(NotFound), client.start("nosuch", ["true"]):
+    with pytest.raises(NotFound), client.stream("nosuch", ["true"]):
         pass
     with pytest.raises(InvalidInput, match="cpus"):
         client.create(cpus=64)

@@ -84,3 +84,11 @@ def test_without_a_token_no_header_pretends_to_be_one() -> None:
 
 def test_a_token_does_not_show_when_an_endpoint_is_printed() -> None:
     assert "hk_1" not in repr(UNIX)
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+def test_a_body_is_announced_whatever_the_method(method: str) -> None:
+    request = HttpRequest(method=method, target="/a", timeout_s=1, accept="application/json", body=b"{}")
+    head, _, body = encode_request(request, UNIX).partition(b"\r\n\r\n")
+    assert {b"Content-Length: 2", b"Content-Type: application/json"} <= set(head.split(b"\r\n"))
+    assert body == b"{}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import signal
 import stat
@@ -12,7 +13,9 @@ from pathlib import Path
 import pytest
 from tests.server.daemon import RunningDaemon, daemon_command, data_directory, running_daemon
 
+from hearth.config import Settings
 from hearth.sdk.client import Client
+from hearth.server.serve import add_arguments, settings_of
 
 END_S = 30
 
@@ -49,7 +52,33 @@ def test_a_daemon_that_cannot_start_says_why_and_what_to_do(words: tuple[str, ..
     assert said in refused("serve", *words)
 
 
-@pytest.mark.parametrize("words", [(), ("paint",), ("serve", "--colour"), ("serve", "--log-format", "xml")])
+def settings(*words: str) -> Settings:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return settings_of(parser.parse_args(words))
+
+
+def test_what_an_operator_does_not_choose_keeps_its_default() -> None:
+    assert settings() == Settings()
+    assert settings("--pool", "0").pool_ready == 0
+    chosen = settings("--engine", "local", "--idle-pause", "0.5", "--idle-stop", "60", "--pool", "3", "--stop-on-exit")
+    assert chosen == Settings(engine="local", idle_pause_s=0.5, idle_stop_s=60, pool_ready=3, stop_on_exit=True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("paint",),
+        ("serve", "--colour"),
+        ("serve", "--log-format", "xml"),
+        ("serve", "--idle-pause", "0"),
+        ("serve", "--idle-stop", "nan"),
+        ("serve", "--idle-stop", "inf"),
+        ("serve", "--pool", "-1"),
+        ("serve", "--pool", "65"),
+    ],
+)
 def test_wrong_arguments_end_with_2(words: tuple[str, ...]) -> None:
     command = [sys.executable, "-m", "hearth.server", *words]
     assert subprocess.run(command, capture_output=True, timeout=END_S, check=False).returncode == 2

@@ -58,7 +58,7 @@ def encode_request(request: HttpRequest, endpoint: Endpoint) -> bytes:
     ]
     if endpoint.token:
         lines.append(f"Authorization: Bearer {endpoint.token}")
-    if request.method == "POST":
+    if request.body or request.method == "POST":
         lines += ["Content-Type: application/json", f"Content-Length: {len(request.body)}"]
     return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace") + request.body
 
