@@ -47,7 +47,7 @@ def slept_in(images: None) -> Iterator[DataDirectory]:
 def house(images: None) -> Iterator[RunningDaemon]:
     with data_directory() as directory:
         link_images(directory)
-        with running_daemon(directory, "--engine", "qemu") as running:
+        with running_daemon(directory, "--engine", "qemu", "--pool", "0") as running:
             yield running
 
 
