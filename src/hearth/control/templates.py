@@ -103,7 +103,7 @@ class Templates:
 
     async def _build(self, template_id: str, shape: Shape) -> None:
         started_s = time.monotonic()
-        machine_id = f"{template_id}-{secrets.token_hex(2)}"
+        machine_id = f"t-{template_id.removeprefix(PREFIX)[:8]}-{secrets.token_hex(2)}"
         try:
             member = await self._boot(self._spec(shape, machine_id))
             await warm_up(member.guest)

@@ -1,0 +1,83 @@
+"""A host whose disk fills up under a running guest: the guest stands still, and loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.boot import link_images
+
+from hearth.config import DataDirectory, Settings
+from hearth.control.daemon import Daemon, open_daemon
+from hearth.errors import HearthError, NoSpace
+from hearth.model import SandboxSpec, User
+from hearth.wire.messages import ExecRequest
+
+DISK_MIB = 900
+WRITE_S = 120.0
+DD = ["/bin/sh", "-c", "dd if=/dev/zero of=/tmp/big bs=1M count=700 conv=fsync 2>/dev/null; sha256sum < /tmp/big"]
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """An ext4 file system of its own for the data directory, with a path short enough for sockets."""
+    directory = Path(tempfile.mkdtemp(prefix="hearth-full-"))
+    image, mount = directory / "disk.img", directory / "m"
+    mount.mkdir()
+    with image.open("wb") as file:
+        file.truncate(DISK_MIB * 1024 * 1024)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", "-F", str(image)], check=True)
+    subprocess.run(["mount", "-o", "loop", str(image), str(mount)], check=True)
+    try:
+        yield mount
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+        shutil.rmtree(directory)
+
+
+async def run(daemon: Daemon, admin: User, *argv: str) -> bytes:
+    out = bytearray()
+    async with daemon.sandboxes.execute(admin, "dev", ExecRequest(argv=list(argv))) as running:
+        async for chunk in running:
+            out += chunk.data
+    return bytes(out)
+
+
+async def test_a_guest_stands_still_while_the_hosts_disk_is_full_and_then_goes_on(small_disk: Path) -> None:
+    data = DataDirectory(root=small_disk / "d")
+    link_images(data)
+    settings = Settings(min_free_mib=1, pool_ready=0)
+    async with open_daemon(data, settings) as daemon:
+        admin = await daemon.users.authenticate(data.admin_key.read_text().strip())
+        try:
+            await daemon.sandboxes.create(admin, SandboxSpec(name="dev"))
+            ballast = small_disk / "ballast"
+            free = shutil.disk_usage(small_disk).free
+            ballast.write_bytes(b"\1" * (free - 200 * 1024 * 1024))
+            writing = asyncio.create_task(run(daemon, admin, *DD))
+            sandbox_id = (await daemon.sandboxes.get(admin, "dev")).id
+            resident = daemon.sandboxes.sleep.residents[sandbox_id]
+            async with asyncio.timeout(WRITE_S):
+                while resident.halted is None:
+                    await asyncio.sleep(0.1)
+            sandbox = await daemon.sandboxes.get(admin, "dev")
+            assert "No space left" in (sandbox.error or "")
+            with pytest.raises(NoSpace, match="disk is full"):
+                await run(daemon, admin, "true")
+
+            ballast.unlink()
+            assert await run(daemon, admin, "echo", "again") == b"again\n"
+            assert (await daemon.sandboxes.get(admin, "dev")).error is None
+            async with asyncio.timeout(WRITE_S):
+                digest = (await writing).split()[0].decode()
+            assert digest == hashlib.sha256(bytes(700 * 1024 * 1024)).hexdigest()
+        finally:
+            with contextlib.suppress(HearthError):
+                await daemon.sandboxes.destroy(admin, "dev")
