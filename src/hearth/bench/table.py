@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hearth.bench.row import Row
-from hearth.bench.rows import agent, api, cli, daemon, vm, wire
+from hearth.bench.rows import agent, api, cli, daemon, network, vm, wire
 from hearth.errors import InvalidInput
 
-ROWS: tuple[Row, ...] = (*wire.ROWS, *agent.ROWS, *api.ROWS, *cli.ROWS, *daemon.ROWS, *vm.ROWS)
+ROWS: tuple[Row, ...] = (*wire.ROWS, *agent.ROWS, *api.ROWS, *cli.ROWS, *daemon.ROWS, *network.ROWS, *vm.ROWS)
 
 
 def choose(names: Sequence[str], rows: Sequence[Row] = ROWS) -> list[Row]:

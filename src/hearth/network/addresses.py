@@ -8,7 +8,7 @@ mostly find the addresses they had before, without any record: what is in use is
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 
@@ -37,12 +37,16 @@ class Lease:
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
-    """Who has what. ``blocks`` name their owner, ``leases`` are kept by sandbox."""
+    """Who has what. ``blocks`` name their owner, ``leases`` are kept by sandbox; the rest follows from those."""
 
     supernet: IPv4Network = SUPERNET
     block_prefix: int = WIDEST_BLOCK
     blocks: Mapping[IPv4Network, str] = field(default_factory=dict)
     leases: Mapping[str, Lease] = field(default_factory=dict)
+    _holders: Mapping[int, str] = field(default_factory=dict)
+    """Address as a number → sandbox: comparing thousands of addresses would take longer than all the rest."""
+    _counts: Mapping[int, int] = field(default_factory=dict)
+    """First address of a block as a number → its leases."""
 
     def __post_init__(self) -> None:
         if not max(WIDEST_BLOCK, self.supernet.prefixlen) <= self.block_prefix <= NARROWEST_BLOCK:
@@ -52,6 +56,13 @@ class Ledger:
                 resolution=f"use /{WIDEST_BLOCK} to /{NARROWEST_BLOCK}, inside the supernet",
                 field="block_prefix",
             )
+
+    def holding(self, blocks: Mapping[IPv4Network, str], leases: Iterable[Lease]) -> Ledger:
+        """Give an empty ledger's successor that holds what was found to be in use."""
+        ledger = replace(self, blocks=dict(blocks))
+        for lease in leases:
+            ledger = ledger._with(lease)
+        return ledger
 
     def allocate(self, sandbox_id: str, owner: str) -> tuple[Ledger, Lease]:
         """Give the sandbox an address; one that has an address already keeps it.
@@ -65,27 +76,32 @@ class Ledger:
             if known.owner != owner:
                 raise InvalidInput("the sandbox's address belongs to another owner", details=sandbox_id, field="owner")
             return self, known
-        taken = {lease.address for lease in self.leases.values()}
         for block in self.blocks_of(owner):
-            address = _first_free(block, sandbox_id, taken)
+            address = self._first_free(block, sandbox_id)
             if address is not None:
-                return self._with(Lease(sandbox_id=sandbox_id, owner=owner, address=address, block=block))
-        block = self._new_block(owner)
-        address = _first_free(block, sandbox_id, taken)
+                break
+        else:
+            block = self._new_block(owner)
+            address = self._first_free(block, sandbox_id)
         if address is None:
             raise AssertionError("a new block has room")
-        return self._with(Lease(sandbox_id=sandbox_id, owner=owner, address=address, block=block))
+        lease = Lease(sandbox_id=sandbox_id, owner=owner, address=address, block=block)
+        return self._with(lease), lease
 
     def release(self, sandbox_id: str) -> Ledger:
         """Forget the sandbox's address, and the block that this was the last one of; none is fine."""
         lease = self.leases.get(sandbox_id)
         if lease is None:
             return self
-        leases = {key: value for key, value in self.leases.items() if key != sandbox_id}
+        leases, holders = dict(self.leases), dict(self._holders)
+        del leases[sandbox_id], holders[int(lease.address)]
+        first = int(lease.block.network_address)
+        counts = {**self._counts, first: self._counts[first] - 1}
         blocks = dict(self.blocks)
-        if not any(other.block == lease.block for other in leases.values()):
+        if not counts[first]:
             blocks.pop(lease.block, None)
-        return replace(self, leases=leases, blocks=blocks)
+            del counts[first]
+        return replace(self, leases=leases, blocks=blocks, _holders=holders, _counts=counts)
 
     def blocks_of(self, owner: str) -> list[IPv4Network]:
         """Tell an owner's blocks, in the order of their addresses."""
@@ -93,15 +109,25 @@ class Ledger:
 
     def at(self, address: IPv4Address) -> Lease | None:
         """Tell whose address this is."""
-        return next((lease for lease in self.leases.values() if lease.address == address), None)
+        holder = self._holders.get(int(address))
+        return None if holder is None else self.leases[holder]
 
-    def block_around(self, address: IPv4Address) -> IPv4Network:
-        """Tell the block an address of the supernet lies in, whoever has it."""
-        return IPv4Network((address, self.block_prefix), strict=False)
+    def _with(self, lease: Lease) -> Ledger:
+        first = int(lease.block.network_address)
+        return replace(
+            self,
+            blocks=self.blocks if lease.block in self.blocks else {**self.blocks, lease.block: lease.owner},
+            leases={**self.leases, lease.sandbox_id: lease},
+            _holders={**self._holders, int(lease.address): lease.sandbox_id},
+            _counts={**self._counts, first: self._counts.get(first, 0) + 1},
+        )
 
-    def _with(self, lease: Lease) -> tuple[Ledger, Lease]:
-        blocks = self.blocks if lease.block in self.blocks else {**self.blocks, lease.block: lease.owner}
-        return replace(self, blocks=blocks, leases={**self.leases, lease.sandbox_id: lease}), lease
+    def _first_free(self, block: IPv4Network, sandbox_id: str) -> IPv4Address | None:
+        first, count = int(gateway_of(block)) + 1, block.num_addresses - 3
+        for place in _from(sandbox_id, count):
+            if first + place not in self._holders:
+                return IPv4Address(first + place)
+        return None
 
     def _new_block(self, owner: str) -> IPv4Network:
         count = 1 << (self.block_prefix - self.supernet.prefixlen)
@@ -129,15 +155,6 @@ def mac_of(address: IPv4Address) -> str:
     A neighbour entry is right even when the address has changed hands meanwhile: there is nothing to flush.
     """
     return "02:68:" + ":".join(f"{byte:02x}" for byte in address.packed)
-
-
-def _first_free(block: IPv4Network, sandbox_id: str, taken: set[IPv4Address]) -> IPv4Address | None:
-    first, count = int(gateway_of(block)) + 1, block.num_addresses - 3
-    for place in _from(sandbox_id, count):
-        address = IPv4Address(first + place)
-        if address not in taken:
-            return address
-    return None
 
 
 def _from(name: str, count: int) -> Iterator[int]:

@@ -144,11 +144,11 @@ class Hub:
             address = named_address(link.name)
             if link.name.startswith("b") and address is not None and link.alias:
                 blocks[IPv4Network((address, size), strict=False)] = link.alias
-        leases: dict[str, Lease] = {}
+        leases: list[Lease] = []
         for link in found:
             address = named_address(link.name)
             if link.name.startswith("m") and address is not None and link.alias:
                 block = IPv4Network((address, size), strict=False)
                 owner = blocks.get(block, "")
-                leases[link.alias] = Lease(sandbox_id=link.alias, owner=owner, address=address, block=block)
-        return replace(self._empty, blocks=blocks, leases=leases)
+                leases.append(Lease(sandbox_id=link.alias, owner=owner, address=address, block=block))
+        return self._empty.holding(blocks, leases)
