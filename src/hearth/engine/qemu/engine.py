@@ -17,6 +17,7 @@ from hearth.engine.manifest import Stamp
 from hearth.engine.qemu.accelerator import Verdict, VerdictCache, host_cpu_model, kvm_obstacle, verdict_key
 from hearth.engine.qemu.capture import QemuCapture, take
 from hearth.engine.qemu.command import EMULATED_CPU, Descriptor, QemuSpec, shape
+from hearth.engine.qemu.counter import steady_tsc_khz
 from hearth.engine.qemu.disk import MAX_LAYERS, OVERLAY, Layers
 from hearth.engine.qemu.handover import Files, opened
 from hearth.engine.qemu.launcher import BINARY, DialerFor, Launcher
@@ -32,7 +33,6 @@ from hearth.errors import Conflict, HostUnfit
 from hearth.host.cgroups import Cgroups
 from hearth.host.process import run
 from hearth.host.threads import on_own_thread
-from hearth.host.tsc import tsc_khz
 from hearth.model import Accelerator
 from hearth.network.plan import Link
 
@@ -57,6 +57,7 @@ class QemuEngine:
         self._layers = Layers()
         self._proving = asyncio.Lock()
         self._version: tuple[int, str] | None = None
+        self._counter: int | None = None
 
     async def version(self) -> str:
         """Give QEMU's version, such as ``7.2.22``; asked again only when the binary has changed.
@@ -159,8 +160,13 @@ class QemuEngine:
             accelerator=report.accelerator,
             cpus=spec.cpus,
             memory_mib=spec.memory_mib,
-            tsc_khz=tsc_khz(),
+            tsc_khz=await self._counter_khz(),
         )
+
+    async def _counter_khz(self) -> int | None:
+        if self._counter is None:
+            self._counter = await asyncio.to_thread(steady_tsc_khz, self._verdicts.directory)
+        return self._counter
 
     async def _stamp(self, spec: MachineSpec) -> Stamp:
         qemu = await self._describe(spec)
