@@ -92,7 +92,7 @@ class Launcher:
     def _confine(self, qemu: QemuSpec, machine_id: str, pid: int) -> None:
         cgroup = self._cgroups.create(
             machine_id,
-            memory_max_bytes=(qemu.memory_mib + VMM_OVERHEAD_MIB) * 1024 * 1024,
+            memory_max_bytes=memory_limit_mib(qemu) * 1024 * 1024,
             pids_max=VMM_TASKS_MAX + qemu.cpus,
         )
         if cgroup is not None:
@@ -166,6 +166,15 @@ class Launcher:
         pids = {*find_by_arguments(["-name", self.process_name(place.id)]), *self._cgroups.members(place.id)}
         owner = user_of(place.directory)
         return sorted(pid for pid in pids if is_vmm_user(owner_of(pid), owner))
+
+
+def memory_limit_mib(qemu: QemuSpec) -> int:
+    """Tell how much memory a VMM and its guest may take together.
+
+    A clone's may be twice the guest's: where the shared memory has a hole, the kernel makes a page of zeros in it for
+    all before it copies that for the writer, and charges both to who came first.
+    """
+    return qemu.memory_mib * (2 if qemu.restored else 1) + VMM_OVERHEAD_MIB
 
 
 def _unprivileged(directory: Path) -> list[str]:
