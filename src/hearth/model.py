@@ -61,6 +61,14 @@ class SnapshotState(StrEnum):
     DELETING = "deleting"
 
 
+class VolumeState(StrEnum):
+    """The life of a volume. One made for a new sandbox is CREATING until that runs."""
+
+    CREATING = "creating"
+    READY = "ready"
+    DELETING = "deleting"
+
+
 class JobState(StrEnum):
     """The life of a job. Only the last three are final: a job whose undo could not be finished stays in UNDOING."""
 
@@ -221,6 +229,31 @@ class Snapshot:
     memory_mib: int
     size_bytes: int = 0
     state: SnapshotState = SnapshotState.CREATING
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedVolume:
+    """A volume as its owner knows it; its storage knows it by ``id``. ``fs`` is the file system on it."""
+
+    id: str
+    owner: str
+    name: str
+    size_mib: int
+    fs: str
+    created_at: datetime
+    state: VolumeState = VolumeState.CREATING
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumePlacement:
+    """Where a volume is in a sandbox: mounted at the absolute path ``mount``, on the disk of place ``slot``."""
+
+    sandbox_id: str
+    volume_id: str
+    mount: str
+    read_only: bool
+    slot: int
+    attached_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)

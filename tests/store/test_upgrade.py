@@ -61,6 +61,7 @@ async def test_a_first_versions_rows_survive_and_can_do_what_is_new(first_versio
     assert (await store.sandboxes.update("sb-1", SandboxChanges(keep_hot=True))).spec.keep_hot is True
     assert (await store.snapshots.list(None)).items == []
     assert (await store.endings.list(None)).items == []
+    assert (await store.volumes.list(None)).items == []
     await store.close()
 
 

@@ -15,9 +15,8 @@ HearthError
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol
 
 from hearth.errors import Code, Conflict, HearthError
 from hearth.model import (
@@ -35,15 +34,16 @@ from hearth.model import (
     StepRecord,
     User,
 )
+from hearth.store.page import FIRST_PAGE as FIRST_PAGE
+from hearth.store.page import MAX_PAGE as MAX_PAGE
+from hearth.store.page import Page as Page
+from hearth.store.page import PageRequest as PageRequest
+from hearth.store.volume_store import VolumeStore
 
-MAX_PAGE = 1000
-"""Most rows one call of a ``list`` gives."""
 ENDINGS_KEPT_FOR = timedelta(days=30)
 ENDINGS_KEPT_PER_OWNER = 1000
 CHANGEABLE = tuple(state for state in SandboxState if state is not SandboxState.DESTROYING)
 """States in which a sandbox's name, labels and the like may be changed."""
-
-T = TypeVar("T")
 
 
 class StoreDamaged(HearthError):
@@ -77,25 +77,6 @@ class LeaseLost(Conflict):
     """The job's lease belongs to somebody else, or the job has ended: stop, and leave what it made alone."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Page(Generic[T]):
-    """A slice of a list, oldest first; ``next_cursor`` is None on the last page."""
-
-    items: Sequence[T]
-    next_cursor: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class PageRequest:
-    """Which slice: ``cursor`` is the ``next_cursor`` of the page before, ``limit`` 1 to MAX_PAGE."""
-
-    limit: int = 100
-    cursor: str | None = None
-
-
-FIRST_PAGE = PageRequest()
-
-
 class UserStore(Protocol):
     """Users and their API keys. Of a key only its SHA-256 (``digest``) is kept."""
 
@@ -110,7 +91,7 @@ class UserStore(Protocol):
     async def list(self, page: PageRequest = FIRST_PAGE) -> Page[User]: ...
 
     async def delete(self, user_id: str) -> None:
-        """Remove a user with keys and endings. Raises Conflict while the user owns sandboxes or snapshots."""
+        """Remove a user with keys and endings. Raises Conflict while the user owns sandboxes, snapshots or volumes."""
         ...
 
     async def add_key(self, key: ApiKey, digest: str) -> None:
@@ -382,6 +363,9 @@ class Store(Protocol):
 
     @property
     def endings(self) -> EndingStore: ...
+
+    @property
+    def volumes(self) -> VolumeStore: ...
 
     async def close(self) -> None:
         """Finish what is under way and let go of the database; doing it twice is fine."""

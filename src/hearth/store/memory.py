@@ -28,6 +28,7 @@ from hearth.store.base import CHANGEABLE, FIRST_PAGE, Page, PageRequest, Sandbox
 from hearth.store.memory_endings import MemoryEndings
 from hearth.store.memory_snapshots import MemorySnapshots
 from hearth.store.memory_tables import Tables, page_of
+from hearth.store.memory_volumes import MemoryVolumes
 
 
 class MemoryStore:
@@ -41,6 +42,7 @@ class MemoryStore:
         self.jobs = MemoryJobs(tables, clock)
         self.snapshots = MemorySnapshots(tables)
         self.endings = MemoryEndings(tables, clock)
+        self.volumes = MemoryVolumes(tables)
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -75,8 +77,9 @@ class MemoryUsers:
         self._row(user_id)
         sandboxes = sum(sandbox.owner == user_id for sandbox in self._tables.sandboxes.values())
         snapshots = sum(snapshot.owner == user_id for snapshot in self._tables.snapshots.values())
-        if sandboxes or snapshots:
-            raise refusals.owns(user_id, sandboxes, snapshots)
+        volumes = sum(volume.owner == user_id for volume in self._tables.volumes.values())
+        if sandboxes or snapshots or volumes:
+            raise refusals.owns(user_id, sandboxes, snapshots, volumes)
         del self._tables.users[user_id]
         for sandbox_id in [ending.sandbox_id for ending in self._tables.endings.values() if ending.owner == user_id]:
             del self._tables.endings[sandbox_id]
@@ -210,6 +213,8 @@ class MemorySandboxes:
 
     async def delete(self, sandbox_id: str, expected: Collection[SandboxState]) -> None:
         await self._in_state(sandbox_id, expected)
+        for placed in [placed for placed in self._tables.placements if placed[0] == sandbox_id]:
+            del self._tables.placements[placed]
         del self._tables.sandboxes[sandbox_id]
 
     def _check_name(self, sandbox: Sandbox) -> None:

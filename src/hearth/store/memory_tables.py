@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import TypeVar
 
-from hearth.model import ApiKey, Ending, Job, Sandbox, Snapshot, User
+from hearth.model import ApiKey, Ending, Job, NamedVolume, Sandbox, Snapshot, User, VolumePlacement
 from hearth.store.base import Page, PageRequest
 from hearth.store.paging import Position, cut_page, read_request
 
@@ -16,13 +16,15 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(kw_only=True)
 class Tables:
-    """Keyed by id (endings by the sandbox's), keys with their digest."""
+    """Keyed by id (endings by the sandbox's, placements by sandbox's and volume's), keys with their digest."""
 
     users: dict[str, tuple[datetime, User]] = dataclasses.field(default_factory=dict)
     keys: dict[str, tuple[str, ApiKey]] = dataclasses.field(default_factory=dict)
     sandboxes: dict[str, Sandbox] = dataclasses.field(default_factory=dict)
     snapshots: dict[str, Snapshot] = dataclasses.field(default_factory=dict)
     endings: dict[str, Ending] = dataclasses.field(default_factory=dict)
+    volumes: dict[str, NamedVolume] = dataclasses.field(default_factory=dict)
+    placements: dict[tuple[str, str], VolumePlacement] = dataclasses.field(default_factory=dict)
     jobs: dict[str, Job] = dataclasses.field(default_factory=dict)
 
 

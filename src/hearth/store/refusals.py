@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from enum import StrEnum
 
 from hearth.errors import Conflict, InvalidInput, NotFound, Unauthenticated
-from hearth.model import Job, SandboxSpec
+from hearth.model import Job, SandboxSpec, VolumePlacement
 from hearth.store.base import LeaseLost, SnapshotNeeded
 
 
@@ -31,8 +31,8 @@ def not_found(noun: str, reference: str) -> NotFound:
     )
 
 
-def taken(noun: str, reference: str) -> Conflict:
-    return Conflict(f"the {noun} exists already", details=f"{noun} {reference[:80]!r}")
+def taken(noun: str, reference: str, *, field: str | None = None) -> Conflict:
+    return Conflict(f"the {noun} exists already", details=f"{noun} {reference[:80]!r}", field=field)
 
 
 def wrong_state(noun: str, reference: str, state: StrEnum, expected: Collection[StrEnum]) -> Conflict:
@@ -40,10 +40,10 @@ def wrong_state(noun: str, reference: str, state: StrEnum, expected: Collection[
     return Conflict(f"the {noun} is {state}", details=f"{reference} would have to be {wanted}")
 
 
-def owns(user_id: str, sandboxes: int, snapshots: int) -> Conflict:
+def owns(user_id: str, sandboxes: int, snapshots: int, volumes: int) -> Conflict:
     return Conflict(
-        "the user still owns sandboxes or snapshots",
-        details=f"{user_id} owns {sandboxes} sandboxes and {snapshots} snapshots",
+        "the user still owns sandboxes, snapshots or volumes",
+        details=f"{user_id} owns {sandboxes} sandboxes, {snapshots} snapshots and {volumes} volumes",
         resolution="destroy them first",
     )
 
@@ -69,6 +69,24 @@ def needed(snapshot_id: str, names: Sequence[str]) -> SnapshotNeeded:
         "other checkpoints were made from this one",
         details=f"{snapshot_id} is needed by {', '.join(names[:5])}" + (" and others" if len(names) > 5 else ""),
         resolution="delete those first",
+    )
+
+
+def placed(volume_id: str, sandbox_ids: Sequence[str]) -> Conflict:
+    return Conflict(
+        "the volume is attached",
+        details=f"{volume_id} is in {', '.join(sandbox_ids[:5])}" + (" and others" if len(sandbox_ids) > 5 else ""),
+        resolution="detach it there first, or destroy that sandbox",
+        field="volume",
+    )
+
+
+def not_placeable(placement: VolumePlacement) -> Conflict:
+    return Conflict(
+        "the volume cannot be placed there",
+        details=f"{placement.sandbox_id} has {placement.volume_id} already, or something else in slot {placement.slot}",
+        resolution="detach what is there first",
+        field="volume",
     )
 
 

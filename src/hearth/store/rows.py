@@ -16,6 +16,7 @@ from hearth.model import (
     Job,
     JobError,
     JobState,
+    NamedVolume,
     Sandbox,
     SandboxSpec,
     SandboxState,
@@ -23,13 +24,15 @@ from hearth.model import (
     SnapshotState,
     StepRecord,
     User,
+    VolumePlacement,
+    VolumeState,
 )
 from hearth.store.base import StoreDamaged
 from hearth.store.schema import sandboxes
 
 AnyRow = Row[*tuple[Any, ...]]
 T = TypeVar("T")
-S = TypeVar("S", SandboxState, JobState, SnapshotState)
+S = TypeVar("S", SandboxState, JobState, SnapshotState, VolumeState)
 
 
 def user_of(row: AnyRow) -> User:
@@ -108,6 +111,29 @@ def ending_of(row: AnyRow) -> Ending:
     )
 
 
+def volume_of(row: AnyRow) -> NamedVolume:
+    return NamedVolume(
+        id=row.id,
+        owner=row.owner,
+        name=row.name,
+        size_mib=row.size_mib,
+        fs=row.fs,
+        created_at=row.created_at,
+        state=_state(row.state, VolumeState, row.id),
+    )
+
+
+def placement_of(row: AnyRow) -> VolumePlacement:
+    return VolumePlacement(
+        sandbox_id=row.sandbox_id,
+        volume_id=row.volume_id,
+        mount=row.mount,
+        read_only=row.read_only,
+        slot=row.slot,
+        attached_at=row.attached_at,
+    )
+
+
 def job_of(row: AnyRow) -> Job:
     return Job(
         id=row.id,
@@ -153,6 +179,14 @@ def snapshot_row(snapshot: Snapshot) -> Mapping[str, object]:
 
 def ending_row(ending: Ending) -> Mapping[str, object]:
     return {**dataclasses.asdict(ending), "exit_cause": plain(ending.exit_cause)}
+
+
+def volume_row(volume: NamedVolume) -> Mapping[str, object]:
+    return {**dataclasses.asdict(volume), "state": volume.state.value}
+
+
+def placement_row(placement: VolumePlacement) -> Mapping[str, object]:
+    return dataclasses.asdict(placement)
 
 
 def job_row(job: Job) -> Mapping[str, object]:

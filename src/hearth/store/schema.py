@@ -23,7 +23,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS = ("v0001", "v0002")
+REVISIONS = ("v0001", "v0002", "v0003")
 """All migrations this version of hearth knows, oldest first; the last one is what it works with."""
 
 HEAD = REVISIONS[-1]
@@ -171,4 +171,32 @@ endings = Table(
     Index(None, "ended_at", "sandbox_id"),
     Index(None, "owner", "ended_at", "sandbox_id"),
     Index(None, "name"),
+)
+
+volumes = Table(
+    "volumes",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("owner", ForeignKey("users.id", ondelete="RESTRICT"), nullable=False),
+    Column("name", String(100), nullable=False),
+    Column("size_mib", BigInteger, nullable=False),
+    Column("fs", String(16), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("state", String(16), nullable=False),
+    UniqueConstraint("owner", "name"),
+    Index(None, "created_at", "id"),
+    Index(None, "owner", "created_at", "id"),
+    Index(None, "name"),
+)
+
+volume_placements = Table(
+    "volume_placements",
+    metadata,
+    Column("sandbox_id", ForeignKey("sandboxes.id", ondelete="CASCADE"), primary_key=True),
+    Column("volume_id", ForeignKey("volumes.id", ondelete="RESTRICT"), primary_key=True, index=True),
+    Column("mount", String(1024), nullable=False),
+    Column("read_only", Boolean, nullable=False),
+    Column("slot", Integer, nullable=False),
+    Column("attached_at", UtcDateTime, nullable=False),
+    UniqueConstraint("sandbox_id", "slot"),
 )

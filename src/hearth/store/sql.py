@@ -12,6 +12,7 @@ from hearth.store.sql_jobs import SqlJobs
 from hearth.store.sql_sandboxes import SqlSandboxes
 from hearth.store.sql_snapshots import SqlSnapshots
 from hearth.store.sql_users import SqlUsers
+from hearth.store.sql_volumes import SqlVolumes
 from hearth.store.sqlite import make_private, sqlite_path
 from hearth.store.version import MigrationFailed, create_where_empty, is_current, migrate_in_child
 
@@ -31,6 +32,7 @@ class SqlStore:
         self.jobs = SqlJobs(database, clock)
         self.snapshots = SqlSnapshots(database)
         self.endings = SqlEndings(database, clock)
+        self.volumes = SqlVolumes(database)
 
     async def close(self) -> None:
         await self._database.close()

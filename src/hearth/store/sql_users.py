@@ -13,7 +13,7 @@ from hearth.store import refusals, rows
 from hearth.store.base import FIRST_PAGE, Page, PageRequest
 from hearth.store.database import Database
 from hearth.store.paging import cut_page, read_request
-from hearth.store.schema import api_keys, sandboxes, snapshots, users
+from hearth.store.schema import api_keys, sandboxes, snapshots, users, volumes
 from hearth.store.sql_paging import page_of
 
 GET = select(users).where(users.c.id == bindparam("user_id"))
@@ -62,7 +62,7 @@ class SqlUsers:
         def work(connection: Connection) -> None:
             owned = [
                 connection.scalar(select(func.count()).where(table.c.owner == user_id)) or 0
-                for table in (sandboxes, snapshots)
+                for table in (sandboxes, snapshots, volumes)
             ]
             if any(owned):
                 raise refusals.owns(user_id, *owned)
