@@ -152,12 +152,13 @@ async def _change(house: VmHouse, sandbox_id: str, *, cold: bool) -> HearthError
 async def test_a_caller_who_leaves_does_not_stop_a_stop_or_a_wake(house: VmHouse) -> None:
     async with house.sandbox() as dev:
         await house.mark(dev, "kept")
-        for work in (lambda: house.sandboxes.sleep.stop(dev.id), lambda: house.sandboxes.sleep.ensure_hot(dev)):
-            task = asyncio.create_task(work())  # type: ignore[arg-type]
+        for cold in (False, True):
+            task = asyncio.create_task(_change(house, dev.id, cold=cold))
             await until(lambda: house.resident(dev).lock.locked(), "it began")
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
+            assert house.heat(dev) is (Heat.HOT if cold else Heat.COLD)
         assert house.heat(dev) is Heat.HOT
         assert await house.marks(dev) == ("kept", "kept")
 

@@ -21,10 +21,11 @@ from hearth.control.exit_cause import ended_by
 from hearth.control.fleet import Fleet, Member
 from hearth.control.images import Images
 from hearth.control.residents import Resident, Residents
-from hearth.engine.base import Machine, RunState, SleepingMachine
-from hearth.engine.snapshot import consume, discard, is_consumed, load
+from hearth.engine.base import Machine, RunState, SleepingMachine, SnapshotRefused
+from hearth.engine.snapshot import consume, discard, is_consumed, load, verify
 from hearth.errors import Conflict, HearthError, NoSpace, NotFound
 from hearth.guest.client import Guest
+from hearth.host.threads import on_own_thread
 from hearth.host.waiting import until_done
 from hearth.jobs.bringup import Bringup, BroughtUp, Order, Subject, Workshop, awake, machine_spec
 from hearth.jobs.runner import Runner
@@ -216,7 +217,8 @@ class Sleep:
         if machine is not None:
             try:
                 paused = await _is_paused(machine)
-                useful = not (sandbox.state is SandboxState.STOPPED and paused and has_memory)
+                asleep = sandbox.state is SandboxState.STOPPED and paused
+                useful = not (asleep and await _is_whole(memory))
                 if useful:
                     await self._take_over(sandbox, machine, paused=paused)
             except BaseException:
@@ -369,6 +371,14 @@ def _given_up(sandbox: Sandbox, tries: int) -> Conflict:
         details=f"{sandbox.spec.name}: {tries} attempts failed",
         resolution="start it with --force to boot from its disk; what was in memory is lost then",
     )
+
+
+async def _is_whole(memory: Path) -> bool:
+    try:
+        await on_own_thread("verify snapshot", lambda: verify(memory))
+    except SnapshotRefused:
+        return False
+    return True
 
 
 async def _is_paused(machine: Machine) -> bool:
