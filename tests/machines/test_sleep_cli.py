@@ -76,11 +76,13 @@ def test_a_sandbox_sleeps_wakes_multiplies_and_ends(cleaned: RunningDaemon) -> N
     hearth(house, "exec", "nap", "rm", "/dev/shm/mark")
     assert hearth(house, "restore", "before", "--name", "again") == "again\n"
     assert hearth(house, "exec", "again", "--", *READ) == "in memory\n"
+    hearth(house, "create", "third", "--from", "before", "--label", "test=sleep-cli")
+    assert hearth(house, "exec", "third", "--", *READ) == "in memory\n"
     hearth(house, "checkpoint", "again", "after")
     assert "└─ after" in hearth(house, "snapshots", "tree")
     hearth(house, "edit", "again", "--label", "test=sleep-cli")
 
-    hearth(house, "destroy", "--yes", "nap", "again", *twins)
+    hearth(house, "destroy", "--yes", "nap", "again", "third", *twins)
     hearth(house, "snapshots", "delete", "--yes", "before", "after")
     assert json.loads(hearth(house, "snapshots", "--json")) == []
     assert "user" in hearth(house, "inspect", "nap")

@@ -21,7 +21,7 @@ class SandboxDied(GuestFailed, Conflict):
         super().__init__(
             "the sandbox's machine ended",
             details=f"{cause.kind}: {cause.detail}",
-            resolution=error.resolution or "start it with force to boot from its disk, or destroy it",
+            resolution=error.resolution or "start it with --force to boot from its disk, or destroy it",
         )
         self.cause = cause
         self.code = error.code

@@ -52,7 +52,7 @@ def rows_of(view: SandboxView) -> Iterator[Row]:
     yield "name", view.name
     yield "state", view.state
     yield "heat", view.heat
-    if view.error:
+    if view.error and not (view.exit_cause and view.exit_cause.detail == view.error):
         yield "error", view.error
     yield "image", view.image
     yield "cpus", str(view.cpus)
