@@ -116,6 +116,10 @@ class Creation:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._templates.close()
 
+    async def clear(self, sandbox_id: str) -> None:
+        """Remove a sandbox's machine, disk and memory; its row stays."""
+        await self._workshop.take_down(sandbox_id)
+
     async def forget(self, sandbox: Sandbox) -> None:
         """Remove what a sandbox in state creating or destroying has, then its row: for recovery, too.
 

@@ -11,7 +11,7 @@ from hearth.control.endings import cause_of_removal
 from hearth.control.fleet import Fleet
 from hearth.control.residents import Residents
 from hearth.control.sleep import BOOTABLE
-from hearth.errors import Conflict
+from hearth.errors import Conflict, NoSpace
 from hearth.host.clock import Clock
 from hearth.model import ExitKind, Sandbox, SandboxState
 from hearth.store.base import Store
@@ -55,7 +55,14 @@ class Removal:
 
     async def _remove(self, sandbox: Sandbox, kind: ExitKind) -> None:
         async with self._residents[sandbox.id].lock:
-            sandbox = await self._condemn(sandbox, kind)
+            try:
+                sandbox = await self._condemn(sandbox, kind)
+            except NoSpace:
+                # A full disk has no room even for the word that it goes: its own files make some.
+                log.warning("removing before it is said: the disk is full", sandbox=sandbox.id)
+                await self._fleet.end(sandbox.id)
+                await self._creation.clear(sandbox.id)
+                sandbox = await self._condemn(sandbox, kind)
             await self._fleet.end(sandbox.id)
             await self._creation.forget(sandbox)
         log.info("sandbox destroyed", sandbox=sandbox.id, name=sandbox.spec.name, reason=kind)

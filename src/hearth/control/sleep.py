@@ -23,7 +23,7 @@ from hearth.control.images import Images
 from hearth.control.residents import Resident, Residents
 from hearth.engine.base import Machine, RunState, SleepingMachine, SnapshotRefused
 from hearth.engine.snapshot import consume, discard, is_consumed, load, verify
-from hearth.errors import Conflict, HearthError, NoSpace, NotFound
+from hearth.errors import Conflict, HearthError, NoSpace
 from hearth.guest.client import Guest
 from hearth.host.threads import on_own_thread
 from hearth.host.waiting import until_done
@@ -328,9 +328,11 @@ class Sleep:
         """Take note that a VMM stopped the CPUs by itself; the next use tries to let them run on."""
         resident = self.residents[sandbox_id]
         resident.heat, resident.halted = Heat.WARM, why
-        with contextlib.suppress(NotFound, Conflict):
+        try:
             running = (SandboxState.RUNNING,)
             await self._store.sandboxes.transition(sandbox_id, running, SandboxState.RUNNING, error=f"halted: {why}")
+        except HearthError as error:
+            log.warning("halt not stored", sandbox=sandbox_id, error=str(error))
 
     async def _end_halt(self, resident: Resident, member: Member, why: str) -> None:
         free_mib = shutil.disk_usage(self._workshop.data.root).free // (1024 * 1024)
