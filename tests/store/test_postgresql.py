@@ -22,7 +22,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from hearth.store.migrate import alembic_config
-from hearth.store.schema import metadata
+from hearth.store.schema import REVISIONS, metadata
 
 NOBODY = 65534
 BETWEEN = ";\n\n"
@@ -110,7 +110,8 @@ def test_an_upgrade_keeps_rows_and_equals_tables_made_at_once(cluster: Cluster) 
         "INSERT INTO users VALUES ('user-ada', 'ada', false, now())",
         f"INSERT INTO sandboxes VALUES ('sb-1', 'user-ada', 'web', '{spec}', 'running', NULL, now(), now())",
     )
-    cluster.execute("SET search_path = migrated", *migration("v0002"))
+    for revision in REVISIONS[1:]:
+        cluster.execute("SET search_path = migrated", *migration(revision))
     cluster.execute("CREATE SCHEMA made", "SET search_path = made", *tables())
 
     kept = cluster.rows("SELECT id, spec, state, origin, expires_at, exit_cause FROM sandboxes", schema="migrated")

@@ -35,6 +35,18 @@ class RunState(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class VolumePlace:
+    """A disk that every machine has from its start and that is empty until a volume is put behind it.
+
+    ``device`` is the guest's path of it.
+    """
+
+    number: int
+    device: str
+    read_only: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Capabilities:
     """What an engine can do, as data: callers decide by these, never by an engine's name."""
 
@@ -43,6 +55,8 @@ class Capabilities:
     sleep: bool = False
     """Machines are SleepingMachine, the engine is a SleepingEngine: pause, snapshot, restore."""
     network: bool = True
+    volume_places: tuple[VolumePlace, ...] = ()
+    """Where volumes can be; with any, machines are VolumeMachine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +100,23 @@ class MachinePlace:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VolumeSeal:
+    """A volume in place ``place`` of a machine and how it was: memory that knows it must not meet another one.
+
+    ``mount`` is the absolute path in the guest, ``mtime_ns`` 0 for storage that does not tell it.
+    """
+
+    place: int
+    volume: str
+    mount: str
+    read_only: bool
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class MachineSpec:
-    """One machine to launch or restore.
+    """One machine to launch or restore. ``volumes`` are those that a capture is to speak of.
 
     ``origin`` is the snapshot (a published directory, see ``hearth.engine.snapshot``) whose frozen disk the machine's
     own disk lies over, None for a disk over ``boot.rootfs``. It stays the same for the life of the disk.
@@ -98,6 +127,7 @@ class MachineSpec:
     memory_mib: int
     boot: BootFiles
     origin: Path | None = None
+    volumes: tuple[VolumeSeal, ...] = ()
 
     @property
     def id(self) -> str:
@@ -202,6 +232,41 @@ class SleepingMachine(Machine, Protocol):
             NoSpace: the file system is full.
             EngineFailed: the VMM did not give its state.
         """
+        ...
+
+
+@runtime_checkable
+class VolumeMachine(Machine, Protocol):
+    """A machine that can be given volumes and gives them back (``Capabilities.volume_places``).
+
+    The caller keeps others from pausing and resuming it meanwhile.
+    """
+
+    async def attach_volume(self, place: int, descriptor: int, *, is_known: bool = False) -> None:
+        """Put an open volume into an empty place; on failure the place is empty again.
+
+        Args:
+            descriptor: open for reading alone in a read-only place; stays the caller's.
+            is_known: the guest's memory has the volume there already, as that of a machine which is paused and was
+                stopped with it: the guest is told nothing.
+
+        Raises:
+            Conflict: the place is taken.
+            InvalidInput: the volume ends inside a sector.
+            EngineFailed, TimedOut: the VMM refused or did not answer.
+        """
+        ...
+
+    async def detach_volume(self, place: int) -> None:
+        """Take the volume out of a place of a running machine, whose guest has unmounted it; an empty one is fine.
+
+        Raises:
+            EngineFailed, TimedOut: the VMM refused, as when what was written cannot be flushed; the volume stays.
+        """
+        ...
+
+    async def filled_places(self) -> set[int]:
+        """Ask the VMM which places hold a volume."""
         ...
 
 

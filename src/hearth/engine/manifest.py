@@ -134,6 +134,17 @@ class Disk(_Part, frozen=True, kw_only=True):
     stays: OwnDisk | None = None
 
 
+class VolumeRecord(_Part, frozen=True, kw_only=True):
+    """A volume that the memory knows, and how it was then; see ``hearth.engine.base.VolumeSeal``."""
+
+    place: Annotated[int, msgspec.Meta(ge=0, le=255)]
+    volume: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+    mount: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+    read_only: bool
+    size_bytes: Bytes
+    mtime_ns: Annotated[int, msgspec.Meta(ge=0)]
+
+
 class Manifest(_Part, frozen=True, kw_only=True):
     """All that is known of a snapshot; ``id`` is its directory's name, ``drives`` are the devices in their order."""
 
@@ -148,6 +159,7 @@ class Manifest(_Part, frozen=True, kw_only=True):
     disk: Disk
     files: dict[FileName, FileRecord]
     drives: tuple[str, ...]
+    volumes: tuple[VolumeRecord, ...] = ()
 
     @property
     def memory_bytes(self) -> int:
@@ -221,6 +233,7 @@ def _contradictions(manifest: Manifest) -> list[str]:
         ),
         "manifest.json cannot be among files": "manifest.json" in files,
         "drives are named twice": len(set(manifest.drives)) != len(manifest.drives),
+        "two volumes are in one place": len({each.place for each in manifest.volumes}) != len(manifest.volumes),
     }
     return [words for words, is_broken in rules.items() if is_broken]
 

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hearth.engine.base import SnapshotRefused
+import msgspec
+
+from hearth.engine.base import SnapshotRefused, VolumeSeal
 from hearth.engine.manifest import FileRecord, Manifest, OwnDisk, Stamp, decode, differences, encode, refused
 from hearth.errors import Conflict
 from hearth.host import files
@@ -214,6 +217,27 @@ def require_same_disk(manifest: Manifest, disk: Path) -> None:
         raise refused(manifest.id, f"the machine's disk cannot be looked at: {error.strerror}") from error
     if found != manifest.disk.stays:
         raise refused(manifest.id, "the machine's disk was written to after the memory was taken")
+
+
+def require_same_volumes(manifest: Manifest, found: Sequence[VolumeSeal]) -> None:
+    """See that the volumes of a machine are those its memory knows, where it knows them, and as they were.
+
+    Raises:
+        SnapshotRefused: ``details`` tell what differs; the memory would corrupt their file systems.
+    """
+    known = {record.place: VolumeSeal(**msgspec.structs.asdict(record)) for record in manifest.volumes}
+    now = {seal.place: seal for seal in found}
+    differing = [place for place in sorted(known.keys() | now.keys()) if known.get(place) != now.get(place)]
+    if differing:
+        words = [f"place {place}: {_said(known.get(place))}, now {_said(now.get(place))}" for place in differing]
+        raise refused(manifest.id, f"its volumes are not as they were: {'; '.join(words)}")
+
+
+def _said(seal: VolumeSeal | None) -> str:
+    if seal is None:
+        return "none"
+    mode = "read-only" if seal.read_only else "read-write"
+    return f"{seal.volume} ({mode}, {seal.size_bytes} bytes, written at {seal.mtime_ns} ns) at {seal.mount}"
 
 
 def consume(directory: Path) -> Path:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from hearth.engine.qemu.command import QemuSpec, build, kernel_parameters
+from hearth.engine.qemu.command import DRIVES, QemuSpec, build, kernel_parameters
+from hearth.engine.qemu.slots import all_slots, slot_words
 from hearth.model import Accelerator
 
 EMULATED = QemuSpec(
@@ -30,7 +31,7 @@ qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot -name he
 -chardev socket,id=qmp,fd=3,server=on,wait=off -mon chardev=qmp,mode=control
 -chardev socket,id=console,fd=4,server=on,wait=off -serial chardev:console
 -object rng-random,id=rng0,filename=/dev/urandom -device virtio-rng-device,rng=rng0
--add-fd fd=5,set=1 -blockdev @base -add-fd fd=6,set=2 -blockdev @root -device virtio-blk-device,drive=root
+-add-fd fd=5,set=1 -blockdev @base -add-fd fd=6,set=2 -blockdev @root -device virtio-blk-device,drive=root @slots
 -netdev tap,id=net0,fd=7 -device virtio-net-device,netdev=net0,mac=02:00:00:00:00:02
 -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
 """
@@ -56,7 +57,8 @@ ROOT = (
 
 def test_an_emulated_machine_has_the_golden_command_line() -> None:
     long_words = {"@kernel": KERNEL, "@base": BASE, "@root": ROOT}
-    golden = [long_words.get(word, word) for word in GOLDEN.split()]
+    lines = {"@slots": slot_words(all_slots(), "device")}
+    golden = [each for word in GOLDEN.split() for each in lines.get(word, [long_words.get(word, word)])]
 
     assert build("qemu-system-x86_64", EMULATED) == golden
 
@@ -123,3 +125,9 @@ def test_a_clone_has_the_devices_of_its_template_in_their_order() -> None:
 
 def test_loops_per_jiffy_follow_the_counter() -> None:
     assert "lpj=4000000 " in kernel_parameters(replace(EMULATED, tsc_khz=1_000_000))
+
+
+def test_the_drives_that_a_snapshot_names_are_those_of_the_command_line_in_its_order() -> None:
+    words = build("qemu-system-x86_64", EMULATED)
+    drives = [word.split("drive=")[1].split(",")[0] for word in words if "drive=" in word]
+    assert tuple(drives) == DRIVES

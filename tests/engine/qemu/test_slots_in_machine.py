@@ -15,18 +15,19 @@ import pytest
 from tests.agent.client import AgentError, Client
 from tests.agent.machine import free_port
 from tests.boot import boot_files
-from tests.engine.qemu.test_slots import MEBIBYTE, READ_ONLY, SLOTS, WRITABLE, content, open_file
+from tests.engine.qemu.test_slots import MEBIBYTE, content, open_file
 
 from hearth.engine.qemu.command import Descriptor, QemuSpec, build
 from hearth.engine.qemu.handover import connect, listening, log_file, read_log
 from hearth.engine.qemu.qmp import Qmp
-from hearth.engine.qemu.slots import attach, detach, slot_words
+from hearth.engine.qemu.slots import all_slots, attach, detach
 from hearth.host.spawn import setpriv_prefix, spawn
 from hearth.host.tsc import tsc_khz
 from hearth.model import Accelerator
 from hearth.wire.frames import FrameType
 from hearth.wire.messages import VolumeMount, VolumesRequest
 
+WRITABLE, *_, READ_ONLY = all_slots()
 USER = 1_894_000_000
 """Of the guest's VMM: it owns nothing."""
 
@@ -63,7 +64,7 @@ class Guest:
 
 @contextlib.asynccontextmanager
 async def booted(directory: Path) -> AsyncIterator[Guest]:
-    """The product's own command line with two slots and, in place of a TAP, QEMU's user network."""
+    """The product's own command line and, in place of a TAP, QEMU's user network."""
     boot = boot_files()
     overlay = overlay_over(boot.rootfs, directory / "root.qcow2")
     control, forward = free_port(), free_port()
@@ -78,7 +79,6 @@ async def booted(directory: Path) -> AsyncIterator[Guest]:
     )
     bus = "device" if spec.tsc_khz else "pci"
     words = [
-        *slot_words(SLOTS, bus),
         *("-netdev", f"user,id=n,hostfwd=tcp:127.0.0.1:{control}-:1024,hostfwd=tcp:127.0.0.1:{forward}-:1025"),
         *("-device", f"virtio-net-{bus},netdev=n"),
     ]
@@ -158,8 +158,8 @@ async def test_a_running_guest_mounts_writes_and_gives_back_volumes_it_was_not_s
     debugfs(share, f"write {tmp_path / 'note'} note", write=True)
     shared = content(share)
     async with booted(tmp_path) as guest:
-        assert await guest.ok("cat /sys/class/block/vdb/size /sys/class/block/vdc/size") == "0\n0\n"
-        assert await guest.ok("cat /sys/class/block/vdb/serial /sys/class/block/vdc/serial") == "slot0slot1"
+        assert await guest.ok("cat /sys/class/block/vdb/size /sys/class/block/vdi/size") == "0\n0\n"
+        assert await guest.ok("cat /sys/class/block/vdb/serial /sys/class/block/vdi/serial") == "slot0slot7"
 
         with open_file(first) as descriptor:
             await attach(guest.monitor, WRITABLE, descriptor, running=True)
@@ -181,9 +181,9 @@ async def test_a_running_guest_mounts_writes_and_gives_back_volumes_it_was_not_s
 
         with open_file(share, os.O_RDONLY) as descriptor:
             await attach(guest.monitor, READ_ONLY, descriptor, running=True)
-        assert await guest.ok("mkdir /s && mount -o ro /dev/vdc /s && cat /s/note") == "for all to read"
-        assert await guest.ok("umount /s; cat /sys/class/block/vdc/ro") == "1\n"
-        status, said = await guest.sh("blockdev --setrw /dev/vdc; dd if=/dev/zero of=/dev/vdc count=1 conv=fsync")
+        assert await guest.ok("mkdir /s && mount -o ro /dev/vdi /s && cat /s/note") == "for all to read"
+        assert await guest.ok("umount /s; cat /sys/class/block/vdi/ro") == "1\n"
+        status, said = await guest.sh("blockdev --setrw /dev/vdi; dd if=/dev/zero of=/dev/vdi count=1 conv=fsync")
         assert (status, "not permitted" in said) == (1, True)
 
         # Nothing of what the guest remembers of the first volume reaches the second.
@@ -212,7 +212,7 @@ async def test_the_agent_mounts_what_it_is_told_and_lets_go_of_nothing_that_is_i
     data, share = (ext4(tmp_path / name, name) for name in ("data", "share"))
     mounts = [
         VolumeMount(device="/dev/vdb", mount="/srv/data"),
-        VolumeMount(device="/dev/vdc", mount="/srv/share", read_only=True),
+        VolumeMount(device="/dev/vdi", mount="/srv/share", read_only=True),
     ]
     async with booted(tmp_path) as guest:
         # The agent is told before the kernel has heard of the volumes.
@@ -226,7 +226,7 @@ async def test_the_agent_mounts_what_it_is_told_and_lets_go_of_nothing_that_is_i
         table = (await guest.ok("grep /srv/ /proc/mounts")).splitlines()
         assert [line.split()[:3] for line in table] == [
             ["/dev/vdb", "/srv/data", "ext4"],
-            ["/dev/vdc", "/srv/share", "ext4"],
+            ["/dev/vdi", "/srv/share", "ext4"],
         ]
         assert table[0].split()[3].startswith("rw,nosuid,nodev,noatime")
         assert table[1].split()[3].startswith("ro,nosuid,nodev,noatime")
@@ -245,7 +245,7 @@ async def test_the_agent_mounts_what_it_is_told_and_lets_go_of_nothing_that_is_i
             await guest.settle(*mounts)
             assert await guest.user("cat /srv/data/file") == "kept\n", what
 
-        with pytest.raises(AgentError, match="conflict: /srv/share: /dev/vdc is mounted there already"):
+        with pytest.raises(AgentError, match="conflict: /srv/share: /dev/vdi is mounted there already"):
             await guest.settle(VolumeMount(device="/dev/vdb", mount="/srv/share"), mounts[1])
         await guest.ok("mkdir /srv/again && mount --bind /srv/data /srv/again")
         await guest.settle()

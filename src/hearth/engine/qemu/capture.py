@@ -9,7 +9,7 @@ import asyncio
 import mmap
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from hearth.engine.manifest import (
     OwnDisk,
     RootFs,
     Stamp,
+    VolumeRecord,
 )
 from hearth.engine.memory_image import write_diff, write_full
 from hearth.engine.qemu.command import DRIVES
@@ -108,6 +109,7 @@ class QemuCapture:
             disk=Disk(layers=layers, file=None if self.stays else DISK, stays=self.stays),
             files=dict(files),
             drives=DRIVES,
+            volumes=tuple(VolumeRecord(**asdict(seal)) for seal in self.spec.volumes),
         )
 
 

@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
+from hearth.engine.qemu.slots import all_slots, slot_words
 from hearth.model import Accelerator
 
 JIFFIES_PER_S = 250
@@ -24,7 +25,7 @@ choose vector instructions that are slow to translate. Without ``arat`` Linux ta
 the CPU sleeps, and ticks 250 times a second for ever, idle or not."""
 
 
-DRIVES = ("root",)
+DRIVES = ("root", *(slot.node for slot in all_slots()))
 """Block devices in the order the guest sees them; a snapshot holds the state of exactly these."""
 
 
@@ -182,7 +183,8 @@ def _disk(spec: QemuSpec) -> list[str]:
         words += ["-add-fd", f"fd={descriptor},set={number}"]
         words += ["-blockdev", json.dumps(node, separators=(",", ":"))]
         below = name
-    return [*words, "-device", f"virtio-blk-{_bus(spec)},drive=root"]
+    words += ["-device", f"virtio-blk-{_bus(spec)},drive=root"]
+    return [*words, *slot_words(all_slots(), _bus(spec))]
 
 
 def _images(spec: QemuSpec) -> list[tuple[str, str, int]]:

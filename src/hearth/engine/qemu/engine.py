@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from hearth.engine.base import BootFiles, Capabilities, EngineReport, MachinePlace, MachineSpec
+from hearth.engine.base import BootFiles, Capabilities, EngineReport, MachinePlace, MachineSpec, VolumePlace
 from hearth.engine.manifest import Stamp
 from hearth.engine.qemu.accelerator import Verdict, VerdictCache, host_cpu_model, kvm_obstacle, verdict_key
 from hearth.engine.qemu.capture import QemuCapture, take
@@ -27,6 +27,7 @@ from hearth.engine.qemu.merging import Chain, export
 from hearth.engine.qemu.overlay import create_overlay
 from hearth.engine.qemu.proof import prove_kvm
 from hearth.engine.qemu.restoring import QemuWaiting
+from hearth.engine.qemu.slots import all_slots
 from hearth.engine.qemu.vmm_user import take_user
 from hearth.engine.snapshot import STATE, StoredSnapshot, load, require_fit, require_same_disk, verify_file
 from hearth.errors import Conflict, HostUnfit
@@ -39,13 +40,16 @@ from hearth.network.plan import Link
 log = structlog.get_logger(__name__)
 
 TOOL_TIMEOUT_S = 30.0
+PLACES = tuple(
+    VolumePlace(number=slot.number, device=slot.guest_device, read_only=slot.read_only) for slot in all_slots()
+)
 
 
 class QemuEngine:
     """Implements ``hearth.engine.base.Engine`` on QEMU, with KVM where it was proved to work and TCG otherwise."""
 
     name = "qemu"
-    capabilities = Capabilities(isolated=True, sleep=True)
+    capabilities = Capabilities(isolated=True, sleep=True, volume_places=PLACES)
 
     def __init__(
         self, *, verdicts: Path, dialer_for: DialerFor, cgroups: Cgroups, max_layers: int = MAX_LAYERS

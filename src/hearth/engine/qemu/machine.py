@@ -12,6 +12,7 @@ from hearth.engine.base import Capture, MachineEnd, MachineSpec, RunState
 from hearth.engine.console import Console
 from hearth.engine.qemu.memory_map import guest_memory, memory_address
 from hearth.engine.qemu.qmp import Qmp, QmpClosed
+from hearth.engine.qemu.slots import all_slots, attach, detach, occupied_slots
 from hearth.errors import HostUnfit
 from hearth.guest.dial import Dialer
 from hearth.host.reclaim import MemoryRange, page_out
@@ -20,6 +21,7 @@ from hearth.host.threads import on_own_thread
 
 LAST_WORDS_TIMEOUT_S = 1.0
 LAST_LINES = 60
+SLOTS = all_slots()
 
 
 class Capturer(Protocol):
@@ -35,7 +37,7 @@ MemoryLimit = Callable[[], tuple[int, int]]
 
 
 class QemuMachine:
-    """A machine whose VMM answers. Implements ``hearth.engine.base.SleepingMachine``."""
+    """A machine whose VMM answers. Implements ``SleepingMachine`` and ``VolumeMachine`` of ``hearth.engine``."""
 
     def __init__(
         self,
@@ -124,6 +126,21 @@ class QemuMachine:
     async def capture(self, spec: MachineSpec, staging: Path, *, with_disk: bool) -> Capture:
         """Take what a snapshot needs; see ``hearth.engine.qemu.capture``."""
         return await self._capturer(self, spec, staging, with_disk=with_disk)
+
+    async def attach_volume(self, place: int, descriptor: int, *, is_known: bool = False) -> None:
+        """Put an open volume into an empty slot."""
+        running = await self.run_state() is RunState.RUNNING
+        await attach(self.monitor, SLOTS[place], descriptor, running=running, announce=not is_known)
+
+    async def detach_volume(self, place: int) -> None:
+        """Take a volume out of its slot."""
+        if place in await self.filled_places():
+            await detach(self.monitor, SLOTS[place], running=await self.run_state() is RunState.RUNNING)
+
+    async def filled_places(self) -> set[int]:
+        """Ask QEMU which slots hold a volume."""
+        nodes = await self.monitor.execute("query-named-block-nodes", {"flat": True})
+        return occupied_slots(SLOTS, nodes)
 
     async def kill(self) -> None:
         """End the VMM at once, wait for it and let go of its sockets."""
