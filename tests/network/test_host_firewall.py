@@ -12,6 +12,7 @@ from tests.network.stage import HOST_ADDRESS, PUBLIC, Guest, Stage, inside, ip, 
 
 from hearth.network.plan import hub_name
 from hearth.network.policy import PUBLIC as EVERYTHING
+from hearth.network.policy import parse_policy
 
 pytestmark = pytest.mark.root
 
@@ -106,6 +107,16 @@ async def test_br_netfilter_does_not_send_bridged_packets_through_any_firewall(s
     await scene.network.fabric.open()
     assert await within(hub_name(scene.tag), look) == "0", "set again whenever a daemon opens the hub"
     assert await two.dial(one.address) == "sb-1"
+
+
+async def test_an_operator_can_list_our_rules_and_nft_takes_them_for_its_own(scene: Stage) -> None:
+    guest = await scene.guest("sb-1", policy=parse_policy({"names": ["*.example.com"], "audit": True}))
+    # Not the hub: a mark that is an address is more than the language of nft can say.
+    for space in (guest.link.namespace, scene.host):
+        listing = inside(space, "nft", "-s", "list", "ruleset")
+        assert "table inet hearth" in listing
+        load(space, "flush ruleset\n" + listing)
+        assert inside(space, "nft", "-s", "list", "ruleset") == listing
 
 
 async def test_two_daemons_on_one_host_do_not_meet(scene: Stage) -> None:

@@ -134,7 +134,7 @@ def unlimit_rate(index: int) -> Request:
     return Request(kind=RTM_DELQDISC, flags=0, body=QDISC.pack(socket.AF_UNSPEC, index, 0, TC_ROOT, 0))
 
 
-def _add_link(name: str, kind: str, data: bytes, *, index: int = 0, mac: str | None = None, alias: str = "") -> Request:
+def _add_link(name: str, kind: str, data: bytes, *, index: int = 0, mac: str | None = None) -> Request:
     fields = attribute(IFLA_IFNAME, interface_name(name))
     if mac is not None:
         fields += attribute(IFLA_ADDRESS, mac_bytes(mac))

@@ -203,8 +203,8 @@ def rule(table_name: str, chain_name: str, *expressions: bytes, family: int = NF
     )
 
 
-def new_set(table_name: str, name: str, key: KeyType, *, flags: int = 0, identity: int = 1) -> Command:
-    """Ask for a named set. ``identity`` is unique in its batch."""
+def new_set(table_name: str, name: str, key: KeyType, *, flags: int = 0, identity: int = 1, size: int = 0) -> Command:
+    """Ask for a named set. ``identity`` is unique in its batch; ``size`` bounds its elements (ENFILE beyond), 0 not."""
     body = attributes(
         (1, text(table_name)),
         (2, text(name)),
@@ -215,8 +215,11 @@ def new_set(table_name: str, name: str, key: KeyType, *, flags: int = 0, identit
     )
     if key.is_native:
         body += attribute(13, NATIVE_ORDER)
+    description = attribute(1, number(size)) if size else b""
     if flags & SET_CONCAT:
-        body += nested(9, nested(2, b"".join(nested(1, attribute(1, number(16))) for _ in range(key.length // 16))))
+        description += nested(2, b"".join(nested(1, attribute(1, number(16))) for _ in range(key.length // 16)))
+    if description:
+        body += nested(9, description)
     return Command(kind=Message.NEWSET, body=body, name=f"set {name}", flags=NLM_F_CREATE)
 
 

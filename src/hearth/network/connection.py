@@ -15,11 +15,12 @@ from hearth.network import rules
 from hearth.network.addresses import Lease
 from hearth.network.answers import Household
 from hearth.network.bindings import Bindings
+from hearth.network.bucket import Bucket
 from hearth.network.events import EgressEvent, EventKind, protocol_name
 from hearth.network.plan import AddressPlan
 from hearth.network.policy import Policy
 from hearth.network.resolver import NameService
-from hearth.network.rules import SEEN_GROUP, TABLE, VERSION, generation_comment
+from hearth.network.rules import EVENT_BURST, EVENTS_PER_S, SEEN_GROUP, TABLE, VERSION, generation_comment
 from hearth.network.slot import Ears, bound_upload
 from hearth.network.upstream import Memory, Upstream
 
@@ -59,6 +60,7 @@ class Connection:
         self._guest = plan.guest.ip
         self._bindings = Bindings()
         self._names: NameService | None = None
+        self._telling = Bucket(per_s=EVENTS_PER_S, burst=EVENT_BURST)
 
     @property
     def sandbox_id(self) -> str:
@@ -126,7 +128,8 @@ class Connection:
             self._ears.nft.commit(rules.bind_names(bound))
 
     def name_refused(self, name: str, rule: str) -> None:
-        self._tell(EgressEvent(sandbox_id=self.sandbox_id, kind=EventKind.NAME_DENIED, rule=rule, host=name))
+        if self._telling.take(asyncio.get_running_loop().time()):
+            self._tell(EgressEvent(sandbox_id=self.sandbox_id, kind=EventKind.NAME_DENIED, rule=rule, host=name))
 
     def told(self, packet: LoggedPacket) -> None:
         """Hand on what a rule told of a packet of this machine's, here or in the hub."""

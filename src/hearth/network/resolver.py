@@ -11,7 +11,6 @@ import contextlib
 import socket
 import struct
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any, Protocol
 
@@ -19,6 +18,7 @@ import structlog
 
 from hearth.network import answers, dns
 from hearth.network.answers import Household, Reply
+from hearth.network.bucket import Bucket
 from hearth.network.dns import Answer, Code, Kind, Malformed, Question
 from hearth.network.policy import Policy
 from hearth.network.upstream import Memory, NoAnswer, Upstream
@@ -58,25 +58,6 @@ class Asker(Protocol):
         ...
 
 
-@dataclass(kw_only=True)
-class Bucket:
-    """A bound for how often something may happen: so many a second, so many at once."""
-
-    per_s: float
-    burst: float
-    level: float
-    filled_s: float
-
-    def take(self, now_s: float) -> bool:
-        """Take one; False when there is none left."""
-        self.level = min(self.burst, self.level + (now_s - self.filled_s) * self.per_s)
-        self.filled_s = now_s
-        if self.level < 1:
-            return False
-        self.level -= 1
-        return True
-
-
 class NameService:
     """Serves one machine on two sockets of its namespace, which it owns from now on.
 
@@ -95,7 +76,7 @@ class NameService:
         self._memory = memory
         self._tasks: set[asyncio.Task[None]] = set()
         self._open_streams = 0
-        self._bucket = Bucket(per_s=QUERIES_PER_S, burst=QUERY_BURST, level=QUERY_BURST, filled_s=0.0)
+        self._bucket = Bucket(per_s=QUERIES_PER_S, burst=QUERY_BURST)
 
     def start(self) -> None:
         """Begin to answer; blocks nothing."""
@@ -115,19 +96,23 @@ class NameService:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def reply_to(self, message: bytes) -> tuple[Question | None, bytes | None]:
-        """Give the question as it was understood and the answer to send, None for none."""
+    async def reply_to(self, message: bytes) -> bytes | None:
+        """Give the answer to send; None for none."""
+        question, reply = self._at_once(message)
+        if question is None or reply is not None:
+            return reply
+        return self._said(question, await self._ask_world(question))
+
+    def _at_once(self, message: bytes) -> tuple[Question | None, bytes | None]:
+        """Give the question as it was understood, and its answer where that needs nobody else."""
         try:
             question = dns.parse_question(message)
         except Malformed:
             return None, dns.refusal_of(message)
         if not self._bucket.take(asyncio.get_running_loop().time()):
             return question, self._said(question, answers.refuse(question, "rate"))
-        policy = self._asker.policy
-        reply = answers.decide(question, policy, self._asker.household())
-        if reply is None:
-            reply = await self._ask_world(question)
-        return question, self._said(question, reply)
+        reply = answers.decide(question, self._asker.policy, self._asker.household())
+        return question, None if reply is None else self._said(question, reply)
 
     def _said(self, question: Question, reply: Reply) -> bytes:
         if reply.rule is not None:
@@ -168,16 +153,20 @@ class NameService:
                 message, peer = self._datagrams.recvfrom(65535)
             except OSError:  # none left, or an ICMP error of an answer that nobody wanted
                 return
-            if len(self._tasks) < MOST_AT_ONCE:
-                self._spawn(self._answer_datagram(message, peer), "datagram")
+            question, reply = self._at_once(message)
+            if reply is not None:
+                self._send(question, reply, peer)
+            elif question is not None and len(self._tasks) < MOST_AT_ONCE:
+                self._spawn(self._answer_datagram(question, peer), "datagram")
 
-    async def _answer_datagram(self, message: bytes, peer: Any) -> None:
-        question, reply = await self.reply_to(message)
-        if reply is not None and self._datagrams.fileno() >= 0:
-            if question is not None:
-                reply = dns.truncate(question, reply)
-            with contextlib.suppress(OSError):  # a full buffer, or a TAP without its machine: the guest asks again
-                self._datagrams.sendto(reply, peer)
+    async def _answer_datagram(self, question: Question, peer: Any) -> None:
+        self._send(question, self._said(question, await self._ask_world(question)), peer)
+
+    def _send(self, question: Question | None, reply: bytes, peer: Any) -> None:
+        if question is not None:
+            reply = dns.truncate(question, reply)
+        with contextlib.suppress(OSError):  # a full buffer, or a TAP without its machine: the guest asks again
+            self._datagrams.sendto(reply, peer)
 
     def _streams_waiting(self) -> None:
         with contextlib.suppress(OSError):
@@ -202,7 +191,7 @@ class NameService:
                     async with asyncio.timeout(STREAM_IDLE_S):
                         (size,) = struct.unpack(">H", await reader.readexactly(2))
                         message = await reader.readexactly(size)
-                        _, reply = await self.reply_to(message)
+                        reply = await self.reply_to(message)
                         if reply is None:
                             return
                         writer.write(struct.pack(">H", len(reply)) + reply)

@@ -34,7 +34,12 @@ EVENTS_PER_S = 20
 EVENT_BURST = 40
 MOST_FLOWS = 8192
 """Connections of one machine at a time: the hub's and the host's tables are shared by all."""
+MOST_NAMED_ADDRESSES = 8192
+"""Open by name at a time; an answer that would open more is not given."""
 DNS = 53
+DATAGRAMS_PER_S = 400
+DATAGRAM_BURST = 800
+"""Questions that reach the resolver at all; what it answers in earnest is bounded further."""
 
 TCP, UDP, ICMP = socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_ICMP
 BEFORE_TRACKING, TO_DESTINATION, FILTER, TO_SOURCE = -300, -100, 0, 100
@@ -100,7 +105,9 @@ def _sets(policy: Policy) -> list[Command]:
         nft.new_set(TABLE, name, nft.ADDRESS_KEY, flags=nft.SET_INTERVAL, identity=place)
         for place, name in enumerate(contents, 1)
     ]
-    commands.append(nft.new_set(TABLE, "names", nft.ADDRESS_KEY, flags=nft.SET_TIMEOUT, identity=9))
+    commands.append(
+        nft.new_set(TABLE, "names", nft.ADDRESS_KEY, flags=nft.SET_TIMEOUT, identity=9, size=MOST_NAMED_ADDRESSES)
+    )
     for name, networks in contents.items():
         commands += nft.add_elements(TABLE, name, nft.ranges(networks))
     return commands
@@ -114,8 +121,8 @@ def _guard(plan: AddressPlan) -> list[Command]:
         say([*x.in_link(TAP_NAME), *x.family(socket.AF_INET, op=x.NOT_EQUAL), x.counter(), x.drop()]),
         say([*x.in_link(NET_NAME), *x.family(socket.AF_INET, op=x.NOT_EQUAL), x.counter(), x.drop()]),
         say([*x.in_link(TAP_NAME), *x.sender_mac(plan.guest_mac, op=x.NOT_EQUAL), x.counter(), x.drop()]),
-        say([*x.in_link(TAP_NAME), *x.source(plan.guest.ip, op=x.NOT_EQUAL), x.counter(), x.drop()]),
-        say([*x.in_link(NET_NAME), *x.source_in(plan.guest.network), x.counter(), x.drop()]),
+        say([*x.in_link(TAP_NAME), *x.ipv4(), *x.source(plan.guest.ip, op=x.NOT_EQUAL), x.counter(), x.drop()]),
+        say([*x.in_link(NET_NAME), *x.ipv4(), *x.source_in(plan.guest.network), x.counter(), x.drop()]),
     ]
 
 
@@ -169,7 +176,7 @@ def _inbound(supernet: IPv4Network, policy: Policy, generation: int) -> list[Com
     say, refuse = _rules("inbound"), _refusals("inbound")
     commands = [
         nft.chain(TABLE, "inbound"),
-        *refuse(x.called_port(*AGENT_PORTS), "agent"),
+        *refuse([*x.protocol(TCP), *x.called_port(*AGENT_PORTS)], "agent"),
         say([*x.mark(generation), *x.state(x.State.ESTABLISHED, x.State.RELATED), x.accept()]),
         say([*x.caller_in(supernet, op=x.NOT_EQUAL), x.counter(), x.drop()]),
         say([*x.state(x.State.NEW), x.more_connections_than(MOST_FLOWS), x.goto("crowded")]),
@@ -196,12 +203,13 @@ def _forward() -> list[Command]:
 def _local(plan: AddressPlan) -> list[Command]:
     """The namespace itself: the guest may ask the resolver, the daemon may call the guest, nobody else anything."""
     arrive, leave = _rules("input"), _rules("output")
-    to_us = [*x.in_link(TAP_NAME), *x.destination(plan.gateway.ip)]
+    to_us = [*x.in_link(TAP_NAME), *x.ipv4(), *x.destination(plan.gateway.ip)]
     return [
         nft.base_chain(TABLE, "input", hook=Hook.INPUT, priority=FILTER, policy=Default.DROP),
         arrive([*x.in_link("lo"), x.accept()]),
         arrive([*x.in_link(TAP_NAME), *x.state(x.State.ESTABLISHED, x.State.RELATED), x.accept()]),
-        arrive([*to_us, *x.protocol(UDP), *x.port(DNS), x.accept()]),
+        arrive([*to_us, *x.protocol(UDP), *x.port(DNS), x.limit(DATAGRAMS_PER_S, DATAGRAM_BURST), x.accept()]),
+        arrive([*to_us, *x.protocol(UDP), *x.port(DNS), x.counter(), x.drop()]),
         arrive([*to_us, *x.protocol(TCP), *x.port(DNS), x.accept()]),
         arrive([*to_us, *x.protocol(ICMP), x.limit(EVENTS_PER_S, EVENT_BURST), x.accept()]),
         *_refusals("input")(x.in_link(TAP_NAME), "host"),
@@ -245,7 +253,7 @@ def hub_rules(
         say([*x.link_pair_in_set("pairs"), x.accept()]),
     ]
     if uplink is not None:
-        outward = [*x.link_in_set(x.Meta.IN_NAME, "bridges"), *x.out_link(uplink)]
+        outward = [*x.link_in_set(x.Meta.IN_NAME, "bridges"), *x.out_link(uplink), *x.ipv4()]
         leave = _rules("leaving")
         commands += [
             say([*x.in_link(uplink), *x.state(x.State.ESTABLISHED, x.State.RELATED), x.accept()]),
@@ -282,7 +290,7 @@ def host_rules(table: str, uplink: str, network: IPv4Network) -> list[Command]:
         say("input", [*fromus, x.counter(), x.drop()]),
         nft.base_chain(table, "forward", hook=Hook.FORWARD, priority=BEFORE_OTHERS),
         say("forward", [*fromus, *x.family(socket.AF_INET, op=x.NOT_EQUAL), x.counter(), x.drop()]),
-        say("forward", [*fromus, *x.source_in(network, op=x.NOT_EQUAL), x.counter(), x.drop()]),
+        say("forward", [*fromus, *x.ipv4(), *x.source_in(network, op=x.NOT_EQUAL), x.counter(), x.drop()]),
         say("forward", [*tous, *x.state(x.State.ESTABLISHED, x.State.RELATED), x.accept()]),
         say("forward", [*tous, x.counter(), x.drop()]),
         nft.base_chain(table, "leaving", hook=Hook.POSTROUTING, priority=TO_SOURCE, kind="nat"),
