@@ -292,6 +292,21 @@ async def test_a_damaged_snapshot_that_is_needed_keeps_everything(place: Place) 
     assert sorted(await place.shelf.sweep()) == ["fork-1", "fork-2"]
 
 
+async def test_what_is_damaged_and_can_lie_below_nothing_keeps_nothing(place: Place) -> None:
+    place.template("fork-1")
+    place.template("tpl-1")
+    await place.sandbox("living", "tpl-1")
+    base = load(place.data.snapshot("tpl-1")).manifest.full_memory
+    disk = place.data.root / "root.qcow2"
+    disk.write_text("disk")
+    make_stopped(place.data.snapshots, "stop-sb-living", base, disk)
+    (place.data.snapshots / "stop-sb-living" / MANIFEST).write_text("{")
+    (place.data.snapshots / "somebody-elses").mkdir()
+
+    assert await place.shelf.sweep() == ["fork-1"]
+    assert place.names() == ["somebody-elses", "stop-sb-living", "tpl-1"]
+
+
 async def test_a_start_sweeps_what_crashes_have_left(place: Place) -> None:
     living = await place.sandbox("living", "tpl-1")
     place.template("tpl-1")

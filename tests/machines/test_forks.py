@@ -198,6 +198,28 @@ async def test_what_cannot_be_copied_is_refused_before_anything_is_done(house: V
         await house.sandboxes.destroy(house.admin, "copy")
 
 
+async def test_who_uses_the_source_waits_only_while_it_stands_still(house: VmHouse) -> None:
+    """Not until what was taken is on disk; and the source may go before that."""
+    source = await house.create("web")
+    await house.mark(source, "kept")
+    (parent,) = await house.sandboxes.fork(house.admin, "web", name="parent")
+    await house.sandboxes.destroy(house.admin, source.id)
+    final = house.data.snapshot("fork-000000000002")
+    with house.sandboxes.shelf.pin(final.name):
+        capturing = asyncio.create_task(house.sandboxes.forks.capture(parent, final))
+        resident = house.resident(parent)
+        await until(resident.lock.locked, "it is being taken")
+        await until(lambda: not resident.lock.locked(), "it runs on")
+        assert not capturing.done()
+        await house.sandboxes.destroy(house.admin, parent.id)
+        await capturing
+        await house.sandboxes.shelf.sweep()
+        model = Model(snapshot=final.name, known_as=parent.id, parent=parent.id, spec=parent.spec)
+        (copy,) = await house.sandboxes.forks.copies(house.admin, model, [replace(parent.spec, name="copy")])
+    assert await house.marks(copy) == ("kept", "kept")
+    await house.sandboxes.destroy(house.admin, copy.id)
+
+
 async def test_a_new_name_is_the_host_name_after_the_next_start_from_disk(house: VmHouse) -> None:
     async with house.sandbox("before") as sandbox:
         await house.sandboxes.update(house.admin, "before", SandboxChanges(name="after"))

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from hearth.control.fleet import Member
-from hearth.engine.base import SleepingMachine
+from hearth.engine.base import Capture, SleepingMachine
 from hearth.engine.snapshot import StoredSnapshot, discard, publish, stage, verify
 from hearth.errors import Conflict, HearthError, NoSpace
 from hearth.guest.client import Guest
@@ -30,6 +31,10 @@ MAX_DISK_USE = 0.95
 MIB = 1024 * 1024
 
 
+def _nothing() -> None:
+    """Nobody waits for the machine to run on."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Taken:
     """A published snapshot; for ``paused_s`` seconds the guest's CPUs stood still for it."""
@@ -38,13 +43,23 @@ class Taken:
     paused_s: float
 
 
-async def take(member: Member, final: Path, *, with_disk: bool, stay_paused: bool) -> Taken:
+async def take(
+    member: Member,
+    final: Path,
+    *,
+    with_disk: bool,
+    stay_paused: bool,
+    settle_s: float = 0.0,
+    on_running: Callable[[], None] = _nothing,
+) -> Taken:
     """Publish a snapshot of a hot machine as ``final``.
 
     Args:
-        member: the machine; nobody else may change its heat meanwhile.
+        member: the machine; nobody else may change its heat meanwhile, unless it runs on: then until ``on_running``.
         with_disk: with a copy of its disk, for others to start from.
         stay_paused: on success the machine is left paused and frozen, to be ended; else it runs on.
+        settle_s: how long it runs, frozen, for the last connections of its host to be closed.
+        on_running: called when it runs on and all that is left to do is to write what was taken.
 
     Raises:
         Conflict: its disk is too full, or the engine's machines do not sleep.
@@ -55,22 +70,33 @@ async def take(member: Member, final: Path, *, with_disk: bool, stay_paused: boo
     await asyncio.to_thread(_check_room, final, member.spec.memory_mib)
     mounts = await member.guest.freeze()
     staging: Path | None = None
+    runs = False
+    started_s = time.monotonic()
     try:
         _check_disks(mounts)
+        await asyncio.sleep(settle_s)
         staging = await asyncio.to_thread(stage, final)
-        taken = await _take_frozen(member, machine, staging, final, with_disk=with_disk, stay_paused=stay_paused)
+        started_s = time.monotonic()
+        capture = await _capture(member, machine, staging, with_disk=with_disk, stay_paused=stay_paused)
+        paused_s = time.monotonic() - started_s
+        if not stay_paused:
+            await member.guest.thaw()
+            runs = True
+            on_running()
+        await capture.store()
+        snapshot = await on_own_thread("publish snapshot", lambda: _publish(staging, final), discard=_withdraw)
     except BaseException:
         # A cancellation, too, waits for this: a guest must not be left frozen.
-        recovery = asyncio.create_task(_recover(member.guest, machine, staging), name=f"recover {machine.id}")
+        frozen = None if runs else member
+        recovery = asyncio.create_task(_recover(frozen, machine, staging), name=f"recover {machine.id}")
         await until_done(recovery)
         raise
-    return taken
+    return Taken(snapshot=snapshot, paused_s=time.monotonic() - started_s if stay_paused else paused_s)
 
 
-async def _take_frozen(
-    member: Member, machine: SleepingMachine, staging: Path, final: Path, *, with_disk: bool, stay_paused: bool
-) -> Taken:
-    started_s = time.monotonic()
+async def _capture(
+    member: Member, machine: SleepingMachine, staging: Path, *, with_disk: bool, stay_paused: bool
+) -> Capture:
     if stay_paused:
         # Only now that nothing speaks against it: commands of clients end with their connections.
         member.guest.disconnect()
@@ -78,13 +104,7 @@ async def _take_frozen(
     capture = await machine.capture(member.spec, staging, with_disk=with_disk)
     if not stay_paused:
         await run_on(member.guest, machine)
-        paused_s = time.monotonic() - started_s
-        await member.guest.thaw()
-    await capture.store()
-    snapshot = await on_own_thread("publish snapshot", lambda: _publish(staging, final), discard=_withdraw)
-    if stay_paused:
-        paused_s = time.monotonic() - started_s
-    return Taken(snapshot=snapshot, paused_s=paused_s)
+    return capture
 
 
 async def run_on(guest: Guest, machine: SleepingMachine) -> None:
@@ -93,10 +113,11 @@ async def run_on(guest: Guest, machine: SleepingMachine) -> None:
     guest.woken()
 
 
-async def _recover(guest: Guest, machine: SleepingMachine, staging: Path | None) -> None:
+async def _recover(frozen: Member | None, machine: SleepingMachine, staging: Path | None) -> None:
     try:
-        await run_on(guest, machine)
-        await guest.thaw()
+        if frozen is not None:
+            await run_on(frozen.guest, machine)
+            await frozen.guest.thaw()
     except HearthError as error:
         # The agent thaws by itself after a while; a dead machine is noticed by whoever watches it.
         log.warning("machine not thawed", machine=machine.id, error=str(error))

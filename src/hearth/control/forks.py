@@ -6,7 +6,8 @@ A copy that fails leaves nothing; those that came up stay, and the error names t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -93,21 +94,30 @@ class Forks:
         """
         sleeping(self._workshop.engine)
         await require_space(self._workshop, self._shelf)
-        async with self._sleep.awake(sandbox):
-            resident = self._sleep.residents[sandbox.id]
-            while True:
-                async with resident.lock:
-                    member = self._fleet.member(sandbox.id)
-                    if member is None:
-                        raise cannot_wake(await self._store.sandboxes.get(sandbox.id))
-                    if resident.heat is Heat.HOT:
-                        taken = await take(member, final, with_disk=True, stay_paused=False)
-                        break
-                await self._sleep.ensure_hot(sandbox)  # somebody paused it at this moment
+        # What it lies over must be there until the copy is: its source may be destroyed meanwhile.
+        with contextlib.ExitStack() as held:
+            if sandbox.origin is not None:
+                held.enter_context(self._shelf.pin(sandbox.origin))
+            taken = await self._take(sandbox, final)
         size = taken.snapshot.size_bytes
         paused_ms = round(taken.paused_s * 1000, 1)
         log.info("sandbox captured", sandbox=sandbox.id, snapshot=final.name, paused_ms=paused_ms, bytes=size)
         return taken
+
+    async def _take(self, sandbox: Sandbox, final: Path) -> Taken:
+        """Take it when it is hot, and keep others from it only for as long as it stands still."""
+        async with self._sleep.awake(sandbox):
+            resident = self._sleep.residents[sandbox.id]
+            while True:
+                async with contextlib.AsyncExitStack() as changing:
+                    await changing.enter_async_context(resident.lock)
+                    member = self._fleet.member(sandbox.id)
+                    if member is None:
+                        raise cannot_wake(await self._store.sandboxes.get(sandbox.id))
+                    if resident.heat is Heat.HOT:
+                        done = _released(changing, resident.lock)
+                        return await take(member, final, with_disk=True, stay_paused=False, on_running=done)
+                await self._sleep.ensure_hot(sandbox)  # somebody paused it at this moment
 
     async def fork(self, user: User, sandbox: Sandbox, specs: Sequence[SandboxSpec]) -> Sequence[Sandbox]:
         """Copy a sandbox as it is at one moment, once for each of ``specs``.
@@ -180,6 +190,16 @@ class Forks:
         boot = await self._images.boot_files_of(sandbox, stored.manifest.stamp)
         source = Source(snapshot=model.snapshot, known_as=model.known_as)
         return await outcome(self._creation.begin(sandbox, boot, source), sandbox)
+
+
+def _released(changing: contextlib.AsyncExitStack, lock: asyncio.Lock) -> Callable[[], None]:
+    """Give what frees a lock before the end of the context that holds it."""
+
+    def free() -> None:
+        changing.pop_all()
+        lock.release()
+
+    return free
 
 
 def specs_of_copies(model: SandboxSpec, *, base: str, name: str | None, count: int) -> list[SandboxSpec]:

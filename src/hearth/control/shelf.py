@@ -42,6 +42,8 @@ from hearth.store.base import SnapshotNeeded, Store
 log = structlog.get_logger(__name__)
 
 CHECKPOINT_PREFIX, FORK_PREFIX, SAVE_PREFIX = "ckp-", "fork-", "save-"
+OURS = (CHECKPOINT_PREFIX, FORK_PREFIX, SAVE_PREFIX, TEMPLATE_PREFIX)
+"""What may lie below others; anything else in the directory keeps nothing from going."""
 MIB = 1024 * 1024
 
 
@@ -126,7 +128,9 @@ class Shelf:
             found = await self._templates(manifests, origins, checkpoints)
             doomed = {id_ for id_ in (*manifests, *damaged) if _is_unwanted(id_, checkpoints)} | self._evictable(found)
             machines = {origin: (origin,) for origin in origins}
-            inventory = Inventory(manifests=manifests, unreadable=damaged, machines=machines)
+            # The memory of a stopped sandbox needs nothing that the origin of its disk does not.
+            unreadable = [id_ for id_ in damaged if id_.startswith(OURS)]
+            inventory = Inventory(manifests=manifests, unreadable=unreadable, machines=machines)
             gone = []
             for snapshot_id in deletable(doomed, inventory):
                 if snapshot_id not in closure({*self._touched, *self._in_use()}, manifests):
