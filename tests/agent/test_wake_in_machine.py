@@ -293,12 +293,28 @@ def test_a_full_disk_keeps_nobody_from_waking_as_who_they_are(machine: Machine) 
             request = FileWriteRequest(path="/more", size=1_000_000)
             machine.client.ask(FrameType.FILE_WRITE_REQ, request, FrameType.FILE_WRITE_RESP)
         assert wake(machine) == {"status": "ok"}
-        told = wake(machine, hostname="another")
+        assert wake(machine, hostname="another") == {"status": "ok"}
+        assert machine.run("cat /etc/hostname") == "another\n"
+        told = wake(machine, files={"/more": FileContent(content=base64_of("x" * 500_000))})
         assert told["status"] == "error"
-        assert told["message"].startswith("names: no space: /etc/hostname")
+        assert told["message"].startswith("files: no space: /more")
         assert wake(machine) == {"status": "ok"}
     finally:
         machine.run("rm -f /fill", user="root")
+
+
+def test_a_name_is_written_into_its_file_unless_that_is_somebody_elses_too(machine: Machine) -> None:
+    assert wake(machine) == {"status": "ok"}
+    before = machine.run("ln -f /etc/hosts /etc/hosts.too; stat -c %i /etc/hostname /etc/hosts", user="root").split()
+    assert wake(machine, hostname="renamed-to-something-longer") == {"status": "ok"}
+    assert wake(machine, hostname="third") == {"status": "ok"}
+    after = machine.run("stat -c %i /etc/hostname /etc/hosts; cat /etc/hostname", user="root")
+    hostname_file, hosts_file, hostname = after.split()
+    assert (hostname_file, hostname) == (before[0], "third")
+    assert hosts_file != before[1]
+    assert "third" in machine.run("cat /etc/hosts")
+    assert "renamed" not in machine.run("cat /etc/hosts /etc/hosts.too; rm /etc/hosts.too", user="root")
+    assert wake(machine) == {"status": "ok"}
 
 
 def test_a_woken_machine_is_told_the_time_with_its_first_request(machine: Machine) -> None:

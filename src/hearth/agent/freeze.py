@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import threading
+from _queue import SimpleQueue  # ``queue`` gives the same one and loads what nothing here needs
 from collections.abc import Iterator
 
 from hearth.agent import syscalls
@@ -118,6 +119,9 @@ class Freezer:
         self._proc = proc
         self._lock = threading.Lock()
         self._attempt: _Attempt | None = None
+        self._spare: SimpleQueue[tuple[_Attempt, float]] | None = None
+        """Where a thread waits that has watched a freeze to its end: a frozen machine is copied, and every copy would
+        begin its life with the end of a thread."""
 
     @property
     def is_frozen(self) -> bool:
@@ -142,7 +146,7 @@ class Freezer:
         if attempt.error is not None:
             self._forget(attempt)
             raise attempt.error
-        threading.Thread(target=self._watch, args=(attempt, thaw_after_s), name="thaw", daemon=True).start()
+        self._have_watched(attempt, thaw_after_s)
         return attempt.report
 
     def thaw(self) -> None:
@@ -174,11 +178,26 @@ class Freezer:
         if attempt.thawed.is_set():
             self._forget(attempt)
 
+    def _have_watched(self, attempt: _Attempt, thaw_after_s: float) -> None:
+        with self._lock:
+            spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.put((attempt, thaw_after_s))
+            return
+        threading.Thread(target=self._watch, args=(attempt, thaw_after_s), name="thaw", daemon=True).start()
+
     def _watch(self, attempt: _Attempt, thaw_after_s: float) -> None:
-        if not attempt.thawed.wait(thaw_after_s):
-            say(f"hearth: nobody thawed within {thaw_after_s:g} s: thawing")
-            attempt.thaw()
-            self._forget(attempt)
+        mine: SimpleQueue[tuple[_Attempt, float]] = SimpleQueue()
+        while True:
+            if not attempt.thawed.wait(thaw_after_s):
+                say(f"hearth: nobody thawed within {thaw_after_s:g} s: thawing")
+                attempt.thaw()
+                self._forget(attempt)
+            with self._lock:
+                if self._spare is not None:
+                    return
+                self._spare = mine
+            attempt, thaw_after_s = mine.get()
 
     def _forget(self, attempt: _Attempt) -> None:
         """Make room for the next freeze, unless the thread of this one still hangs."""

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 
-from hearth.agent.procfs import read_bytes
 from hearth.agent.spawn import Command, StartFailed, spawn
 from hearth.agent.state import Agent
 
@@ -17,19 +16,25 @@ class Unwell(Exception):
     """What is wrong, in words."""
 
 
-def check_machine(agent: Agent) -> None:
+def check_machine(agent: Agent, *, tries_disk: bool) -> None:
     """Try the root disk, /proc and the start of a process.
+
+    Args:
+        tries_disk: by a write and a sync, which are dear: for a machine that may still be given up for its disk.
 
     Raises:
         Unwell: one of them fails.
     """
     try:
-        _write_root()
+        if tries_disk:
+            _write_root()
+        elif os.statvfs("/").f_flag & os.ST_RDONLY:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
     except OSError as error:
         raise Unwell(f"the root file system: {error.strerror}") from error
     try:
-        if agent.doors.proc is None or not read_bytes(agent.doors.proc, "self/stat"):
-            raise Unwell("/proc: empty")
+        if agent.doors.proc is None or os.readlink("self", dir_fd=agent.doors.proc) != str(os.getpid()):
+            raise Unwell("/proc: not of this machine")
     except OSError as error:
         raise Unwell(f"/proc: {error.strerror}") from error
     _start_nothing(agent)

@@ -31,6 +31,8 @@ def mount_volumes(agent: Agent, wanted: list[VolumeMount]) -> None:
     Raises:
         OSError: naming the path or device.
     """
+    if not wanted:
+        return
     with _lock:
         _mount_missing(agent, wanted, over_others=True)
 

@@ -89,8 +89,11 @@ def step(name: str) -> Iterator[None]:
         raise StepFailed(f"{name}: {refusal_of_os(error)}") from error
 
 
-def identify(agent: Agent, config: MachineConfig, prepared: Prepared) -> None:
+def identify(agent: Agent, config: MachineConfig, prepared: Prepared) -> bool:
     """Give our machine its random numbers, time, addresses and names; end what an earlier life has left.
+
+    Returns:
+        Whether this is a life that the machine did not know of.
 
     Raises:
         StepFailed: one of them could not be given; the machine must not be used then.
@@ -118,6 +121,7 @@ def identify(agent: Agent, config: MachineConfig, prepared: Prepared) -> None:
             announce(agent, config.generation, config.unix_time_ns // 10**9)
             if agent.doors.proc is not None:
                 signal_watchers(agent.doors.proc)
+    return is_new_life
 
 
 def put_file(agent: Agent, path: str, content: bytes, mode: int | None) -> None:
@@ -154,8 +158,34 @@ def _write_names(agent: Agent, config: MachineConfig, machine_id: str, *, is_new
 
 def _put_name(agent: Agent, path: str, content: bytes, mode: int | None) -> None:
     """Put a file unless it is there: a machine that stays who it is wakes with a full disk, too."""
-    if not _holds(path, content):
+    if not _holds(path, content) and not _overwrite(path, content, mode):
         put_file(agent, path, content, mode)
+
+
+def _overwrite(path: str, content: bytes, mode: int | None) -> bool:
+    """Write into a file that is there; False where it is none, is another's too, or has another mode.
+
+    A new file would be whole at every moment, but who makes one waits for more of the file system than for all else
+    that a copy does before its first command. A name that a crash has torn the next boot writes again.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        facts = os.fstat(descriptor)
+        has_mode = mode is None or stat.S_IMODE(facts.st_mode) == mode
+        if not (stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1 and has_mode):
+            return False
+        if os.pwrite(descriptor, content, 0) != len(content):
+            return False
+        if facts.st_size > len(content):
+            os.ftruncate(descriptor, len(content))
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def _holds(path: str, content: bytes) -> bool:

@@ -102,7 +102,7 @@ class Guest:
             request = encode_request(FrameType.CONFIGURE, config)
             with await self._connector.open(request, urgent=True) as connection:
                 await expect_ok(connection, FrameType.CONFIGURED)
-        self._connector.use_token(config.token)
+        self._connector.use_token(config.token or None)
 
     async def freeze(self, *, timeout_s: float = 10.0, thaw_after_s: float = 30.0) -> list[FrozenMount]:
         """Freeze the guest's writable disks, for the moment in which they are copied, and tell how full each is.

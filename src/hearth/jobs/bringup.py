@@ -11,7 +11,7 @@ import asyncio
 import base64
 import hmac
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -90,6 +90,31 @@ class Workshop:
         """Derive the number by which a guest learns that its memory was copied: a fork has another than its source."""
         return int.from_bytes(self._derive("generation", sandbox_id).digest()[: GENERATION_BITS // 8], "big")
 
+    def identity(
+        self,
+        sandbox_id: str,
+        *,
+        hostname: str,
+        env: Mapping[str, str] | None = None,
+        generation: int | None = None,
+        token: str | None = None,
+    ) -> MachineConfig:
+        """Say who a machine is from now on, with the time and fresh random bytes; use it at once.
+
+        Args:
+            generation, token: others than the sandbox's own, for a machine that is not anybody's yet.
+        """
+        return MachineConfig(
+            sandbox_id=sandbox_id,
+            hostname=hostname,
+            token=self.agent_token(sandbox_id) if token is None else token,
+            unix_time_ns=int(self.clock.now().timestamp() * 1e9),
+            entropy=base64.b64encode(os.urandom(ENTROPY_BYTES)).decode(),
+            env=dict(env or {}),
+            machine_id=self.machine_id(sandbox_id),
+            generation=self.generation(sandbox_id) if generation is None else generation,
+        )
+
     def _derive(self, purpose: str, sandbox_id: str) -> hmac.HMAC:
         return hmac.new(self.secret, f"{purpose}:{sandbox_id}".encode(), "sha256")
 
@@ -103,7 +128,7 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Reserve:
-    """A clone made ahead: a VMM that waits, or a machine that was restored, exercised and paused."""
+    """A clone made ahead: a VMM that waits, or a machine that was restored, rehearsed and paused."""
 
     waiting: WaitingMachine | None = None
     ready: SleepingMachine | None = None
@@ -134,6 +159,12 @@ class Order:
     consumed: bool = False
     known_as: str | None = None
     reserve: Reserve | None = None
+
+    @property
+    def token_owner(self) -> str | None:
+        """The sandbox whose token the agent expects: a clone made ready has this one's already."""
+        is_ready = self.reserve is not None and self.reserve.ready is not None
+        return self.sandbox.id if is_ready else self.known_as
 
     def machine_spec(self, workshop: Workshop) -> MachineSpec:
         """Describe the machine to the engine."""
@@ -185,11 +216,16 @@ class Bringup:
         ]
         return steps if self._workshop.engine.capabilities.network else steps[1:]
 
+    @property
+    def guest(self) -> Guest:
+        """The agent, from the step ``agent`` on."""
+        if self._guest is None:
+            raise AssertionError("the agent is not reached yet")
+        return self._guest
+
     def hand_over(self) -> BroughtUp:
         """Give what a completed plan has brought up; from now on it is the caller's to end."""
-        machine, guest = self._running_machine(), self._guest
-        if guest is None:
-            raise AssertionError("the plan has not run to its end")
+        machine, guest = self._running_machine(), self.guest
         self._machine = self._guest = None
         return BroughtUp(machine=machine, spec=self._order().machine_spec(self._workshop), guest=guest)
 
@@ -247,7 +283,7 @@ class Bringup:
         if order.consumed:
             # Before the first instruction: from then on this memory belongs to an older disk.
             await asyncio.to_thread(consume, order.memory)
-        token = self._workshop.agent_token(order.known_as) if order.known_as else None
+        token = self._workshop.agent_token(order.token_owner) if order.token_owner else None
         self._guest = Guest(machine.dialer, token)
         await awake(machine).resume()
 
@@ -272,19 +308,9 @@ class Bringup:
         self._guest = guest
 
     async def _configure(self, subject: Subject) -> None:
-        if self._guest is None:
-            raise AssertionError("configured before the agent answered")
-        config = MachineConfig(
-            sandbox_id=subject.sandbox_id,
-            hostname=self._order().sandbox.spec.name,
-            token=self._workshop.agent_token(subject.sandbox_id),
-            unix_time_ns=int(self._workshop.clock.now().timestamp() * 1e9),
-            entropy=base64.b64encode(os.urandom(ENTROPY_BYTES)).decode(),
-            env=dict(self._order().sandbox.spec.env),
-            machine_id=self._workshop.machine_id(subject.sandbox_id),
-            generation=self._workshop.generation(subject.sandbox_id),
-        )
-        await self._guest.configure(config, timeout_s=CONFIGURE_TIMEOUT_S)
+        spec = self._order().sandbox.spec
+        config = self._workshop.identity(subject.sandbox_id, hostname=spec.name, env=spec.env)
+        await self.guest.configure(config, timeout_s=CONFIGURE_TIMEOUT_S)
 
     async def _nothing(self, _: Subject) -> None:
         """Ending the VMM, an earlier step's undo, takes the guest's part along."""

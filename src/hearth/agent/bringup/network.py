@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -34,6 +35,7 @@ def bring_up(interface: Interface | None) -> None:
         _set_up(control, "lo")
         if interface is not None:
             _wait_for(NAME)
+            _leave_out_ipv6(NAME)
             configure(control, NAME, interface)
 
 
@@ -77,6 +79,12 @@ def _request(name: str) -> bytes:
 def _address(text: str) -> bytes:
     """Give a struct sockaddr_in."""
     return struct.pack("=HH4s8x", socket.AF_INET, 0, socket.inet_aton(text))
+
+
+def _leave_out_ipv6(name: str) -> None:
+    """Keep IPv6 off an interface beyond which nobody speaks it: no addresses tried out, no routers asked for."""
+    with contextlib.suppress(OSError), open(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6", "w") as file:
+        file.write("1")
 
 
 def _wait_for(name: str) -> None:

@@ -68,8 +68,7 @@ class ConfigureService:
             self._agent.gate.shut()
 
     def _carry_out(self, config: MachineConfig, prepared: Prepared) -> None:
-        if self._agent.in_machine:
-            identify(self._agent, config, prepared)
+        is_new_life = self._agent.in_machine and identify(self._agent, config, prepared)
         for path, (content, mode) in prepared.files.items():
             with step("files"):
                 put_file(self._agent, path, content, mode)
@@ -77,7 +76,7 @@ class ConfigureService:
             with step("volumes"):
                 mount_volumes(self._agent, config.volumes)
             with step("self-check"):
-                check_machine(self._agent)
+                check_machine(self._agent, tries_disk=not is_new_life)
 
     def _apply(self, config: MachineConfig, *, starts_init: bool = True) -> None:
         """Take over what only this process knows of a configuration."""
