@@ -20,8 +20,8 @@ from hearth.store.base import SandboxExists
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
-MAX_LAYERS = 2
-GENERATIONS = 4
+MAX_LAYERS = 3
+GENERATIONS = 5
 WITNESS = """
 import hashlib, os, time
 blob = os.urandom(1 << 20)
@@ -212,8 +212,8 @@ async def test_who_uses_the_source_waits_only_while_it_stands_still(house: VmHou
         await until(lambda: not resident.lock.locked(), "it runs on")
         assert not capturing.done()
         await house.sandboxes.destroy(house.admin, parent.id)
-        await capturing
         await house.sandboxes.shelf.sweep()
+        await capturing
         model = Model(snapshot=final.name, known_as=parent.id, parent=parent.id, spec=parent.spec)
         (copy,) = await house.sandboxes.forks.copies(house.admin, model, [replace(parent.spec, name="copy")])
     assert await house.marks(copy) == ("kept", "kept")
