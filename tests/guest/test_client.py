@@ -61,7 +61,7 @@ async def test_configuring_sends_the_identity_and_changes_the_token(peer: Peer) 
         if frame.type == FrameType.CONFIGURE:
             caller.reply(FrameType.CONFIGURED, Status(status="ok"))
         else:
-            seen.append(caller.read())
+            seen.extend([caller.read(), caller.read()])
             caller.reply(FrameType.ACTIVITY_RESP, ACTIVITY)
 
     peer.serve(script)
@@ -70,7 +70,8 @@ async def test_configuring_sends_the_identity_and_changes_the_token(peer: Peer) 
     await guest.configure(config, 5)
     await guest.activity()
     assert decode(MachineConfig, seen[0].payload) == config
-    assert seen[1:] == [(FrameType.AUTH, b"new"), (FrameType.ACTIVITY_REQ, b"")]
+    assert [seen[1], seen[3]] == [(FrameType.AUTH, b"new"), (FrameType.ACTIVITY_REQ, b"")]
+    assert seen[2].type == FrameType.TIME_SYNC, "once more: reading the configuration took a while"
 
 
 async def test_the_init_scripts_policy_and_health_check_are_sent_and_their_state_comes_back(tmp_path: Path) -> None:

@@ -103,6 +103,8 @@ class Guest:
             with await self._connector.open(request, urgent=True) as connection:
                 await expect_ok(connection, FrameType.CONFIGURED)
         self._connector.use_token(config.token or None)
+        # Reading the configuration took an emulated guest a while, by which its clock is behind now.
+        self._connector.timekeeper.woken()
 
     async def freeze(self, *, timeout_s: float = 10.0, thaw_after_s: float = 30.0) -> list[FrozenMount]:
         """Freeze the guest's writable disks, for the moment in which they are copied, and tell how full each is.

@@ -62,7 +62,10 @@ class Layers:
         expected = snapshot.manifest.files.get(layer.file)
         if expected is None or expected.block_hash != layer.checksum:
             raise refused(snapshot.id, f"{layer.file} is not the one that others lie over")
-        status = path.stat()
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise refused(snapshot.id, f"{layer.file} cannot be read: {error.strerror}") from error
         seen = (path, status.st_size, status.st_mtime_ns)
         if seen not in self._verified:
             verify_file(snapshot, layer.file)
