@@ -10,9 +10,12 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import TypeVar
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hearth.host import conntrack, namespaces, nft
 from hearth.host import nft_expressions as x
+from hearth.host.netlink import messages, parse_attributes
 from hearth.host.nft import Element, Hook, NftSocket, Policy
 from hearth.host.nft_log import LogSocket, parse_packet
 
@@ -193,6 +196,16 @@ async def test_what_a_rule_tells_is_heard_in_its_namespace(space: str) -> None:
 )
 def test_a_log_message_without_a_packet_is_none(payload: bytes) -> None:
     assert parse_packet(payload) is None
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=120))
+def test_no_packet_of_a_guest_breaks_the_reader(packet: bytes) -> None:
+    message = struct.pack(">BBH", 2, 0, 5) + struct.pack("=HH", 4 + len(packet), 9) + packet
+    found = parse_packet(message)
+    assert found is None or len(packet) >= 20
+    for _, _, payload in messages(packet):
+        assert len(list(parse_attributes(payload))) <= len(payload)
 
 
 def test_ports_of_a_later_fragment_are_not_guessed() -> None:

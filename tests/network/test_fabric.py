@@ -11,12 +11,13 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from ipaddress import IPv4Network
 
 import pytest
 from tests.network.stage import PUBLIC, Stage, inside, ip, plug_in, stage
 
-from hearth.errors import Conflict, HostUnfit, NotFound, Unavailable
+from hearth.errors import Conflict, HostUnfit, InvalidInput, NotFound, Unavailable
 from hearth.host import namespaces
 from hearth.network.fabric import FabricSettings
 from hearth.network.machine import MachineNetwork
@@ -209,6 +210,30 @@ def in_one_block(one: str, two: str) -> bool:
     return IPv4Network(f"{one}/29", strict=False) == IPv4Network(f"{two}/29", strict=False)
 
 
+async def test_another_size_of_blocks_is_refused_while_machines_run(scene: Stage) -> None:
+    one, two = await scene.guest("sb-1"), await scene.guest("sb-2")
+    await scene.network.fabric.close()
+    other = MachineNetwork(scene.tag, fabric=replace(scene.settings, block_prefix=26))
+    with pytest.raises(HostUnfit, match="block_prefix"):
+        await other.fabric.open()
+    await scene.network.fabric.open()
+    assert await two.dial(one.address) == "sb-1"
+
+
+def test_a_supernet_that_overlaps_the_guests_wire_is_refused() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        MachineNetwork("0badcafe", fabric=FabricSettings(supernet=IPv4Network("172.16.0.0/12")))
+    assert caught.value.field == "supernet"
+
+
+@pytest.mark.parametrize("owner", ["", "a\0b", "x" * 256, "é" * 128, "a\nb"])
+async def test_an_owner_that_no_link_can_name_is_refused(scene: Stage, owner: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        await scene.network.setup("sb-1", owner=owner)
+    assert caught.value.field == "owner"
+    assert await scene.network.list() == set()
+
+
 async def test_the_supernet_ends_with_words() -> None:
     settings = FabricSettings(supernet=IPv4Network("100.64.0.0/28"), block_prefix=29)
     async with opened(settings) as network:
@@ -221,6 +246,7 @@ async def test_the_supernet_ends_with_words() -> None:
             assert await network.list() == {"sb-ann", "sb-bob"}
 
 
+@pytest.mark.slow
 async def test_three_hundred_machines_of_one_owner_have_an_address_each_and_the_last_reaches_the_first(
     scene: Stage,
 ) -> None:

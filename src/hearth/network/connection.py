@@ -20,7 +20,7 @@ from hearth.network.events import EgressEvent, EventKind, protocol_name
 from hearth.network.plan import AddressPlan
 from hearth.network.policy import Policy
 from hearth.network.resolver import NameService
-from hearth.network.rules import EVENT_BURST, EVENTS_PER_S, SEEN_GROUP, TABLE, VERSION, generation_comment
+from hearth.network.rules import EVENT_BURST, EVENTS_PER_S, SEEN_GROUP, TABLE
 from hearth.network.slot import Ears, bound_upload
 from hearth.network.upstream import Memory, Upstream
 
@@ -115,9 +115,9 @@ class Connection:
         if reopened:
             self._ears.nft.commit(rules.bind_names(reopened))
 
-    def is_in_force(self) -> bool:
-        """Tell whether the firewall holds this policy already, as after a restart of the daemon; blocking."""
-        return self._ears.nft.comment(TABLE) == generation_comment(self._policy.generation(VERSION))
+    def rules_in_force(self) -> str | None:
+        """Tell which rules the firewall holds, by the comment on them; blocking."""
+        return self._ears.nft.comment(TABLE)
 
     def household(self) -> Household:
         return Household(addresses=self._neighbours)

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import structlog
 
-from hearth.errors import Conflict, NotFound
+from hearth.errors import Conflict, InvalidInput, NotFound
 from hearth.host import namespaces
 from hearth.host.nft import Command
 from hearth.host.threads import on_own_thread
@@ -33,6 +33,8 @@ from hearth.network.upstream import Memory, Opener, Server, Upstream, open_here
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+
+LONGEST_OWNER_BYTES = 255
 
 
 def log_event(event: EgressEvent) -> None:
@@ -63,6 +65,39 @@ class FabricSettings:
     tell: EventSink = log_event
 
 
+def check_apart(plan: AddressPlan, settings: FabricSettings) -> None:
+    """Refuse networks that overlap.
+
+    Raises:
+        InvalidInput: names the supernet, which is what can be moved.
+    """
+    others = [plan.guest.network] if settings.uplink is None else [plan.guest.network, settings.uplink.network]
+    for other in others:
+        if settings.supernet.overlaps(other):
+            raise InvalidInput(
+                "the sandboxes' addresses overlap a network that is in use",
+                details=f"{settings.supernet} and {other}",
+                resolution="choose another private network for sandboxes",
+                field="supernet",
+            )
+
+
+def check_owner(owner: str) -> str:
+    """Return an owner's name that a link can bear as its alias (IFALIASZ, 255 bytes).
+
+    Raises:
+        InvalidInput: it cannot.
+    """
+    if not owner or not owner.isprintable() or len(owner.encode()) > LONGEST_OWNER_BYTES:
+        raise InvalidInput(
+            "invalid owner of a network",
+            details=repr(owner[:80]),
+            resolution=f"use 1 to {LONGEST_OWNER_BYTES} bytes of printable characters",
+            field="owner",
+        )
+    return owner
+
+
 @dataclass(frozen=True)
 class Occupant:
     """Whom a slot is claimed for."""
@@ -76,6 +111,7 @@ class Fabric:
     """The networks of all owners of one daemon. ``open`` before anything else; ``close`` leaves machines connected."""
 
     def __init__(self, tag: str, plan: AddressPlan, settings: FabricSettings) -> None:
+        check_apart(plan, settings)
         self._tag = tag
         self._plan = plan
         self._settings = settings
@@ -150,6 +186,7 @@ class Fabric:
             Unavailable: there are no addresses left.
         """
         space = namespace_name(self._tag, sandbox_id)
+        check_owner(owner)
         if sandbox_id in self._connections:
             raise Conflict("the sandbox is connected already", details=sandbox_id)
         taken = self._pool.take() or await self._make_slot(space)
@@ -182,7 +219,8 @@ class Fabric:
                 raise
             raise NotFound("the sandbox has no network to be found", details=space) from error
         connection = self._connect(lease, name, policy, ears)
-        if not await on_own_thread(f"adopt {space}", connection.is_in_force):
+        wanted = rules.table_comment(self._settings.supernet, policy)
+        if await on_own_thread(f"adopt {space}", connection.rules_in_force) != wanted:
             await self.apply(sandbox_id, policy)
         return lease.address
 

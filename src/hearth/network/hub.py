@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface, IPv4Network
 
+from hearth.errors import HostUnfit
 from hearth.host import links, namespaces, netlink
 from hearth.host.conntrack import ConntrackSocket
 from hearth.host.netlink import RouteSocket
@@ -138,6 +139,7 @@ class Hub:
     def _read(self) -> Ledger:
         """Tell from the links who has what; a bridge without its owner's name was not finished and is made anew."""
         found = self.route.links()
+        names = {link.index: link.name for link in found}
         size = self._empty.block_prefix
         blocks: dict[IPv4Network, str] = {}
         for link in found:
@@ -149,6 +151,12 @@ class Hub:
             address = named_address(link.name)
             if link.name.startswith("m") and address is not None and link.alias:
                 block = IPv4Network((address, size), strict=False)
+                if names.get(link.master) != bridge_name(block):
+                    raise HostUnfit(
+                        "the size of owners' blocks was changed while sandboxes run",
+                        details=f"sandbox {link.alias} is on {names.get(link.master)}, not on {bridge_name(block)}",
+                        resolution="set block_prefix back, or stop all sandboxes first",
+                    )
                 owner = blocks.get(block, "")
                 leases.append(Lease(sandbox_id=link.alias, owner=owner, address=address, block=block))
         return self._empty.holding(blocks, leases)

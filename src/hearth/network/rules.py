@@ -47,9 +47,14 @@ BEFORE_OTHERS = -10
 """Ahead of the host's own filters, so that a refusal is answered whatever they do."""
 
 
-def generation_comment(generation: int) -> str:
+def generation(supernet: IPv4Network, policy: Policy) -> int:
+    """Give the mark of connections that these rules admitted."""
+    return policy.generation(f"{VERSION} {supernet}")
+
+
+def table_comment(supernet: IPv4Network, policy: Policy) -> str:
     """Give the words on a machine's table by which a later daemon sees what holds in there."""
-    return f"rules {VERSION}, policy {generation:08x}"
+    return f"rules {VERSION}, policy {generation(supernet, policy):08x}"
 
 
 def machine_rules(
@@ -70,14 +75,14 @@ def machine_rules(
 @functools.lru_cache(maxsize=256)
 def _judgement(plan: AddressPlan, supernet: IPv4Network, policy: Policy) -> tuple[Command, ...]:
     """Everything that machines with the same policy have in common; 1 ms to make, so it is kept."""
-    generation = policy.generation(VERSION)
+    mark = generation(supernet, policy)
     return (
-        *nft.fresh_table(TABLE, comment=generation_comment(generation)),
+        *nft.fresh_table(TABLE, comment=table_comment(supernet, policy)),
         *_sets(policy),
         *_guard(plan),
-        *_verdicts(policy, generation),
-        *_outbound(supernet, policy, generation),
-        *_inbound(supernet, policy, generation),
+        *_verdicts(policy, mark),
+        *_outbound(supernet, policy, mark),
+        *_inbound(supernet, policy, mark),
         *_forward(),
         *_local(plan),
         *_translation(plan),
@@ -137,7 +142,7 @@ def _translation(plan: AddressPlan) -> list[Command]:
     ]
 
 
-def _verdicts(policy: Policy, generation: int) -> list[Command]:
+def _verdicts(policy: Policy, mark: int) -> list[Command]:
     admit, refuse = _rules("admit"), _rules("refuse")
     told = [x.limit(EVENTS_PER_S, EVENT_BURST), x.log(SEEN_GROUP, "seen")]
     return [
@@ -148,17 +153,17 @@ def _verdicts(policy: Policy, generation: int) -> list[Command]:
         *_refusals("crowded")([], "too many connections"),
         nft.chain(TABLE, "admit"),
         *([admit(told)] if policy.audit else []),
-        admit([*x.set_mark(generation), x.accept()]),
+        admit([*x.set_mark(mark), x.accept()]),
     ]
 
 
-def _outbound(supernet: IPv4Network, policy: Policy, generation: int) -> list[Command]:
+def _outbound(supernet: IPv4Network, policy: Policy, mark: int) -> list[Command]:
     """Connections the guest makes, both ways."""
     say, refuse = _rules("outbound"), _refusals("outbound")
     neighbours = x.called_in(supernet)
     commands = [
         nft.chain(TABLE, "outbound"),
-        say([*x.mark(generation), *x.state(x.State.ESTABLISHED, x.State.RELATED), x.accept()]),
+        say([*x.mark(mark), *x.state(x.State.ESTABLISHED, x.State.RELATED), x.accept()]),
         say([*x.state(x.State.NEW), x.more_connections_than(MOST_FLOWS), x.goto("crowded")]),
         *([say([*neighbours, x.goto("admit")])] if policy.neighbours else refuse(neighbours, "neighbours")),
         *refuse(x.called_in_set("never"), "never"),
@@ -171,18 +176,18 @@ def _outbound(supernet: IPv4Network, policy: Policy, generation: int) -> list[Co
     return [*commands, *refuse([], "deny")]
 
 
-def _inbound(supernet: IPv4Network, policy: Policy, generation: int) -> list[Command]:
+def _inbound(supernet: IPv4Network, policy: Policy, mark: int) -> list[Command]:
     """Connections made to the guest, both ways: by neighbours that the hub let through, never to its agent."""
     say, refuse = _rules("inbound"), _refusals("inbound")
     commands = [
         nft.chain(TABLE, "inbound"),
         *refuse([*x.protocol(TCP), *x.called_port(*AGENT_PORTS)], "agent"),
-        say([*x.mark(generation), *x.state(x.State.ESTABLISHED, x.State.RELATED), x.accept()]),
+        say([*x.mark(mark), *x.state(x.State.ESTABLISHED, x.State.RELATED), x.accept()]),
         say([*x.caller_in(supernet, op=x.NOT_EQUAL), x.counter(), x.drop()]),
         say([*x.state(x.State.NEW), x.more_connections_than(MOST_FLOWS), x.goto("crowded")]),
     ]
     if policy.neighbours:
-        return [*commands, say([*x.set_mark(generation), x.accept()])]
+        return [*commands, say([*x.set_mark(mark), x.accept()])]
     return [*commands, *refuse([], "neighbours")]
 
 
