@@ -7,13 +7,12 @@ import contextlib
 import errno
 import socket
 import struct
-import time
 from collections.abc import AsyncIterator
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 from tests.network.nameserver import nameserver
-from tests.network.stage import INSIDE, PUBLIC, Guest, Stage, echo_datagrams, stage, within
+from tests.network.stage import INSIDE, PUBLIC, Guest, Stage, stage, within
 
 from hearth.network import dns
 from hearth.network.dns import Code, Kind
@@ -346,55 +345,6 @@ async def test_a_restarted_daemon_with_another_policy_closes_what_that_denies(sc
     finally:
         await again.teardown("sb-1")
         await again.fabric.close()
-
-
-async def test_rates_bound_both_ways_and_can_be_edited(scene: Stage) -> None:
-    bound = Policy(base=Base.PUBLIC, upload_bytes_per_s=400_000, download_bytes_per_s=400_000)
-    guest = await scene.guest("sb-1", policy=bound)
-    size = 600_000
-
-    async def transfer() -> float:
-        """Send and get back ``size`` bytes; gives the seconds it took."""
-
-        def work() -> float:
-            started = time.monotonic()
-            with socket.create_connection(("1.2.3.4", 80), 5.0) as stream:
-                stream.recv(64)
-                stream.setblocking(False)
-                left_out, left_in = size, size
-                while left_in:
-                    with contextlib.suppress(BlockingIOError):
-                        if left_out:
-                            left_out -= stream.send(b"x" * min(left_out, 65_536))
-                    with contextlib.suppress(BlockingIOError):
-                        left_in -= len(stream.recv(65_536))
-                    time.sleep(0.001)
-            return time.monotonic() - started
-
-        return await within(guest.space, work)
-
-    bounded_s = await transfer()
-    assert bounded_s > 0.7 * size / 400_000
-    await scene.network.fabric.apply("sb-1", EVERYTHING)
-    assert await transfer() < bounded_s / 2
-    await echo_datagrams(scene.world, "8.8.8.8", 4001, scene.stack)
-    assert await guest.send("8.8.8.8", 4001) == "echo"
-
-
-async def test_the_agents_link_knows_no_rate(scene: Stage) -> None:
-    bound = Policy(upload_bytes_per_s=10_000, download_bytes_per_s=10_000)
-    guest = await scene.guest("sb-1", policy=bound)
-    await guest.serve(1024, "agent", scene.stack)
-    stream = await scene.network.dialer("sb-1").connect(1024)
-    with stream:
-        loop = asyncio.get_running_loop()
-        assert await loop.sock_recv(stream, 64) == b"agent"
-        started = time.monotonic()
-        await loop.sock_sendall(stream, bytes(200_000))
-        left = 200_000
-        while left:
-            left -= len(await loop.sock_recv(stream, 65_536))
-        assert time.monotonic() - started < 10
 
 
 async def test_names_have_ipv4_addresses_alone_and_private_ones_are_asked_of_nobody(scene: Stage) -> None:
