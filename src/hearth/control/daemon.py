@@ -25,7 +25,7 @@ from hearth.engine.local.engine import LocalEngine
 from hearth.engine.qemu.engine import QemuEngine
 from hearth.errors import InvalidInput
 from hearth.host.cgroups import detect
-from hearth.host.clock import SystemClock
+from hearth.host.clock import Clock, SystemClock
 from hearth.host.directory import load_secret, load_tag, own_directory, prepare_directory
 from hearth.host.identity import new_id
 from hearth.image.store import ImageStore
@@ -67,16 +67,7 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
     with own_directory(data):
         store = await open_store(sqlite_url(data.database), clock=clock)
         try:
-            tag = load_tag(data)
-            network = MachineNetwork(tag)
-            workshop = Workshop(
-                data=data,
-                settings=settings,
-                engine=make_engine(data, settings, tag, network),
-                network=network,
-                clock=clock,
-                secret=load_secret(data.secret),
-            )
+            workshop = make_workshop(data, settings, clock)
             images = Images(ImageStore(data))
             users = Users(store.users, clock)
             runner = Runner(store.jobs, clock=clock, owner=new_id("daemon"))
@@ -107,6 +98,24 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
                 await sandboxes.close()
         finally:
             await store.close()
+
+
+def make_workshop(data: DataDirectory, settings: Settings, clock: Clock) -> Workshop:
+    """Give what brings machines up in a prepared data directory.
+
+    Raises:
+        InvalidInput: there is no such engine.
+    """
+    tag = load_tag(data)
+    network = MachineNetwork(tag)
+    return Workshop(
+        data=data,
+        settings=settings,
+        engine=make_engine(data, settings, tag, network),
+        network=network,
+        clock=clock,
+        secret=load_secret(data.secret),
+    )
 
 
 def make_engine(data: DataDirectory, settings: Settings, tag: str, network: MachineNetwork) -> Engine:
