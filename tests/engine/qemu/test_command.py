@@ -25,7 +25,8 @@ VIRTUALISED = replace(EMULATED, accelerator=Accelerator.KVM)
 GOLDEN = """
 qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot -name hearth-sb-1
 -accel tcg,tb-size=64 -cpu Nehalem,+arat
--M microvm,x-option-roms=off,isa-serial=on,pit=on,pic=on,rtc=on,acpi=on,memory-backend=ram0,dump-guest-core=off,suppress-vmdesc=on
+-M
+microvm,x-option-roms=off,isa-serial=on,pit=on,pic=on,rtc=on,acpi=on,memory-backend=ram0,dump-guest-core=off,suppress-vmdesc=on
 -bios qboot.rom -global migration.send-configuration=off -smp 2 -object memory-backend-ram,id=ram0,size=512M -m 512
 -kernel /proc/self/fd/8 -initrd /proc/self/fd/9 -append @kernel
 -chardev socket,id=qmp,fd=3,server=on,wait=off -mon chardev=qmp,mode=control

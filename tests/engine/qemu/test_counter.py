@@ -26,7 +26,7 @@ def test_a_daemon_that_measures_a_little_more_or_less_goes_by_what_is_kept(tmp_p
     assert steady_tsc_khz(tmp_path) == kept
 
 
-@pytest.mark.parametrize("found", ["", "fast", "1000", str(MEASURED * 2)])
+@pytest.mark.parametrize("found", ["", "fast", "1000", str(MEASURED * 2)], ids=["none", "no number", "slow", "double"])
 def test_another_hosts_figure_and_a_damaged_one_are_replaced(tmp_path: Path, found: str) -> None:
     (tmp_path / FILE).write_text(found)
 
