@@ -24,7 +24,7 @@ from hearth.network.connection import Connection, EventSink
 from hearth.network.events import EgressEvent
 from hearth.network.hub import SLOT_PORT_PREFIX, Hub, Reach
 from hearth.network.plan import AddressPlan, hub_name, namespace_name, slot_prefix
-from hearth.network.policy import Policy
+from hearth.network.policy import DEFAULT, Policy
 from hearth.network.pool import SlotPool
 from hearth.network.slot import Slot
 from hearth.network.uplink import Uplink
@@ -271,7 +271,8 @@ class Fabric:
             self._claimed.append(taken.namespace)
         hub.unplug(occupant.sandbox_id)  # of a machine that a crash interrupted
         lease = hub.lease(occupant.sandbox_id, occupant.owner)
-        slot.connect(taken, lease, occupant.policy, self._table(occupant.policy, {}))
+        table = [] if occupant.policy == DEFAULT else self._table(occupant.policy, {})
+        slot.connect(taken, lease, occupant.policy, table)
         hub.plug(taken.port_index, lease, occupant.policy)
         return lease
 
