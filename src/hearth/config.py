@@ -54,6 +54,11 @@ class DataDirectory:
         return self.root / "snapshots"
 
     @property
+    def volumes(self) -> Path:
+        """Volumes and who has which."""
+        return self.root / "volumes"
+
+    @property
     def verdicts(self) -> Path:
         """Cached findings about this host (the accelerator probe)."""
         return self.root / "verdicts"
@@ -127,3 +132,7 @@ class Settings:
     """All templates may take this much on disk; beyond it those that nobody needs go, the least recently used first."""
     max_disk_layers: int = 16
     """So many frozen disks may lie below a sandbox's own; a copy that would have more gets them merged into one."""
+    volumes_max: int = 32
+    """So many volumes one user may have."""
+    volumes_max_mib: int = 100 * 1024
+    """So large they may be together, as their guests see them."""

@@ -12,6 +12,7 @@ import pytest
 from tests.engine.snapshots import ROOTFS_LAYER, make_stopped, make_template
 
 from hearth.config import DataDirectory, Settings
+from hearth.control.daemon import make_volumes
 from hearth.control.images import Images
 from hearth.control.shelf import Shelf
 from hearth.engine.local.engine import LocalEngine
@@ -43,6 +44,7 @@ class Place:
             settings=Settings(min_free_mib=0),
             engine=LocalEngine(),
             network=MachineNetwork("0" * 8),
+            volumes=make_volumes(self.data, self.store, LocalEngine(), self.clock),
             clock=self.clock,
             secret=b"secret",
         )

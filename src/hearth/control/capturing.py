@@ -9,19 +9,20 @@ import asyncio
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
 
 from hearth.control.fleet import Member
-from hearth.engine.base import Capture, SleepingMachine
+from hearth.engine.base import Capture, SleepingMachine, VolumeSeal
 from hearth.engine.snapshot import StoredSnapshot, discard, publish, stage, verify
 from hearth.errors import Conflict, HearthError, NoSpace
 from hearth.guest.client import Guest
 from hearth.host.threads import on_own_thread
 from hearth.host.waiting import until_done
 from hearth.jobs.bringup import awake
+from hearth.jobs.volumes import Sealer
 from hearth.wire.messages import FrozenMount
 
 log = structlog.get_logger(__name__)
@@ -33,6 +34,11 @@ MIB = 1024 * 1024
 
 def _nothing() -> None:
     """Nobody waits for the machine to run on."""
+
+
+def no_volumes() -> tuple[VolumeSeal, ...]:
+    """Seal the volumes of a machine that has none."""
+    return ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +57,7 @@ async def take(
     stay_paused: bool,
     settle_s: float = 0.0,
     on_running: Callable[[], None] = _nothing,
+    seal: Sealer = no_volumes,
 ) -> Taken:
     """Publish a snapshot of a hot machine as ``final``.
 
@@ -60,6 +67,7 @@ async def take(
         stay_paused: on success the machine is left paused and frozen, to be ended; else it runs on.
         settle_s: how long it runs, frozen, for the last connections of its host to be closed.
         on_running: called when it runs on and all that is left to do is to write what was taken.
+        seal: tells, while it is paused, which volumes its memory knows.
 
     Raises:
         Conflict: its disk is too full, or the engine's machines do not sleep.
@@ -77,7 +85,7 @@ async def take(
         await asyncio.sleep(settle_s)
         staging = await asyncio.to_thread(stage, final)
         started_s = time.monotonic()
-        capture = await _capture(member, machine, staging, with_disk=with_disk, stay_paused=stay_paused)
+        capture = await _capture(member, machine, staging, with_disk=with_disk, stay_paused=stay_paused, seal=seal)
         paused_s = time.monotonic() - started_s
         if not stay_paused:
             await member.guest.thaw()
@@ -95,13 +103,14 @@ async def take(
 
 
 async def _capture(
-    member: Member, machine: SleepingMachine, staging: Path, *, with_disk: bool, stay_paused: bool
+    member: Member, machine: SleepingMachine, staging: Path, *, with_disk: bool, stay_paused: bool, seal: Sealer
 ) -> Capture:
     if stay_paused:
         # Only now that nothing speaks against it: commands of clients end with their connections.
         member.guest.disconnect()
     await machine.pause()
-    capture = await machine.capture(member.spec, staging, with_disk=with_disk)
+    spec = replace(member.spec, volumes=seal())
+    capture = await machine.capture(spec, staging, with_disk=with_disk)
     if not stay_paused:
         await run_on(member.guest, machine)
     return capture
@@ -141,7 +150,8 @@ def _withdraw(snapshot: StoredSnapshot) -> None:
 
 def _check_disks(mounts: list[FrozenMount]) -> None:
     for mount in mounts:
-        if mount.total_bytes and 1 - mount.available_bytes / mount.total_bytes > MAX_DISK_USE:
+        # A full volume harms nobody but itself: what the guest needs to come back is not written there.
+        if mount.mount == "/" and mount.total_bytes and 1 - mount.available_bytes / mount.total_bytes > MAX_DISK_USE:
             raise Conflict(
                 "the sandbox's disk is too full to be stopped",
                 details=f"{mount.mount} has {mount.available_bytes // MIB} of {mount.total_bytes // MIB} MiB left",

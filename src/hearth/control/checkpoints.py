@@ -17,6 +17,7 @@ from hearth.control.creation import Creation
 from hearth.control.forks import Forks, Model, inherit, specs_of_copies
 from hearth.control.shelf import CHECKPOINT_PREFIX, Shelf
 from hearth.control.space import require_space
+from hearth.control.volumes import NO_VOLUMES, WantedVolumes
 from hearth.engine.manifest import refused
 from hearth.engine.snapshot import FILE_MODE
 from hearth.errors import Conflict, NotFound
@@ -132,7 +133,9 @@ class Checkpoints:
             specs = specs_of_copies(model.spec, base=snapshot.name, name=sandbox_name, count=count)
             return await self._copies(user, model, specs)
 
-    async def resume_as(self, user: User, reference: str, spec: SandboxSpec) -> Sandbox:
+    async def resume_as(
+        self, user: User, reference: str, spec: SandboxSpec, volumes: WantedVolumes = NO_VOLUMES
+    ) -> Sandbox:
         """Bring up one sandbox as ``spec`` says that goes on where a checkpoint was taken.
 
         Raises:
@@ -151,13 +154,15 @@ class Checkpoints:
             ) from error
         async with self._shelf.hold(snapshot.id):
             model = await self._model(snapshot)
-            (made,) = await self._copies(user, model, [inherit(spec, model.spec)])
+            (made,) = await self._copies(user, model, [inherit(spec, model.spec)], volumes)
         return made
 
-    async def _copies(self, user: User, model: Model, specs: Sequence[SandboxSpec]) -> Sequence[Sandbox]:
+    async def _copies(
+        self, user: User, model: Model, specs: Sequence[SandboxSpec], volumes: WantedVolumes = NO_VOLUMES
+    ) -> Sequence[Sandbox]:
         await self._forks.require_free(user, specs)
         await require_space(self._workshop, self._shelf)
-        return await self._forks.copies(user, model, specs)
+        return await self._forks.copies(user, model, specs, volumes)
 
     async def _model(self, snapshot: Snapshot) -> Model:
         """Give what copies are made of; the caller holds the checkpoint.

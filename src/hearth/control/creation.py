@@ -17,8 +17,9 @@ from hearth.control.pool import Claimed, Pool
 from hearth.control.residents import Residents
 from hearth.control.shelf import Shelf
 from hearth.control.templates import Shape, Templates
+from hearth.control.volumes import NO_VOLUMES, Volumes, WantedVolumes
 from hearth.engine.base import BootFiles
-from hearth.errors import Cancelled, HearthError, NotFound
+from hearth.errors import Cancelled, EngineFailed, GuestFailed, HearthError, NotFound, TimedOut
 from hearth.host.identity import new_sandbox_id
 from hearth.host.waiting import until_done
 from hearth.jobs.bringup import Bringup, Order, Subject, Workshop
@@ -52,6 +53,7 @@ class Creation:
         templates: Templates,
         pool: Pool,
         shelf: Shelf,
+        volumes: Volumes,
     ) -> None:
         self._store = store
         self._workshop = workshop
@@ -62,6 +64,7 @@ class Creation:
         self._templates = templates
         self._pool = pool
         self._shelf = shelf
+        self._volumes = volumes
         self._tasks: dict[str, asyncio.Task[Sandbox]] = {}
 
     async def claim(self, spec: SandboxSpec, boot: BootFiles) -> Claimed | None:
@@ -72,7 +75,12 @@ class Creation:
         return self._pool.claim(shape, await self._templates.identify(shape))
 
     def begin(
-        self, sandbox: Sandbox, boot: BootFiles, source: Source | None = None, claimed: Claimed | None = None
+        self,
+        sandbox: Sandbox,
+        boot: BootFiles,
+        source: Source | None = None,
+        claimed: Claimed | None = None,
+        volumes: WantedVolumes = NO_VOLUMES,
     ) -> asyncio.Task[Sandbox]:
         """Start to create a sandbox; known before its row is: whoever finds the row finds the work behind it, too.
 
@@ -80,11 +88,12 @@ class Creation:
             source: what to copy; the caller holds its snapshot now, from here on the creation does. None for a machine
                 of its own, which is a clone of its shape's template.
             claimed: from ``claim``, with the sandbox's id; whatever comes of it, it is used up.
+            volumes: what it gets of its owner's.
         """
         held = contextlib.ExitStack()
         if source is not None:
             held.enter_context(self._shelf.pin(source.snapshot))
-        task = asyncio.create_task(self._create(sandbox, boot, source, claimed), name=f"create {sandbox.id}")
+        task = asyncio.create_task(self._create(sandbox, boot, source, claimed, volumes), name=f"create {sandbox.id}")
         self._tasks[sandbox.id] = task
 
         def ended(_: object) -> None:
@@ -134,19 +143,31 @@ class Creation:
         self._shelf.tidy()
 
     async def _create(
-        self, sandbox: Sandbox, boot: BootFiles, source: Source | None, claimed: Claimed | None
+        self,
+        sandbox: Sandbox,
+        boot: BootFiles,
+        source: Source | None,
+        claimed: Claimed | None,
+        volumes: WantedVolumes,
     ) -> Sandbox:
         bringup: Bringup | None = None
         try:
             await self._store.sandboxes.create(sandbox)
+            placements = await self._volumes.provide(sandbox, volumes) if volumes else ()
             async with self._starting_point(sandbox, boot, source) as source:
                 if source is not None:
                     sandbox = await self._store.sandboxes.set_origin(sandbox.id, source.snapshot)
-            bringup = Bringup(self._workshop, self._order(sandbox, boot, source, claimed))
-            plan = bringup.creation()
-            job = await self._runner.submit(plan, sandbox.id, Subject(sandbox_id=sandbox.id))
-            await self._runner.run(job.id, plan)
+            if claimed is not None:
+                order = self._order(sandbox, boot, source, claimed)
+                bringup = await self._bring_up_claimed(replace(order, placements=placements, known=volumes.inherited))
+                if bringup is None and volumes:
+                    placements = await self._volumes.provide(sandbox, volumes)  # they went with the clone
+            if bringup is None:
+                order = self._order(sandbox, boot, source, None)
+                bringup = Bringup(self._workshop, replace(order, placements=placements, known=volumes.inherited))
+                await self._run(bringup, sandbox)
             running = await self._store.sandboxes.transition(sandbox.id, (SandboxState.CREATING,), SandboxState.RUNNING)
+            await self._volumes.placing.keep(placements)
         except SandboxExists:
             if claimed is not None:
                 await asyncio.shield(self._pool.discard(claimed))
@@ -154,7 +175,7 @@ class Creation:
         except BaseException as error:
             if isinstance(error, HearthError):
                 log.warning("sandbox not created", sandbox=sandbox.id, error=str(error))
-            if bringup is None and claimed is not None:
+            if claimed is not None:
                 await asyncio.shield(self._pool.discard(claimed))
             abandoning = asyncio.create_task(self._abandon(sandbox, bringup), name=f"abandon {sandbox.id}")
             await until_done(abandoning)
@@ -166,6 +187,25 @@ class Creation:
         resident.heat = Heat.HOT
         resident.touch()
         return running
+
+    async def _bring_up_claimed(self, order: Order) -> Bringup | None:
+        """Bring up a clone that was made ahead; None where it does not work: nothing is left of it then."""
+        bringup = Bringup(self._workshop, order)
+        try:
+            await self._run(bringup, order.sandbox)
+        except (EngineFailed, GuestFailed, TimedOut) as error:
+            log.warning("clone made ahead did not work", sandbox=order.sandbox.id, error=str(error))
+            await self._workshop.take_down(order.sandbox.id)
+            return None
+        except BaseException:
+            await asyncio.shield(bringup.discard())
+            raise
+        return bringup
+
+    async def _run(self, bringup: Bringup, sandbox: Sandbox) -> None:
+        plan = bringup.creation()
+        job = await self._runner.submit(plan, sandbox.id, Subject(sandbox_id=sandbox.id))
+        await self._runner.run(job.id, plan)
 
     @contextlib.asynccontextmanager
     async def _starting_point(

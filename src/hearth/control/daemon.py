@@ -10,6 +10,7 @@ from datetime import datetime
 import structlog
 
 from hearth.config import DataDirectory, Settings
+from hearth.control.attaching import Attaching
 from hearth.control.background import Background
 from hearth.control.checkpoints import Checkpoints
 from hearth.control.heat import HeatLoop, host_reader
@@ -20,6 +21,7 @@ from hearth.control.reconcile import Reconciler
 from hearth.control.sandboxes import Sandboxes
 from hearth.control.thermal import policy_of
 from hearth.control.users import Users
+from hearth.control.volumes import Volumes
 from hearth.engine.base import Engine
 from hearth.engine.local.engine import LocalEngine
 from hearth.engine.qemu.engine import QemuEngine
@@ -31,9 +33,14 @@ from hearth.host.identity import new_id
 from hearth.image.store import ImageStore
 from hearth.jobs.bringup import Workshop
 from hearth.jobs.runner import Runner
+from hearth.jobs.volumes import MachineVolumes
 from hearth.network.machine import MachineNetwork
+from hearth.store.base import Store
+from hearth.store.memory import MemoryStore
 from hearth.store.sql import open_store
 from hearth.store.sqlite import sqlite_url
+from hearth.volume.file import FileVolumes
+from hearth.volume.locks import Attachments
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +53,8 @@ class Daemon:
     users: Users
     images: Images
     checkpoints: Checkpoints
+    volumes: Volumes
+    attaching: Attaching
     templates: MachineTemplates
     heat: HeatLoop
     started_at: datetime
@@ -67,7 +76,7 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
     with own_directory(data):
         store = await open_store(sqlite_url(data.database), clock=clock)
         try:
-            workshop = make_workshop(data, settings, clock)
+            workshop = make_workshop(data, settings, clock, store)
             images = Images(ImageStore(data))
             users = Users(store.users, clock)
             runner = Runner(store.jobs, clock=clock, owner=new_id("daemon"))
@@ -77,6 +86,14 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
             log.info("reconciled", **asdict(found))
             heat = HeatLoop(
                 sandboxes.thermostat(), host=host_reader(data.root), clock=clock, policy=policy_of(settings)
+            )
+            attaching = Attaching(
+                store=store,
+                workshop=workshop,
+                fleet=sandboxes.fleet,
+                creation=sandboxes.creation,
+                sleep=sandboxes.sleep,
+                placing=sandboxes.volumes.placing,
             )
             background = Background()
             try:
@@ -89,6 +106,8 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
                     users=users,
                     images=images,
                     checkpoints=sandboxes.checkpoints,
+                    volumes=sandboxes.volumes,
+                    attaching=attaching,
                     templates=sandboxes.machine_templates,
                     heat=heat,
                     started_at=clock.now(),
@@ -100,22 +119,34 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
             await store.close()
 
 
-def make_workshop(data: DataDirectory, settings: Settings, clock: Clock) -> Workshop:
-    """Give what brings machines up in a prepared data directory.
+def make_workshop(data: DataDirectory, settings: Settings, clock: Clock, store: Store | None = None) -> Workshop:
+    """Give what brings machines up in a prepared data directory; without a store no volume is remembered.
 
     Raises:
         InvalidInput: there is no such engine.
     """
     tag = load_tag(data)
     network = MachineNetwork(tag)
+    engine = make_engine(data, settings, tag, network)
     return Workshop(
         data=data,
         settings=settings,
-        engine=make_engine(data, settings, tag, network),
+        engine=engine,
         network=network,
+        volumes=make_volumes(data, store or MemoryStore(clock=clock), engine, clock),
         clock=clock,
         secret=load_secret(data.secret),
     )
+
+
+def make_volumes(data: DataDirectory, store: Store, engine: Engine, clock: Clock) -> MachineVolumes:
+    """Give the volumes of a data directory: files in it."""
+    backend = FileVolumes(data.volumes, clock=clock)
+    backend.prepare()
+    attachments = Attachments(data.volumes / "attachments", backend, clock=clock)
+    attachments.prepare()
+    places = engine.capabilities.volume_places
+    return MachineVolumes(store=store.volumes, backend=backend, attachments=attachments, places=places)
 
 
 def make_engine(data: DataDirectory, settings: Settings, tag: str, network: MachineNetwork) -> Engine:

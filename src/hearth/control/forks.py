@@ -21,11 +21,12 @@ from hearth.control.images import Images
 from hearth.control.shelf import FORK_PREFIX, Shelf
 from hearth.control.sleep import Sleep, cannot_wake
 from hearth.control.space import require_space
+from hearth.control.volumes import NO_VOLUMES, WantedVolumes
 from hearth.engine.snapshot import StoredSnapshot, load
 from hearth.errors import Conflict, HearthError, NotFound
 from hearth.host.identity import new_id
 from hearth.jobs.bringup import Workshop, sleeping
-from hearth.model import Heat, Sandbox, SandboxSpec, User, check_name, check_range
+from hearth.model import Heat, Sandbox, SandboxSpec, User, VolumePlacement, check_name, check_range
 from hearth.store.base import SandboxExists, Store
 
 log = structlog.get_logger(__name__)
@@ -85,11 +86,15 @@ class Forks:
         self._images = images
         self._shelf = shelf
 
-    async def capture(self, sandbox: Sandbox, final: Path) -> Taken:
+    async def capture(self, sandbox: Sandbox, final: Path, *, disk_only: bool = False) -> Taken:
         """Publish memory and disk of a sandbox as ``final``, waking it if need be; it runs on.
 
+        Args:
+            disk_only: the disk alone will be used.
+
         Raises:
-            Conflict: the engine's machines do not sleep, it cannot be woken, or its disk is too full.
+            Conflict: the engine's machines do not sleep, it cannot be woken, its disk is too full, or it writes to a
+                volume, whose file system two memories cannot share.
             NoSpace, EngineFailed, GuestFailed, TimedOut, SnapshotRefused: nothing was taken.
         """
         sleeping(self._workshop.engine)
@@ -98,13 +103,13 @@ class Forks:
         with contextlib.ExitStack() as held:
             if sandbox.origin is not None:
                 held.enter_context(self._shelf.pin(sandbox.origin))
-            taken = await self._take(sandbox, final)
+            taken = await self._take(sandbox, final, disk_only=disk_only)
         size = taken.snapshot.size_bytes
         paused_ms = round(taken.paused_s * 1000, 1)
         log.info("sandbox captured", sandbox=sandbox.id, snapshot=final.name, paused_ms=paused_ms, bytes=size)
         return taken
 
-    async def _take(self, sandbox: Sandbox, final: Path) -> Taken:
+    async def _take(self, sandbox: Sandbox, final: Path, *, disk_only: bool) -> Taken:
         """Take it when it is hot, and keep others from it only for as long as it stands still."""
         async with self._sleep.awake(sandbox):
             resident = self._sleep.residents[sandbox.id]
@@ -116,10 +121,15 @@ class Forks:
                         raise cannot_wake(await self._store.sandboxes.get(sandbox.id))
                     if resident.heat is Heat.HOT:
                         done = _released(changing, resident.lock)
-                        return await take(member, final, with_disk=True, stay_paused=False, on_running=done)
+                        if not disk_only:
+                            _check_copyable(await self._workshop.volumes.placements(sandbox.id))
+                        seal = await self._workshop.volumes.sealer(sandbox.id)
+                        return await take(member, final, with_disk=True, stay_paused=False, on_running=done, seal=seal)
                 await self._sleep.ensure_hot(sandbox)  # somebody paused it at this moment
 
-    async def fork(self, user: User, sandbox: Sandbox, specs: Sequence[SandboxSpec]) -> Sequence[Sandbox]:
+    async def fork(
+        self, user: User, sandbox: Sandbox, specs: Sequence[SandboxSpec], volumes: WantedVolumes = NO_VOLUMES
+    ) -> Sequence[Sandbox]:
         """Copy a sandbox as it is at one moment, once for each of ``specs``.
 
         Raises:
@@ -133,12 +143,17 @@ class Forks:
             try:
                 await self.capture(sandbox, self._workshop.data.snapshot(snapshot_id))
                 model = Model(snapshot=snapshot_id, known_as=sandbox.id, parent=sandbox.id, spec=sandbox.spec)
-                return await self.copies(user, model, specs)
+                return await self.copies(user, model, specs, volumes)
             finally:
                 self._shelf.tidy()  # should no copy lie over it
 
-    async def copies(self, user: User, model: Model, specs: Sequence[SandboxSpec]) -> Sequence[Sandbox]:
+    async def copies(
+        self, user: User, model: Model, specs: Sequence[SandboxSpec], volumes: WantedVolumes = NO_VOLUMES
+    ) -> Sequence[Sandbox]:
         """Bring up copies of a snapshot that the caller holds; a caller who leaves does not undo those begun.
+
+        Args:
+            volumes: what the only copy gets besides those that its source reads.
 
         Raises:
             SandboxExists: a name was taken meanwhile.
@@ -150,7 +165,7 @@ class Forks:
 
         async def make(spec: SandboxSpec) -> Sandbox:
             async with gate:
-                return await self._copy(user, model, stored, spec)
+                return await self._copy(user, model, stored, spec, volumes)
 
         results = await asyncio.gather(*(make(spec) for spec in specs), return_exceptions=True)
         made = [result for result in results if isinstance(result, Sandbox)]
@@ -184,12 +199,15 @@ class Forks:
             return None
         return found if found.spec.name == name else None
 
-    async def _copy(self, user: User, model: Model, stored: StoredSnapshot, spec: SandboxSpec) -> Sandbox:
+    async def _copy(
+        self, user: User, model: Model, stored: StoredSnapshot, spec: SandboxSpec, volumes: WantedVolumes
+    ) -> Sandbox:
         image_id = stored.manifest.rootfs.id
         sandbox = new_sandbox(user, spec, image_id, self._workshop.clock.now(), parent=model.parent)
         boot = await self._images.boot_files_of(sandbox, stored.manifest.stamp)
         source = Source(snapshot=model.snapshot, known_as=model.known_as)
-        return await outcome(self._creation.begin(sandbox, boot, source), sandbox)
+        wanted = replace(volumes, inherited=stored.manifest.volumes)
+        return await outcome(self._creation.begin(sandbox, boot, source, volumes=wanted), sandbox)
 
 
 def _released(changing: contextlib.AsyncExitStack, lock: asyncio.Lock) -> Callable[[], None]:
@@ -214,6 +232,17 @@ def specs_of_copies(model: SandboxSpec, *, base: str, name: str | None, count: i
         suffix = f"-{new_id('x')[-SUFFIX_CHARACTERS:]}"
         name = base[: MAX_NAME_CHARACTERS - len(suffix) - len(numbers[-1])].rstrip("-") + suffix
     return [replace(model, name=check_name(f"{name}{number}")) for number in numbers]
+
+
+def _check_copyable(placements: Sequence[VolumePlacement]) -> None:
+    written = [placement.mount for placement in placements if not placement.read_only]
+    if written:
+        raise Conflict(
+            "a sandbox that writes to volumes cannot be copied",
+            details=f"writable volumes are mounted at {', '.join(written)}",
+            resolution="detach them first, or attach them read-only; copies share what is only read",
+            field="volumes",
+        )
 
 
 def inherit(spec: SandboxSpec, model: SandboxSpec) -> SandboxSpec:

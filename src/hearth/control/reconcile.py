@@ -52,6 +52,7 @@ class Reconciler:
         known = await every(lambda page: self._store.sandboxes.list(None, page=page))
         for sandbox in known:
             await self._attempt("sandbox", sandbox.id, self._look_after(sandbox))
+        await self._attempt("volumes", "all", self._sandboxes.volumes.recover(known))
         for orphan in sorted(await self._leftovers() - {sandbox.id for sandbox in known}):
             await self._attempt("orphan", orphan, self._sweep(orphan))
         await self._attempt("snapshots", "all", self._sandboxes.shelf.start())

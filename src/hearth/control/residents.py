@@ -30,6 +30,8 @@ class Resident:
     failed_starts: int = 0
     halted: str | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    volumes_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Of whoever attaches or detaches; taken before ``lock``."""
 
     @contextmanager
     def use(self) -> Iterator[None]:

@@ -26,6 +26,7 @@ from hearth.control.sleep import Sleep, cannot_wake
 from hearth.control.space import require_space
 from hearth.control.templates import Templates
 from hearth.control.thermostat import Thermostat
+from hearth.control.volumes import NO_VOLUMES, Volumes, WantedVolumes
 from hearth.engine.base import MachineEnd, SleepingEngine
 from hearth.errors import Conflict, HearthError, InvalidInput, NotFound
 from hearth.guest.client import Guest
@@ -76,6 +77,7 @@ class Sandboxes:
         settings = workshop.settings
         self.pool = Pool(workshop, self.templates, ready=settings.pool_ready, waiting=settings.pool_waiting)
         self.shelf = Shelf(store=store, workshop=workshop, images=images, in_use=self.pool.templates)
+        self.volumes = Volumes(store=store, workshop=workshop)
         self.creation = Creation(
             store=store,
             workshop=workshop,
@@ -86,6 +88,7 @@ class Sandboxes:
             templates=self.templates,
             pool=self.pool,
             shelf=self.shelf,
+            volumes=self.volumes,
         )
         self.sleep = Sleep(
             store=store, workshop=workshop, runner=runner, fleet=self.fleet, residents=residents, images=images
@@ -129,7 +132,9 @@ class Sandboxes:
             store=self.store, fleet=self.fleet, sleep=self.sleep, can_sleep=self.can_sleep, expire=self.expire
         )
 
-    async def create(self, user: User, spec: SandboxSpec, *, from_: str | None = None) -> Created:
+    async def create(
+        self, user: User, spec: SandboxSpec, *, from_: str | None = None, volumes: WantedVolumes = NO_VOLUMES
+    ) -> Created:
         """Bring a sandbox up and give it once its agent has answered.
 
         The same name again gives the existing one while that runs. A caller who leaves does not undo the work; a
@@ -137,6 +142,7 @@ class Sandboxes:
 
         Args:
             from_: a sandbox to fork or a checkpoint to resume; a field of ``spec`` at its default takes the source's.
+            volumes: what it gets; of volumes made for it nothing is left either, should it not come up.
 
         Raises:
             InvalidInput: a field of ``spec`` is not acceptable.
@@ -149,27 +155,29 @@ class Sandboxes:
         if (known := await self._known(user, spec.name)) is not None:
             return await self._existing(known)
         try:
-            sandbox = await (self._make(user, spec) if from_ is None else self._copy(user, spec, from_))
+            await self.volumes.check_wanted(user, volumes)
+            made = self._make(user, spec, volumes) if from_ is None else self._copy(user, spec, from_, volumes)
+            sandbox = await made
         except SandboxExists as error:
             return await self._existing(error.existing)
         return Created(sandbox=sandbox, new=True)
 
-    async def _make(self, user: User, spec: SandboxSpec) -> Sandbox:
+    async def _make(self, user: User, spec: SandboxSpec, volumes: WantedVolumes) -> Sandbox:
         boot = await self._images.boot_files(spec.image)
         await require_space(self.workshop, self.shelf)
         claimed = await self.creation.claim(spec, boot)
         sandbox = new_sandbox(user, spec, boot.rootfs_id, self.workshop.clock.now())
         if claimed is not None:
             sandbox = replace(sandbox, id=claimed.sandbox_id)
-        return await outcome(self.creation.begin(sandbox, boot, claimed=claimed), sandbox)
+        return await outcome(self.creation.begin(sandbox, boot, claimed=claimed, volumes=volumes), sandbox)
 
-    async def _copy(self, user: User, spec: SandboxSpec, reference: str) -> Sandbox:
+    async def _copy(self, user: User, spec: SandboxSpec, reference: str, volumes: WantedVolumes) -> Sandbox:
         sleeping(self.workshop.engine)
         try:
             source = await self.creation.settle(await self.get(user, reference))
         except NotFound:
-            return await self.checkpoints.resume_as(user, reference, spec)
-        (made,) = await self.forks.fork(user, source, [inherit(spec, source.spec)])
+            return await self.checkpoints.resume_as(user, reference, spec, volumes)
+        (made,) = await self.forks.fork(user, source, [inherit(spec, source.spec)], volumes)
         return made
 
     async def _known(self, user: User, name: str) -> Sandbox | None:

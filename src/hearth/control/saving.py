@@ -68,7 +68,7 @@ class Saving:
         directory = self.workshop.data.snapshot(snapshot_id)
         with self.shelf.pin(snapshot_id):
             try:
-                await self.forks.capture(sandbox, directory)
+                await self.forks.capture(sandbox, directory, disk_only=True)
                 return await self._write(user, sandbox, name, await self._spec(sandbox, directory), own=False)
             finally:
                 self.shelf.tidy()

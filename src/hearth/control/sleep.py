@@ -177,7 +177,8 @@ class Sleep:
     async def _stop(self, sandbox_id: str, resident: Resident, member: Member) -> Stopped:
         # Its file systems can only be frozen by itself.
         await self._heat_up(resident, member)
-        taken = await take(member, self._workshop.memory(sandbox_id), with_disk=False, stay_paused=True)
+        seal = await self._workshop.volumes.sealer(sandbox_id)
+        taken = await take(member, self._workshop.memory(sandbox_id), with_disk=False, stay_paused=True, seal=seal)
         resident.heat = Heat.COLD
         await self._fleet.end(sandbox_id)
         await self._workshop.put_out(sandbox_id)
@@ -230,6 +231,7 @@ class Sleep:
             await machine.kill()
         self._unanswered.discard(sandbox.id)
         await self._workshop.put_out(sandbox.id)
+        await self._workshop.volumes.agree(sandbox.id, None)
         if sandbox.state is SandboxState.STOPPED or has_memory:
             if sandbox.state is SandboxState.RUNNING:
                 await self._store.sandboxes.transition(sandbox.id, (SandboxState.RUNNING,), SandboxState.STOPPED)
@@ -252,6 +254,7 @@ class Sleep:
         if sandbox.state is SandboxState.STOPPED:
             await self._store.sandboxes.transition(sandbox.id, (SandboxState.STOPPED,), SandboxState.RUNNING)
         await asyncio.to_thread(discard, self._workshop.memory(sandbox.id))
+        await self._workshop.volumes.agree(sandbox.id, machine)
         self._unanswered.discard(sandbox.id)
         self._fleet.add(sandbox.id, Member(machine=machine, spec=spec, guest=guest))
         log.info("machine adopted", sandbox=sandbox.id, heat=resident.heat)
@@ -276,14 +279,16 @@ class Sleep:
             else:
                 return
         boot = await self._images.boot_files_of(sandbox)
-        await self._welcome(sandbox, resident, await self._bring_up(Order(sandbox=sandbox, boot=boot)), note)
+        placements = await self._workshop.volumes.placements(sandbox.id)
+        order = Order(sandbox=sandbox, boot=boot, placements=placements)
+        await self._welcome(sandbox, resident, await self._bring_up(order), note)
 
     async def _remember(self, sandbox: Sandbox, memory: Path) -> BroughtUp:
-        stamp = (await asyncio.to_thread(load, memory)).manifest.stamp
-        boot = await self._images.boot_files_of(sandbox, stamp)
-        return await self._bring_up(
-            Order(sandbox=sandbox, boot=boot, memory=memory, consumed=True, known_as=sandbox.id)
-        )
+        manifest = (await asyncio.to_thread(load, memory)).manifest
+        boot = await self._images.boot_files_of(sandbox, manifest.stamp)
+        order = Order(sandbox=sandbox, boot=boot, memory=memory, consumed=True, known_as=sandbox.id)
+        placements = await self._workshop.volumes.placements(sandbox.id)
+        return await self._bring_up(replace(order, placements=placements, known=manifest.volumes))
 
     async def _bring_up(self, order: Order) -> BroughtUp:
         bringup = Bringup(self._workshop, order)

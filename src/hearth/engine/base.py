@@ -101,10 +101,7 @@ class MachinePlace:
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeSeal:
-    """A volume in place ``place`` of a machine and how it was: memory that knows it must not meet another one.
-
-    ``mount`` is the absolute path in the guest, ``mtime_ns`` 0 for storage that does not tell it.
-    """
+    """A volume in a machine and how it was: memory that knows it must not meet another one. ``mtime_ns`` may be 0."""
 
     place: int
     volume: str
@@ -287,6 +284,10 @@ class WaitingMachine(Protocol):
 
     async def kill(self) -> None:
         """End the VMM at once; after ``load`` it is the machine's to be ended."""
+        ...
+
+    async def wait(self) -> MachineEnd:
+        """Wait until the VMM ends and tell how."""
         ...
 
 

@@ -19,7 +19,17 @@ from pathlib import Path
 import msgspec
 
 from hearth.engine.base import SnapshotRefused, VolumeSeal
-from hearth.engine.manifest import FileRecord, Manifest, OwnDisk, Stamp, decode, differences, encode, refused
+from hearth.engine.manifest import (
+    FileRecord,
+    Manifest,
+    OwnDisk,
+    Stamp,
+    VolumeRecord,
+    decode,
+    differences,
+    encode,
+    refused,
+)
 from hearth.errors import Conflict
 from hearth.host import files
 from hearth.host.block_hash import hash_blocks
@@ -219,18 +229,18 @@ def require_same_disk(manifest: Manifest, disk: Path) -> None:
         raise refused(manifest.id, "the machine's disk was written to after the memory was taken")
 
 
-def require_same_volumes(manifest: Manifest, found: Sequence[VolumeSeal]) -> None:
-    """See that the volumes of a machine are those its memory knows, where it knows them, and as they were.
+def require_same_volumes(name: str, recorded: Sequence[VolumeRecord], found: Sequence[VolumeSeal]) -> None:
+    """See that the volumes of a machine are those the memory of snapshot ``name`` knows, and as they were.
 
     Raises:
         SnapshotRefused: ``details`` tell what differs; the memory would corrupt their file systems.
     """
-    known = {record.place: VolumeSeal(**msgspec.structs.asdict(record)) for record in manifest.volumes}
+    known = {record.place: VolumeSeal(**msgspec.structs.asdict(record)) for record in recorded}
     now = {seal.place: seal for seal in found}
     differing = [place for place in sorted(known.keys() | now.keys()) if known.get(place) != now.get(place)]
     if differing:
         words = [f"place {place}: {_said(known.get(place))}, now {_said(now.get(place))}" for place in differing]
-        raise refused(manifest.id, f"its volumes are not as they were: {'; '.join(words)}")
+        raise refused(name, f"its volumes are not as they were: {'; '.join(words)}")
 
 
 def _said(seal: VolumeSeal | None) -> str:

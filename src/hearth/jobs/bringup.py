@@ -27,16 +27,19 @@ from hearth.engine.base import (
     SleepingMachine,
     WaitingMachine,
 )
+from hearth.engine.manifest import VolumeRecord
 from hearth.engine.snapshot import consume, discard
 from hearth.errors import Conflict
 from hearth.guest.client import Guest
 from hearth.host.clock import Clock
 from hearth.jobs.plan import Plan, Step
-from hearth.model import Sandbox
+from hearth.jobs.volumes import MachineVolumes, TakenVolumes
+from hearth.model import Sandbox, VolumePlacement
 from hearth.network.machine import MachineNetwork
 from hearth.network.plan import Link
-from hearth.wire.messages import MachineConfig
+from hearth.wire.messages import MachineConfig, VolumeMount
 
+Undo = Callable[["Subject"], Awaitable[None]]
 CREATE_KIND = "sandbox.create"
 START_KIND = "sandbox.start"
 MEMORY_PREFIX = "stop-"
@@ -53,6 +56,7 @@ class Workshop:
     settings: Settings
     engine: Engine
     network: MachineNetwork
+    volumes: MachineVolumes
     clock: Clock
     secret: bytes = field(repr=False)
     """Of this data directory: agents' tokens are derived from it, so that none need be stored."""
@@ -72,6 +76,7 @@ class Workshop:
         await self.engine.remove(self.place(sandbox_id))
         if self.engine.capabilities.network:
             await self.network.teardown(sandbox_id)
+        await self.volumes.clear(sandbox_id)
         await asyncio.to_thread(discard, self.memory(sandbox_id))
 
     def memory(self, sandbox_id: str) -> Path:
@@ -96,6 +101,7 @@ class Workshop:
         *,
         hostname: str,
         env: Mapping[str, str] | None = None,
+        volumes: Sequence[VolumeMount] = (),
         generation: int | None = None,
         token: str | None = None,
     ) -> MachineConfig:
@@ -111,6 +117,7 @@ class Workshop:
             unix_time_ns=int(self.clock.now().timestamp() * 1e9),
             entropy=base64.b64encode(os.urandom(ENTROPY_BYTES)).decode(),
             env=dict(env or {}),
+            volumes=[*volumes],
             machine_id=self.machine_id(sandbox_id),
             generation=self.generation(sandbox_id) if generation is None else generation,
         )
@@ -151,6 +158,8 @@ class Order:
         consumed: ``memory`` is the machine's own and is used up: what it is from now on, the disk says.
         known_as: the sandbox whose token the agent in ``memory`` expects; None where it was never configured.
         reserve: a machine that was made ahead under this sandbox's id: its disk, network and VMM are there.
+        placements: the volumes it gets.
+        known: those of them that ``memory`` knows, and how they were then.
     """
 
     sandbox: Sandbox
@@ -159,6 +168,12 @@ class Order:
     consumed: bool = False
     known_as: str | None = None
     reserve: Reserve | None = None
+    placements: Sequence[VolumePlacement] = ()
+    known: Sequence[VolumeRecord] = ()
+
+    @property
+    def has_volumes(self) -> bool:
+        return bool(self.placements or self.known)
 
     @property
     def token_owner(self) -> str | None:
@@ -191,30 +206,35 @@ class Bringup:
         self._workshop = workshop
         self._given = order
         self._link: Link | None = None
+        self._taken = TakenVolumes()
         self._machine: Machine | None = None
         self._guest: Guest | None = None
 
     def creation(self) -> Plan[Subject]:
         """Give the steps of a new sandbox; undone, nothing is left of it."""
         disk = Step(name="disk", do=self._make_disk, undo=self._remove_machine)
-        return Plan(kind=CREATE_KIND, input_type=Subject, steps=[disk, *self._steps(self._remove_machine)])
+        steps = self._steps(self._remove_machine, self._give_back_volumes)
+        return Plan(kind=CREATE_KIND, input_type=Subject, steps=[disk, *steps])
 
     def start(self) -> Plan[Subject]:
         """Give the steps of a stopped sandbox's way up; undone, its disk is as the guest left it."""
-        return Plan(kind=START_KIND, input_type=Subject, steps=self._steps(self._end_machine))
+        return Plan(kind=START_KIND, input_type=Subject, steps=self._steps(self._end_machine, self._close_volumes))
 
     def plans(self) -> Sequence[Plan[Subject]]:
         """Give all plans there are, for undoing what a crash left."""
         return (self.creation(), self.start())
 
-    def _steps(self, undo_launch: Callable[[Subject], Awaitable[None]]) -> list[Step[Subject]]:
-        steps = [
-            Step(name="network", do=self._set_up_network, undo=self._tear_down_network),
+    def _steps(self, undo_launch: Undo, undo_volumes: Undo) -> list[Step[Subject]]:
+        # Volumes come before the VMM, so that they are given back after its end.
+        volumes = Step(name="volumes", do=self._take_volumes, undo=undo_volumes)
+        network = Step(name="network", do=self._set_up_network, undo=self._tear_down_network)
+        return [
+            *([volumes] if self._given is None or self._given.has_volumes else []),
+            *([network] if self._workshop.engine.capabilities.network else []),
             Step(name="vmm", do=self._launch, undo=undo_launch),
             Step(name="agent", do=self._reach_agent, undo=self._nothing),
             Step(name="identity", do=self._configure, undo=self._nothing),
         ]
-        return steps if self._workshop.engine.capabilities.network else steps[1:]
 
     @property
     def guest(self) -> Guest:
@@ -231,9 +251,23 @@ class Bringup:
 
     async def discard(self) -> None:
         """End the machine that nobody took over, if there is one."""
+        self._taken.close()
         machine, self._machine = self._machine, None
         if machine is not None:
             await machine.kill()
+
+    async def _take_volumes(self, _: Subject) -> None:
+        order = self._order()
+        self._taken = await self._workshop.volumes.take(order.placements)
+        if order.memory is not None:
+            self._taken.require_known(order.memory.name, order.known, all_of_them=order.consumed)
+
+    async def _close_volumes(self, _: Subject) -> None:
+        self._taken.close()
+
+    async def _give_back_volumes(self, subject: Subject) -> None:
+        self._taken.close()
+        await self._workshop.volumes.clear(subject.sandbox_id)
 
     async def _make_disk(self, _: Subject) -> None:
         if self._order().reserve is None:
@@ -260,6 +294,8 @@ class Bringup:
             self._machine = await self._start_vmm(self._order().machine_spec(self._workshop))
         finally:
             self._close_tap()
+        with self._taken as taken:
+            await taken.plug_into(self._machine, self._order().known if self._order().memory is not None else ())
 
     async def _start_vmm(self, spec: MachineSpec) -> Machine:
         memory, engine, reserve = self._order().memory, self._workshop.engine, self._order().reserve
@@ -309,7 +345,8 @@ class Bringup:
 
     async def _configure(self, subject: Subject) -> None:
         spec = self._order().sandbox.spec
-        config = self._workshop.identity(subject.sandbox_id, hostname=spec.name, env=spec.env)
+        mounts = self._workshop.volumes.mounts(self._order().placements)
+        config = self._workshop.identity(subject.sandbox_id, hostname=spec.name, env=spec.env, volumes=mounts)
         await self.guest.configure(config, timeout_s=CONFIGURE_TIMEOUT_S)
 
     async def _nothing(self, _: Subject) -> None:

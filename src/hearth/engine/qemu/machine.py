@@ -12,7 +12,7 @@ from hearth.engine.base import Capture, MachineEnd, MachineSpec, RunState
 from hearth.engine.console import Console
 from hearth.engine.qemu.memory_map import guest_memory, memory_address
 from hearth.engine.qemu.qmp import Qmp, QmpClosed
-from hearth.engine.qemu.slots import all_slots, attach, detach, occupied_slots
+from hearth.engine.qemu.slots import all_slots, attach, clear, detach, occupied_slots
 from hearth.errors import HostUnfit
 from hearth.guest.dial import Dialer
 from hearth.host.reclaim import MemoryRange, page_out
@@ -133,9 +133,11 @@ class QemuMachine:
         await attach(self.monitor, SLOTS[place], descriptor, running=running, announce=not is_known)
 
     async def detach_volume(self, place: int) -> None:
-        """Take a volume out of its slot."""
+        """Take a volume out of its slot, or what is left there of half an attachment."""
         if place in await self.filled_places():
             await detach(self.monitor, SLOTS[place], running=await self.run_state() is RunState.RUNNING)
+        else:
+            await clear(self.monitor, SLOTS[place])
 
     async def filled_places(self) -> set[int]:
         """Ask QEMU which slots hold a volume."""
