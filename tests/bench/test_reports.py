@@ -11,6 +11,7 @@ from rich.console import Console
 from tests.bench.cases import a_run
 
 from hearth.bench import as_json, as_picture, as_table
+from hearth.bench.as_table import times
 from hearth.bench.run import Run
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -99,3 +100,13 @@ def test_bars_are_in_proportion_to_the_goal_and_end_at_the_edge(run: Run) -> Non
     full = float(goal_line.get("x1", "")) - start
     widths = [float(bar.get("width", "")) for bar in bars]
     assert widths == pytest.approx([full * 2 / 3, full * as_picture.MAX_SHARE], abs=0.1)
+
+
+def test_ratios_far_below_one_keep_the_digits_that_count() -> None:
+    assert [times(ratio) for ratio in (12.345, 1.0, 0.1, 0.0667, 0.00213)] == [
+        "12.35×",
+        "1.00×",
+        "0.10×",
+        "0.067×",
+        "0.0021×",
+    ]

@@ -14,8 +14,13 @@ def test_names_are_unique_and_every_row_has_a_goal() -> None:
     assert all(row.goals for row in ROWS)
 
 
-def test_without_names_all_rows_are_chosen() -> None:
-    assert choose([]) == list(ROWS)
+def test_without_names_all_rows_are_chosen_but_those_that_take_minutes() -> None:
+    assert choose([], full=True) == list(ROWS)
+    assert choose([]) == [row for row in ROWS if not row.is_long] != list(ROWS)
+
+
+def test_a_row_that_takes_minutes_is_measured_when_it_is_named() -> None:
+    assert [row.name for row in choose(["vm.hang"])] == ["vm.hang"]
 
 
 def test_rows_are_measured_in_the_order_of_the_table_and_once() -> None:

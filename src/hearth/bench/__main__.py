@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure and report: 0 all measured, whatever the verdicts; 1 a row failed; 2 wrong usage; 130 interrupted."""
     arguments = build_parser().parse_args(argv)
     try:
-        rows = choose(arguments.rows)
+        rows = choose(arguments.rows, full=arguments.full or arguments.list)
     except InvalidInput as error:
         sys.stderr.write(f"hearth: {error.brief}: {error.details}\n  {error.resolution}\n")
         return USAGE
@@ -60,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="hearth bench", description=__doc__.partition(": ")[2], allow_abbrev=False)
     parser.add_argument("rows", metavar="ROW", nargs="*", help=f"rows to measure: {', '.join(r.name for r in ROWS)}")
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes: fewer samples")
+    parser.add_argument("--full", action="store_true", help="also the rows that take minutes")
     parser.add_argument("--json", metavar="FILE", help="write JSON for programs; - is stdout, instead of the table")
     parser.add_argument("--picture", metavar="FILE", type=Path, help="draw the rows against their goals (SVG)")
     parser.add_argument("--list", action="store_true", help="list the rows and their goals, measure nothing")

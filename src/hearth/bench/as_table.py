@@ -98,13 +98,18 @@ def figure(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
+def times(ratio: float) -> str:
+    """Write a ratio; one far below 1 with the digits that count."""
+    return f"{ratio:.2f}×" if ratio >= 0.1 else f"{ratio:.2g}×"
+
+
 def reached(judged: Judged) -> str:
     """Write what stands against a goal, in the goal's own terms."""
     match judged.goal.quantity:
         case Quantity.RATIO:
-            return f"{judged.value:.2f}×"
+            return times(judged.value)
         case Quantity.RATIO_P99:
-            return f"p99 {judged.value:.2f}×"
+            return f"p99 {times(judged.value)}"
         case Quantity.ADDED:
             return f"{judged.value:+.2f} ms"
         case Quantity.RATE:
@@ -129,7 +134,7 @@ def _cells(result: Result) -> list[str | Text]:
         Text(result.unit, style="dim"),
         Text(f"{found.n}, {failures} failed", style="red") if failures else str(found.n),
         figure(reference.p50),
-        NONE if result.ratio is None else f"{result.ratio:.2f}×",
+        NONE if result.ratio is None else times(result.ratio),
         Text("\n").join(goals),
         Text(result.verdict, style=STYLES[result.verdict]),
     ]

@@ -30,6 +30,7 @@ class Daemon:
     """A running daemon and how to reach it."""
 
     data: DataDirectory
+    pid: int
 
     def client(self) -> Client:
         """Give a new client of this daemon."""
@@ -67,21 +68,23 @@ def data_directory() -> Iterator[DataDirectory]:
 
 
 @contextlib.contextmanager
-def serving(data: DataDirectory, engine: str) -> Iterator[Daemon]:
+def serving(data: DataDirectory, engine: str, *options: str) -> Iterator[Daemon]:
     """Run a daemon on a data directory from its first answer on; at the end its sandboxes are destroyed first.
+
+    ``options`` are of its command line.
 
     It runs in a session of its own: a Ctrl-C at the terminal ends us, and we then end it in order.
 
     Raises:
         SampleFailed: it did not answer.
     """
-    argv = [sys.executable, "-m", "hearth.server", "serve", "--data", str(data.root), "--engine", engine]
+    argv = [sys.executable, "-m", "hearth.server", "serve", "--data", str(data.root), "--engine", engine, *options]
     log_path = data.root / "daemon.log"
     with (
         log_path.open("wb") as log,
         subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True) as process,
     ):
-        daemon = Daemon(data=data)
+        daemon = Daemon(data=data, pid=process.pid)
         try:
             _wait_for_answer(daemon, process, log_path)
             yield daemon

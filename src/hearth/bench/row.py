@@ -86,7 +86,10 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One row. ``goals_on_kvm`` take the place of ``goals`` where the machines ran on KVM."""
+    """One row. ``goals_on_kvm`` take the place of ``goals`` where the machines ran on KVM.
+
+    One that ``is_long`` takes minutes: it is measured when it is named, or all are asked for.
+    """
 
     name: str
     what: str
@@ -94,6 +97,7 @@ class Row:
     goals: tuple[Goal, ...]
     measure: Callable[[Effort], Measurement]
     goals_on_kvm: tuple[Goal, ...] | None = None
+    is_long: bool = False
 
     def goals_for(self, measurement: Measurement) -> tuple[Goal, ...]:
         """Give the goals that hold under what the measurement ran on."""

@@ -5,14 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hearth.bench.row import Row
-from hearth.bench.rows import agent, api, cli, daemon, network, vm, wire
+from hearth.bench.rows import agent, api, cli, daemon, network, vm, vm_crowd, vm_heat, wire
 from hearth.errors import InvalidInput
 
-ROWS: tuple[Row, ...] = (*wire.ROWS, *agent.ROWS, *api.ROWS, *cli.ROWS, *daemon.ROWS, *network.ROWS, *vm.ROWS)
+ROWS: tuple[Row, ...] = (
+    *wire.ROWS,
+    *agent.ROWS,
+    *api.ROWS,
+    *cli.ROWS,
+    *daemon.ROWS,
+    *network.ROWS,
+    *vm.ROWS,
+    *vm_heat.ROWS,
+    *vm_crowd.ROWS,
+)
 
 
-def choose(names: Sequence[str], rows: Sequence[Row] = ROWS) -> list[Row]:
-    """Give the rows with these names, in the table's order; all of them without names.
+def choose(names: Sequence[str], rows: Sequence[Row] = ROWS, *, full: bool = False) -> list[Row]:
+    """Give the rows with these names, in the table's order; without names all but those that take minutes.
+
+    Args:
+        full: without names, those too.
 
     Raises:
         InvalidInput: there is no such row; the resolution lists those there are.
@@ -23,4 +36,6 @@ def choose(names: Sequence[str], rows: Sequence[Row] = ROWS) -> list[Row]:
             raise InvalidInput(
                 "unknown row", details=f"there is no row {name!r}", resolution=f"rows: {', '.join(known)}", field="ROW"
             )
-    return [row for row in rows if not names or row.name in names]
+    if names:
+        return [row for row in rows if row.name in names]
+    return [row for row in rows if full or not row.is_long]
