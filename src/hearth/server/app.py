@@ -14,6 +14,8 @@ from hearth.server.middleware.auth import Authenticated
 from hearth.server.middleware.body_limit import BodyLimit
 from hearth.server.middleware.problems import Problems
 from hearth.server.middleware.request_id import RequestId
+from hearth.server.proxy.entry import Crossing
+from hearth.server.proxy.upstream import Upstreams
 from hearth.server.resource import Bound, Endpoint, Resource
 from hearth.server.routes import endings, execs, health, images, lives, machine_templates, openapi, sandboxes, snapshots
 
@@ -35,12 +37,19 @@ def build_app(daemon: Daemon) -> ASGIApp:
     Raises:
         ValueError: an operation of the contract has no handler, or a handler no operation.
     """
-    return wrap(Router([*_routes(daemon), openapi.ROUTE], redirect_slashes=False, default=_unknown_path))
+    router = Router([*_routes(daemon), openapi.ROUTE], redirect_slashes=False, default=_unknown_path)
+    limited = BodyLimit(router, max_bytes=MAX_BODY_BYTES)
+    return observed(Crossing(limited, daemon=daemon, upstreams=Upstreams()))
 
 
 def wrap(app: ASGIApp) -> ASGIApp:
-    """Put the middleware around an application, outermost first: id, log, problems, body limit."""
-    return RequestId(AccessLog(Problems(BodyLimit(app, max_bytes=MAX_BODY_BYTES))))
+    """Put all middleware around an application, outermost first: id, log, problems, body limit."""
+    return observed(BodyLimit(app, max_bytes=MAX_BODY_BYTES))
+
+
+def observed(app: ASGIApp) -> ASGIApp:
+    """Put around an application what holds for bodies of any size, too: id, log, problems."""
+    return RequestId(AccessLog(Problems(app)))
 
 
 def _routes(daemon: Daemon) -> list[Route]:

@@ -23,6 +23,7 @@ from hearth.server.app import build_app
 from hearth.server.listen import parse_address, spoken_address, tcp_listener, unix_listener
 from hearth.server.logs import configure
 from hearth.server.notify import notify
+from hearth.server.proxy.door import Door
 
 log = structlog.get_logger(__name__)
 
@@ -115,7 +116,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=Door,
                 ws="none",
                 lifespan="off",
                 log_config=None,

@@ -1,0 +1,146 @@
+"""``ANY /api/v1/sandboxes/:ref/proxy/:port/rest`` and ``…/tunnel/:port``: whose they are, and on to the sandbox.
+
+They stand beside the table of operations: any method, bodies of any size, and paths that are passed on byte by byte.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from hearth.api.limits import PREFIX
+from hearth.api.port_operations import TUNNEL_PROTOCOL
+from hearth.control.daemon import Daemon
+from hearth.control.presence import present
+from hearth.errors import GuestFailed, InvalidInput, Unauthenticated, Unavailable
+from hearth.model import User, check_range
+from hearth.server.middleware.auth import bearer_token
+from hearth.server.proxy.door import exchange_of
+from hearth.server.proxy.headers import TOKEN_HEADER, Route, head, upgrade_of, without_parameter
+from hearth.server.proxy.relay import Relay, Target
+from hearth.server.proxy.tunnel import join
+from hearth.server.proxy.upstream import Upstreams
+
+MAX_PORT = 65_535
+_PATH = re.compile(rb"%b/sandboxes/([^/]+)/(proxy|tunnel)/([^/]+)(/.*)?" % PREFIX.encode(), re.DOTALL)
+OWN_HEADERS = frozenset({b"authorization", TOKEN_HEADER})
+
+
+class Crossing:
+    """Takes what goes to sandboxes; everything else goes on to ``app``."""
+
+    def __init__(self, app: ASGIApp, *, daemon: Daemon, upstreams: Upstreams) -> None:
+        self.app = app
+        self.daemon = daemon
+        self.upstreams = upstreams
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        match = _PATH.fullmatch(scope["raw_path"])
+        if match is None:
+            await self.app(scope, receive, send)
+            return
+        reference, kind, port, rest = match.groups()
+        token, query, dropped = credentials(scope)
+        user = await self.daemon.users.authenticate(token)
+        scope["state"]["log"] = {"user": user.name}
+        call = Crossed(
+            user=user,
+            reference=unquote(reference.decode("ascii")),
+            port=read_port(port),
+            path=(rest or b"/") + (b"?" + query if query else b""),
+            prefix=scope["raw_path"][: match.end(3)],
+            dropped=dropped,
+        )
+        await (self._proxy if kind == b"proxy" else self._tunnel)(call, scope, receive, send)
+
+    async def _proxy(self, call: Crossed, scope: Scope, receive: Receive, send: Send) -> None:
+        sandbox = await self.daemon.sandboxes.get(call.user, call.reference)
+        route = route_of(scope, prefix=call.prefix, port=call.port)
+        async with present(self.daemon.sandboxes, sandbox) as presence:
+            target = Target(presence=presence, route=route, path=call.path, dropped=call.dropped)
+            await Relay(scope=scope, receive=receive, send=send, target=target, upstreams=self.upstreams).run()
+
+    async def _tunnel(self, call: Crossed, scope: Scope, _receive: Receive, send: Send) -> None:
+        exchange = exchange_of(scope)
+        wanted = upgrade_of(scope["headers"]) if exchange.wants_upgrade else None
+        if scope["method"] != "GET" or wanted is None or wanted.lower() != TUNNEL_PROTOCOL.encode():
+            raise InvalidInput(
+                "this is a tunnel",
+                details=f"it is a GET that changes the protocol to {TUNNEL_PROTOCOL!r}",
+                resolution=f"send 'Connection: Upgrade' and 'Upgrade: {TUNNEL_PROTOCOL}'",
+                field="Upgrade",
+            )
+        sandbox = await self.daemon.sandboxes.get(call.user, call.reference)
+        async with present(self.daemon.sandboxes, sandbox) as presence:
+            try:
+                stream = await presence.guest.forward(call.port)
+            except Unavailable as error:
+                raise GuestFailed(error.brief, details=error.details, resolution=error.resolution) from error
+            async with stream:
+                fields = [(b"connection", b"upgrade"), (b"upgrade", TUNNEL_PROTOCOL.encode())]
+                told = head(b"HTTP/1.1 101 Switching Protocols", fields)
+                await send({"type": "http.response.start", "status": 101, "hearth.head": told})
+                await join(exchange.take_over(), stream, presence)
+        await send({"type": "hearth.abort"})
+
+
+class Crossed:
+    """One request for a sandbox, taken apart."""
+
+    def __init__(
+        self, *, user: User, reference: str, port: int, path: bytes, prefix: bytes, dropped: frozenset[bytes]
+    ) -> None:
+        self.user = user
+        self.reference = reference
+        self.port = port
+        self.path = path
+        self.prefix = prefix
+        self.dropped = dropped
+
+
+def credentials(scope: Scope) -> tuple[str, bytes, frozenset[bytes]]:
+    """Give hearth's token, the query without it, and the headers that held it: the sandbox shall see none of them.
+
+    A request for the sandbox may need its Authorization for the server there: then ours comes as X-Hearth-Token. A
+    browser's WebSocket can set no header at all: it says ``?token=``.
+
+    Raises:
+        Unauthenticated: there is no token.
+    """
+    given = [value for name, value in scope["headers"] if name == TOKEN_HEADER]
+    if given:
+        if len(given) > 1:
+            raise Unauthenticated("a token is needed", details="X-Hearth-Token is given twice")
+        return given[0].decode("latin-1"), scope["query_string"], frozenset({TOKEN_HEADER})
+    if not any(name == b"authorization" for name, _ in scope["headers"]) and exchange_of(scope).wants_upgrade:
+        query, token = without_parameter(scope["query_string"], "token")
+        if token:
+            return token, query, OWN_HEADERS
+    return bearer_token(scope), scope["query_string"], OWN_HEADERS
+
+
+def read_port(text: bytes) -> int:
+    """Read a port; raises InvalidInput naming it."""
+    if not re.fullmatch(rb"[0-9]{1,5}", text):
+        raise InvalidInput(
+            "invalid port",
+            details=f"port {text[:20]!r} is not a number",
+            resolution=f"use 1 to {MAX_PORT}",
+            field="port",
+        )
+    return check_range(int(text), 1, MAX_PORT, what="port")
+
+
+def route_of(scope: Scope, *, prefix: bytes, port: int) -> Route:
+    """Tell how a request came and where it goes."""
+    host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+    client = scope.get("client")
+    return Route(
+        scheme=scope["scheme"].encode(),
+        host=host,
+        prefix=prefix,
+        port=port,
+        client=client[0] if client else None,
+    )
