@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import structlog
 
 from hearth.control.checkpoints import Checkpoints
 from hearth.control.creation import Creation, expiry, new_sandbox, outcome
+from hearth.control.deaths import Deaths
 from hearth.control.endings import Endings
-from hearth.control.exit_cause import Death, explain
 from hearth.control.fleet import Fleet
 from hearth.control.forks import Forks, inherit, specs_of_copies
 from hearth.control.images import Images
@@ -27,8 +27,8 @@ from hearth.control.space import require_space
 from hearth.control.templates import Templates
 from hearth.control.thermostat import Thermostat
 from hearth.control.volumes import NO_VOLUMES, Volumes, WantedVolumes
-from hearth.engine.base import MachineEnd, SleepingEngine
-from hearth.errors import Conflict, HearthError, InvalidInput, NotFound
+from hearth.engine.base import SleepingEngine
+from hearth.errors import HearthError, InvalidInput, NotFound
 from hearth.guest.client import Guest
 from hearth.guest.execution import Execution
 from hearth.image.store import Image
@@ -71,8 +71,8 @@ class Sandboxes:
         self._images = images
         self.workshop = workshop
         self._limits = limits
-        self.fleet = Fleet(self._on_death, self._on_halt)
         residents = Residents()
+        self.fleet = Fleet(Deaths(store=store, workshop=workshop, residents=residents).note, self._on_halt)
         self.templates = Templates(workshop)
         settings = workshop.settings
         self.pool = Pool(workshop, self.templates, ready=settings.pool_ready, waiting=settings.pool_waiting)
@@ -118,7 +118,7 @@ class Sandboxes:
         )
         self._endings = Endings(store=store)
         self._removal = Removal(
-            store=store, clock=workshop.clock, fleet=self.fleet, creation=self.creation, residents=residents
+            store=store, workshop=workshop, fleet=self.fleet, creation=self.creation, residents=residents
         )
 
     @property
@@ -385,20 +385,6 @@ class Sandboxes:
 
     async def _on_halt(self, sandbox_id: str, why: str) -> None:
         await self.sleep.note_halt(sandbox_id, why)
-
-    async def _on_death(self, sandbox_id: str, end: MachineEnd) -> None:
-        self.sleep.residents[sandbox_id].heat = Heat.COLD
-        cause = explain(Death(at=self.workshop.clock.now(), **asdict(end)))
-        try:
-            await self.store.sandboxes.transition(
-                sandbox_id, (SandboxState.RUNNING,), SandboxState.FAILED, error=cause.detail, exit_cause=cause
-            )
-            log.warning("sandbox failed", sandbox=sandbox_id, kind=cause.kind, detail=cause.detail)
-            await self.workshop.put_out(sandbox_id)
-        except (NotFound, Conflict):
-            log.debug("its end is no news: it is being destroyed", sandbox=sandbox_id)
-        except (HearthError, OSError) as error:
-            log.error("the end of a machine was not tidied up", sandbox=sandbox_id, error=str(error))
 
     async def _sleeper(self, user: User, reference: str) -> Sandbox:
         sandbox = await self.get(user, reference)
