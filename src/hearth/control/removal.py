@@ -6,27 +6,33 @@ import asyncio
 
 import structlog
 
+from hearth.control.capturing import run_on
 from hearth.control.creation import Creation
 from hearth.control.endings import cause_of_removal
 from hearth.control.fleet import Fleet
 from hearth.control.residents import Residents
 from hearth.control.sleep import BOOTABLE
-from hearth.errors import Conflict, NoSpace
-from hearth.host.clock import Clock
-from hearth.model import ExitKind, Sandbox, SandboxState
+from hearth.errors import Conflict, HearthError, NoSpace
+from hearth.jobs.bringup import Workshop, awake
+from hearth.model import ExitKind, Heat, Sandbox, SandboxState
 from hearth.store.base import Store
 
 log = structlog.get_logger(__name__)
 
+PARTING_TIMEOUT_S = 20.0
+"""For a guest to write out what is in its memory; one that does not answer must not stay for ever."""
 REMOVABLE = (SandboxState.RUNNING, SandboxState.STOPPED, *BOOTABLE, SandboxState.DESTROYING)
 
 
 class Removal:
     """The removals under way, by sandbox id."""
 
-    def __init__(self, *, store: Store, clock: Clock, fleet: Fleet, creation: Creation, residents: Residents) -> None:
+    def __init__(
+        self, *, store: Store, workshop: Workshop, fleet: Fleet, creation: Creation, residents: Residents
+    ) -> None:
         self._store = store
-        self._clock = clock
+        self._clock = workshop.clock
+        self._volumes = workshop.volumes
         self._fleet = fleet
         self._creation = creation
         self._residents = residents
@@ -60,12 +66,32 @@ class Removal:
             except NoSpace:
                 # A full disk has no room even for the word that it goes: its own files make some.
                 log.warning("removing before it is said: the disk is full", sandbox=sandbox.id)
+                await self._part_from_volumes(sandbox.id)
                 await self._fleet.end(sandbox.id)
                 await self._creation.clear(sandbox.id)
                 sandbox = await self._condemn(sandbox, kind)
+            await self._part_from_volumes(sandbox.id)
             await self._fleet.end(sandbox.id)
             await self._creation.forget(sandbox)
         log.info("sandbox destroyed", sandbox=sandbox.id, name=sandbox.spec.name, reason=kind)
+
+    async def _part_from_volumes(self, sandbox_id: str) -> None:
+        """Have the guest write out what its volumes are to hold; however it answers, its time is over."""
+        member = self._fleet.member(sandbox_id)
+        placements = await self._volumes.placements(sandbox_id)
+        resident = self._residents[sandbox_id]
+        if member is None or resident.halted is not None or all(placement.read_only for placement in placements):
+            return
+        try:
+            async with asyncio.timeout(PARTING_TIMEOUT_S):
+                if resident.heat is Heat.WARM:
+                    await run_on(member.guest, awake(member.machine))
+                try:
+                    await member.guest.settle_volumes([])
+                except Conflict:  # in use there: what is frozen is written out, too
+                    await member.guest.freeze()
+        except (HearthError, TimeoutError) as error:
+            log.warning("volumes were not unmounted", sandbox=sandbox_id, error=str(error))
 
     async def _condemn(self, sandbox: Sandbox, kind: ExitKind) -> Sandbox:
         """Say in its row that it goes, and why; if its machine dies at this moment, that is the reason."""
