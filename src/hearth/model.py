@@ -257,6 +257,16 @@ class VolumePlacement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Publication:
+    """A TCP port of a sandbox that everybody reaches under a name of its own, without a token."""
+
+    alias: str
+    sandbox_id: str
+    port: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class User:
     """Somebody who may call the API. ``admin`` users see everything."""
 

@@ -4,6 +4,7 @@ HearthError
 ├── NotFound           no such row, or not one the caller may know of
 ├── Conflict
 │   ├── SandboxExists  the owner has a sandbox of that name; carries it
+│   ├── AliasTaken     something else is published under that alias
 │   ├── SnapshotNeeded other checkpoints lie over it
 │   └── LeaseLost      somebody else works on the job now
 ├── NoSpace            the disk under the database is full
@@ -38,6 +39,7 @@ from hearth.store.page import FIRST_PAGE as FIRST_PAGE
 from hearth.store.page import MAX_PAGE as MAX_PAGE
 from hearth.store.page import Page as Page
 from hearth.store.page import PageRequest as PageRequest
+from hearth.store.publication_store import PublicationStore
 from hearth.store.volume_store import VolumeStore
 
 ENDINGS_KEPT_FOR = timedelta(days=30)
@@ -71,6 +73,10 @@ class SandboxExists(Conflict):
 
 class SnapshotNeeded(Conflict):
     """Checkpoints were made from this one and lie over its disk; ``details`` names them."""
+
+
+class AliasTaken(Conflict):
+    """Something else is published under that alias."""
 
 
 class LeaseLost(Conflict):
@@ -366,6 +372,9 @@ class Store(Protocol):
 
     @property
     def volumes(self) -> VolumeStore: ...
+
+    @property
+    def publications(self) -> PublicationStore: ...
 
     async def close(self) -> None:
         """Finish what is under way and let go of the database; doing it twice is fine."""

@@ -26,6 +26,7 @@ from hearth.model import (
 from hearth.store import refusals
 from hearth.store.base import CHANGEABLE, FIRST_PAGE, Page, PageRequest, SandboxExists
 from hearth.store.memory_endings import MemoryEndings
+from hearth.store.memory_publications import MemoryPublications
 from hearth.store.memory_snapshots import MemorySnapshots
 from hearth.store.memory_tables import Tables, page_of
 from hearth.store.memory_volumes import MemoryVolumes
@@ -43,6 +44,7 @@ class MemoryStore:
         self.snapshots = MemorySnapshots(tables)
         self.endings = MemoryEndings(tables, clock)
         self.volumes = MemoryVolumes(tables)
+        self.publications = MemoryPublications(tables)
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -215,6 +217,8 @@ class MemorySandboxes:
         await self._in_state(sandbox_id, expected)
         for placed in [placed for placed in self._tables.placements if placed[0] == sandbox_id]:
             del self._tables.placements[placed]
+        for alias in [each.alias for each in self._tables.publications.values() if each.sandbox_id == sandbox_id]:
+            del self._tables.publications[alias]
         del self._tables.sandboxes[sandbox_id]
 
     def _check_name(self, sandbox: Sandbox) -> None:

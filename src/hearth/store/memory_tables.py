@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import TypeVar
 
-from hearth.model import ApiKey, Ending, Job, NamedVolume, Sandbox, Snapshot, User, VolumePlacement
+from hearth.model import ApiKey, Ending, Job, NamedVolume, Publication, Sandbox, Snapshot, User, VolumePlacement
 from hearth.store.base import Page, PageRequest
 from hearth.store.paging import Position, cut_page, read_request
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(kw_only=True)
 class Tables:
-    """Keyed by id (endings by the sandbox's, placements by sandbox's and volume's), keys with their digest."""
+    """Keyed by id (endings by the sandbox's, placements by sandbox's and volume's, publications by alias)."""
 
     users: dict[str, tuple[datetime, User]] = dataclasses.field(default_factory=dict)
     keys: dict[str, tuple[str, ApiKey]] = dataclasses.field(default_factory=dict)
@@ -25,6 +25,7 @@ class Tables:
     endings: dict[str, Ending] = dataclasses.field(default_factory=dict)
     volumes: dict[str, NamedVolume] = dataclasses.field(default_factory=dict)
     placements: dict[tuple[str, str], VolumePlacement] = dataclasses.field(default_factory=dict)
+    publications: dict[str, Publication] = dataclasses.field(default_factory=dict)
     jobs: dict[str, Job] = dataclasses.field(default_factory=dict)
 
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from hearth.errors import Conflict, InvalidInput, NotFound, Unauthenticated
 from hearth.model import Job, SandboxSpec, VolumePlacement
-from hearth.store.base import LeaseLost, SnapshotNeeded
+from hearth.store.base import AliasTaken, LeaseLost, SnapshotNeeded
 
 
 def check_storable(spec: SandboxSpec) -> None:
@@ -87,6 +87,24 @@ def not_placeable(placement: VolumePlacement) -> Conflict:
         details=f"{placement.sandbox_id} has {placement.volume_id} already, or something else in slot {placement.slot}",
         resolution="detach what is there first",
         field="volume",
+    )
+
+
+def alias_taken(alias: str) -> AliasTaken:
+    return AliasTaken(
+        "the alias is taken",
+        details=f"something is published as {alias!r} already",
+        resolution="choose another alias",
+        field="alias",
+    )
+
+
+def published(sandbox_id: str, port: int) -> Conflict:
+    return Conflict(
+        "the port is published already",
+        details=f"port {port} of {sandbox_id} has an alias",
+        resolution="use that alias, or take it away first",
+        field="port",
     )
 
 

@@ -17,6 +17,7 @@ from hearth.model import (
     JobError,
     JobState,
     NamedVolume,
+    Publication,
     Sandbox,
     SandboxSpec,
     SandboxState,
@@ -134,6 +135,10 @@ def placement_of(row: AnyRow) -> VolumePlacement:
     )
 
 
+def publication_of(row: AnyRow) -> Publication:
+    return Publication(alias=row.alias, sandbox_id=row.sandbox_id, port=row.port, created_at=row.created_at)
+
+
 def job_of(row: AnyRow) -> Job:
     return Job(
         id=row.id,
@@ -187,6 +192,10 @@ def volume_row(volume: NamedVolume) -> Mapping[str, object]:
 
 def placement_row(placement: VolumePlacement) -> Mapping[str, object]:
     return dataclasses.asdict(placement)
+
+
+def publication_row(publication: Publication) -> Mapping[str, object]:
+    return dataclasses.asdict(publication)
 
 
 def job_row(job: Job) -> Mapping[str, object]:

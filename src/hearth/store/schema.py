@@ -23,7 +23,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS = ("v0001", "v0002", "v0003")
+REVISIONS = ("v0001", "v0002", "v0003", "v0004")
 """All migrations this version of hearth knows, oldest first; the last one is what it works with."""
 
 HEAD = REVISIONS[-1]
@@ -199,4 +199,14 @@ volume_placements = Table(
     Column("slot", Integer, nullable=False),
     Column("attached_at", UtcDateTime, nullable=False),
     UniqueConstraint("sandbox_id", "slot"),
+)
+
+publications = Table(
+    "publications",
+    metadata,
+    Column("alias", String(63), primary_key=True),
+    Column("sandbox_id", ForeignKey("sandboxes.id", ondelete="CASCADE"), nullable=False),
+    Column("port", Integer, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    UniqueConstraint("sandbox_id", "port"),
 )

@@ -9,6 +9,7 @@ from hearth.host.clock import Clock, SystemClock
 from hearth.store.database import Database
 from hearth.store.sql_endings import SqlEndings
 from hearth.store.sql_jobs import SqlJobs
+from hearth.store.sql_publications import SqlPublications
 from hearth.store.sql_sandboxes import SqlSandboxes
 from hearth.store.sql_snapshots import SqlSnapshots
 from hearth.store.sql_users import SqlUsers
@@ -33,6 +34,7 @@ class SqlStore:
         self.snapshots = SqlSnapshots(database)
         self.endings = SqlEndings(database, clock)
         self.volumes = SqlVolumes(database)
+        self.publications = SqlPublications(database)
 
     async def close(self) -> None:
         await self._database.close()
