@@ -13,11 +13,18 @@ def series(*milliseconds: float, failures: tuple[str, ...] = ()) -> Series:
     return Series(durations_s=tuple(value / 1000 for value in milliseconds), failures=failures)
 
 
-def row(name: str = "case.row", goals: tuple[Goal, ...] = (), **fields: tuple[Goal, ...]) -> Row:
+def row(name: str = "case.row", goals: tuple[Goal, ...] = (), goals_on_kvm: tuple[Goal, ...] | None = None) -> Row:
     def measure(effort: Effort) -> Measurement:
         return Measurement(measured=series(2.0), reference=series(1.0))
 
-    return Row(name=name, what=f"what {name} does", reference="by hand", goals=goals, measure=measure, **fields)
+    return Row(
+        name=name,
+        what=f"what {name} does",
+        reference="by hand",
+        goals=goals,
+        measure=measure,
+        goals_on_kvm=goals_on_kvm,
+    )
 
 
 def met() -> Result:

@@ -59,6 +59,15 @@ class Pages:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Below:
+    """What a machine lies over: the memory its VMM maps, by the snapshot's id, its origin's, and the disks."""
+
+    mapped: str | None
+    base: MemoryBase | None
+    layers: tuple[Layer, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class QemuCapture:
     """Implements ``hearth.engine.base.Capture``; used once."""
 
@@ -124,14 +133,19 @@ async def take(
     if await machine.run_state() is not RunState.PAUSED:
         raise Conflict("only a paused machine can be captured", details=spec.id, resolution="pause it first")
     overlay = spec.directory / OVERLAY
+    address = await memory_address(machine.monitor)
+    # While QEMU writes its state: the guest stands still until all of this is done.
     copying = asyncio.create_task(_copy_disk(overlay, staging, wanted=with_disk), name=f"copy disk of {spec.id}")
+    looking = asyncio.create_task(asyncio.to_thread(_look, machine.pid, address, spec), name=f"look at {spec.id}")
     try:
         await _save_state(machine, staging / STATE)
-        address = await memory_address(machine.monitor)
-        pages = await on_own_thread("read memory", lambda: _read_pages(machine.pid, address, spec), discard=_drop)
+        found = await looking
+        pages = await on_own_thread(
+            "read memory", lambda: _read_pages(machine.pid, address, spec, found), discard=_drop
+        )
     except BaseException:
         copying.cancel()
-        await asyncio.gather(copying, return_exceptions=True)
+        await asyncio.gather(copying, looking, return_exceptions=True)
         raise
     await copying
     return QemuCapture(
@@ -139,7 +153,7 @@ async def take(
         spec=spec,
         stamp=stamp,
         pages=pages,
-        layers=await asyncio.to_thread(layers_of, spec),
+        layers=found.layers,
         stays=None if with_disk else OwnDisk.of(overlay),
         max_layers=max_layers,
     )
@@ -164,20 +178,20 @@ async def _copy_disk(overlay: Path, staging: Path, *, wanted: bool) -> None:
         await on_own_thread("copy disk", lambda: copy_overlay(overlay, staging / DISK))
 
 
-def _read_pages(pid: int, address: int, spec: MachineSpec) -> Pages:
+def _look(pid: int, address: int, spec: MachineSpec) -> _Below:
+    base = load(spec.origin).manifest.full_memory if spec.origin is not None else None
+    return _Below(mapped=guest_memory(pid, address).base, base=base, layers=layers_of(spec))
+
+
+def _read_pages(pid: int, address: int, spec: MachineSpec, below: _Below) -> Pages:
     size = spec.memory_mib * 1024 * 1024
-    mapped = guest_memory(pid, address).base
-    base = _shared_base(spec)
+    mapped, base = below.mapped, below.base
     if mapped is None or (base is not None and base.id == mapped):
         extents = written(pid, address, size)
     else:
         # It started from a memory that nobody keeps: what it did not write is only to be had from the machine itself.
         extents, base = [Extent(0, size)], None
     return Pages(extents=extents, data=read_extents(pid, address, extents), base=base if mapped else None)
-
-
-def _shared_base(spec: MachineSpec) -> MemoryBase | None:
-    return load(spec.origin).manifest.full_memory if spec.origin is not None else None
 
 
 def _drop(pages: Pages) -> None:
