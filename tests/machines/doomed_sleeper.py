@@ -1,5 +1,7 @@
 """A daemon that dies of SIGKILL at one step of a stop or a start: ``DIRECTORY SANDBOX stop|start STEP``.
 
+``DIRECTORY "" pool ""`` dies with a sandbox and a clone made ahead.
+
 Everything is real; the step alone is wrapped by what kills this process before or after it.
 """
 
@@ -11,10 +13,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.machines.sleepers import opened
+from tests.machines.sleepers import QUIET, opened, until
 
 from hearth.config import DataDirectory
 from hearth.control import capturing
@@ -76,7 +79,17 @@ def doom(owner: Any, name: str) -> None:
     setattr(owner, name, last_of_all if inspect.iscoroutinefunction(real) else last)
 
 
+async def keep_ready(data: DataDirectory) -> None:
+    """Die with a sandbox and a clone made ahead."""
+    async with opened(data, replace(QUIET, pool_ready=1)) as house:
+        await house.create("first")
+        await until(lambda: house.sandboxes.pool.sizes()["ready"] == 1, "a clone is made ahead")
+        die()
+
+
 async def main(directory: str, sandbox_id: str, work: str, step: str) -> None:
+    if work == "pool":
+        await keep_ready(DataDirectory(root=Path(directory)))
     async with opened(DataDirectory(root=Path(directory))) as house:
         sandbox = await house.sandboxes.get(house.admin, sandbox_id)
         owner, name = (STOP if work == "stop" else START)[step]

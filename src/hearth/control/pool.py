@@ -18,7 +18,7 @@ import structlog
 
 from hearth.control.rehearsal import rehearse
 from hearth.control.templates import Shape, Templates
-from hearth.engine.base import Machine, MachineSpec
+from hearth.engine.base import Machine, MachineSpec, WaitingMachine
 from hearth.errors import HearthError
 from hearth.guest.client import Guest
 from hearth.host.identity import new_sandbox_id
@@ -43,6 +43,14 @@ class Claimed:
 
     sandbox_id: str
     reserve: Reserve
+
+    @property
+    def machine(self) -> Machine | WaitingMachine:
+        """Give what is made ahead of it."""
+        machine = self.reserve.ready or self.reserve.waiting
+        if machine is None:
+            raise AssertionError("a reserve is one of both")
+        return machine
 
 
 @dataclass(kw_only=True)
@@ -73,6 +81,8 @@ class Pool:
         self._waiting = waiting
         self._shelves: dict[str, _Shelf] = {}
         self._changed = asyncio.Event()
+        self._watchers: dict[str, asyncio.Task[None]] = {}
+        """By sandbox id: each waits for the end of a clone that is kept."""
 
     def claim(self, shape: Shape, template_id: str) -> Claimed | None:
         """Take a clone of a template, the best there is; None when there is none. More will be made either way."""
@@ -84,7 +94,9 @@ class Pool:
         for name, kept in (("ready", shelf.ready), ("waiting", shelf.waiting)):
             if kept:
                 self.hits[name] += 1
-                return kept.popleft()
+                claimed = kept.popleft()
+                self._watchers.pop(claimed.sandbox_id).cancel()
+                return claimed
         self.hits["miss"] += 1
         return None
 
@@ -119,6 +131,7 @@ class Pool:
                     await self._fill(shelf)
         finally:
             await self._drop(list(self._shelves.values()))
+            await asyncio.gather(*self._watchers.values(), return_exceptions=True)
 
     async def _fill(self, shelf: _Shelf) -> None:
         while len(shelf.ready) < self._ready or len(shelf.waiting) < self._waiting:
@@ -128,7 +141,22 @@ class Pool:
             except (HearthError, OSError) as error:
                 log.warning("nothing made ahead", template=shelf.template_id, error=str(error))
                 return
-            (shelf.ready if exercised else shelf.waiting).append(made)
+            kept = shelf.ready if exercised else shelf.waiting
+            kept.append(made)
+            name = f"watch clone {made.sandbox_id}"
+            self._watchers[made.sandbox_id] = asyncio.create_task(self._watch(kept, made), name=name)
+
+    async def _watch(self, kept: deque[Claimed], clone: Claimed) -> None:
+        """Nobody is given a clone that has died."""
+        end = await clone.machine.wait()
+        kept.remove(clone)
+        log.warning("clone made ahead ended", sandbox=clone.sandbox_id, how=end.how)
+        try:
+            await self.discard(clone)
+        except (HearthError, OSError) as error:
+            log.error("clone made ahead not removed", sandbox=clone.sandbox_id, error=str(error))
+        self._watchers.pop(clone.sandbox_id, None)
+        self._changed.set()
 
     async def _make(self, shelf: _Shelf, *, exercised: bool) -> Claimed:
         sandbox_id = new_sandbox_id()
@@ -140,6 +168,8 @@ class Pool:
             boot=shelf.shape.boot,
             origin=origin,
         )
+        waiting: WaitingMachine | None = None
+        await self._templates.ensure(shelf.shape)  # whoever asked first is just having it made
         try:
             await self._workshop.engine.prepare(spec)
             link = await self._workshop.network.setup(sandbox_id)
@@ -156,7 +186,7 @@ class Pool:
             await machine.pause()
             return Claimed(sandbox_id=sandbox_id, reserve=Reserve(ready=machine))
         except BaseException:
-            await asyncio.shield(self._workshop.take_down(sandbox_id))
+            await asyncio.shield(self._remove(sandbox_id, waiting))
             raise
 
     async def _tidy(self) -> None:
@@ -169,6 +199,7 @@ class Pool:
     async def _drop(self, shelves: list[_Shelf]) -> None:
         for shelf in shelves:
             self._shelves.pop(shelf.template_id, None)
+            await self._stop_watching(shelf)
             for claimed in [*shelf.ready, *shelf.waiting]:
                 with contextlib.suppress(HearthError, OSError):
                     await self.discard(claimed)
@@ -176,9 +207,16 @@ class Pool:
 
     async def discard(self, claimed: Claimed) -> None:
         """Remove a clone that nobody uses."""
-        kept: Machine | None = claimed.reserve.ready
-        if kept is not None:
-            await kept.kill()
-        elif claimed.reserve.waiting is not None:
-            await claimed.reserve.waiting.kill()
-        await self._workshop.take_down(claimed.sandbox_id)
+        await self._remove(claimed.sandbox_id, claimed.machine)
+
+    async def _remove(self, sandbox_id: str, machine: Machine | WaitingMachine | None) -> None:
+        if machine is not None:
+            await machine.kill()
+        await self._workshop.take_down(sandbox_id)
+
+    async def _stop_watching(self, shelf: _Shelf) -> None:
+        ids = [clone.sandbox_id for clone in (*shelf.ready, *shelf.waiting)]
+        watchers = [watcher for sandbox_id in ids if (watcher := self._watchers.pop(sandbox_id, None)) is not None]
+        for watcher in watchers:
+            watcher.cancel()
+        await asyncio.gather(*watchers, return_exceptions=True)

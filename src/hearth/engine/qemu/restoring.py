@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hearth.engine.base import RunState, SnapshotRefused
+from hearth.engine.base import MachineEnd, RunState, SnapshotRefused
 from hearth.engine.manifest import MemoryKind
 from hearth.engine.memory_image import Diff, read_diff
 from hearth.engine.qemu.command import Descriptor
@@ -59,6 +59,10 @@ class QemuWaiting:
     async def kill(self) -> None:
         """End the VMM at once."""
         await self.machine.kill()
+
+    async def wait(self) -> MachineEnd:
+        """Wait until the VMM ends and tell how."""
+        return await self.machine.wait()
 
 
 def _close(pages: Diff | None) -> None:

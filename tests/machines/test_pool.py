@@ -1,0 +1,191 @@
+"""Clones made ahead and templates: who gets them, when they are made anew, and that none is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.boot import boot_files, link_images
+from tests.machines.sleepers import QUIET, VmHouse, opened, traces_of, until
+from tests.machines.test_first_light import vmms_of
+
+from hearth.config import DataDirectory
+from hearth.control.pool import Claimed
+from hearth.control.templates import Shape
+from hearth.errors import HearthError, NoSpace, NotFound
+from hearth.host.directory import load_tag
+from hearth.model import SandboxState
+
+pytestmark = pytest.mark.slow
+
+READY = replace(QUIET, pool_ready=1)
+SETTINGS = {"ready": READY, "waiting": replace(QUIET, pool_waiting=1)}
+OTHER_MEMORY_MIB = 192
+DOOMED_S = 60.0
+
+
+def kept(house: VmHouse) -> list[Claimed]:
+    return [clone for shelf in house.sandboxes.pool._shelves.values() for clone in (*shelf.ready, *shelf.waiting)]
+
+
+async def filled(house: VmHouse) -> Claimed:
+    """Wait for one clone to be kept, and give it."""
+    await until(lambda: len(kept(house)) == 1, "a clone is made ahead")
+    return kept(house)[0]
+
+
+def everything_of(data: DataDirectory) -> list[str]:
+    """All machines, networks and groups of a data directory."""
+    tag = load_tag(data)
+    places = (Path("/run/netns"), Path("/sys/fs/cgroup"))
+    traces = [str(Path(base) / name) for place in places for base, names, _ in os.walk(place) for name in names]
+    return [*map(str, data.machines.iterdir()), *(trace for trace in traces if f"-{tag}-" in trace)]
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+async def test_a_clone_made_ahead_becomes_the_next_sandbox(slept_in: DataDirectory, kind: str) -> None:
+    async with opened(slept_in, SETTINGS[kind]) as house:
+        async with house.sandbox("first"):
+            assert house.sandboxes.pool.hits == {"miss": 1}
+            clone = await filled(house)
+            (pid,) = vmms_of(clone.sandbox_id)
+            async with house.sandbox("second") as second:
+                assert house.sandboxes.pool.hits == {"miss": 1, kind: 1}
+                assert (second.id, vmms_of(second.id)) == (clone.sandbox_id, [pid])
+                assert await house.shell(second, "hostname") == "second"
+                await house.mark(second, "kept")
+                await house.stop(second)
+                assert await house.marks(second) == ("kept", "kept")
+        await filled(house)
+    assert everything_of(slept_in) == []
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+async def test_nobody_is_given_a_clone_that_has_died(slept_in: DataDirectory, kind: str) -> None:
+    async with opened(slept_in, SETTINGS[kind]) as house, house.sandbox("first"):
+        dead = await filled(house)
+        os.kill(vmms_of(dead.sandbox_id)[0], signal.SIGKILL)
+        await until(lambda: dead not in kept(house), "its end was seen")
+        await until(lambda: traces_of(house.data, dead.sandbox_id) == [], "it is removed")
+        await filled(house)
+
+        dead = await filled(house)
+        os.kill(vmms_of(dead.sandbox_id)[0], signal.SIGKILL)
+        async with house.sandbox("second") as second:  # at once: its end may not have been seen
+            assert await house.shell(second, "hostname") == "second"
+    assert everything_of(slept_in) == []
+
+
+@pytest.mark.parametrize("turns", [1, 20, 200], ids=["at once", "a little later", "later"])
+async def test_a_sandbox_destroyed_while_it_takes_a_clone_leaves_nothing(slept_in: DataDirectory, turns: int) -> None:
+    async with opened(slept_in, READY) as house, house.sandbox("first"):
+        clone = await filled(house)
+        creating = asyncio.create_task(house.create("second"))
+
+        async def has_row() -> bool:
+            try:
+                await house.sandboxes.get(house.admin, "second")
+            except NotFound:
+                return creating.done()
+            return True
+
+        await until(has_row, "there is a row")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await house.sandboxes.destroy(house.admin, "second")
+        await asyncio.gather(creating, return_exceptions=True)
+        assert traces_of(house.data, clone.sandbox_id) == []
+    assert everything_of(slept_in) == []
+
+
+def test_clones_of_a_daemon_that_was_killed_are_swept_by_the_next(slept_in: DataDirectory) -> None:
+    argv = [sys.executable, "-m", "tests.machines.doomed_sleeper", str(slept_in.root), "", "pool", ""]
+    done = subprocess.run(argv, cwd=Path(__file__).parents[2], timeout=DOOMED_S, capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
+    assert len(list(slept_in.machines.iterdir())) == 2, "one being made, or one kept, and a sandbox"
+
+    async def next_daemon() -> None:
+        async with opened(slept_in) as house:
+            page = await house.sandboxes.list(house.admin, labels={}, limit=10, cursor=None)
+            assert [path.name for path in slept_in.machines.iterdir()] == [sandbox.id for sandbox in page.items]
+            await house.destroy_all()
+
+    asyncio.run(next_daemon())
+    assert everything_of(slept_in) == []
+
+
+async def test_two_creators_of_one_shape_make_its_template_once(slept_in: DataDirectory) -> None:
+    async with opened(slept_in) as house:
+        before = set(house.data.snapshots.iterdir())
+        try:
+            made = await asyncio.gather(*(house.create(name, memory_mib=OTHER_MEMORY_MIB) for name in ("one", "two")))
+            (template,) = set(house.data.snapshots.iterdir()) - before
+            assert {(await house.look(sandbox)).origin for sandbox in made} == {template.name}
+            for sandbox in made:
+                assert await house.shell(sandbox, "hostname") == sandbox.spec.name
+        finally:
+            await house.destroy_all()
+    assert everything_of(slept_in) == []
+
+
+async def test_a_template_is_of_one_agent_kernel_image_and_shape(slept_in: DataDirectory) -> None:
+    boot = boot_files()
+    elsewhere = Path("/images/other-0123456789abcdef/file")
+    shape = Shape(boot=boot, cpus=1, memory_mib=256)
+    others = [
+        replace(shape, boot=replace(boot, initramfs=elsewhere)),
+        replace(shape, boot=replace(boot, kernel=elsewhere)),
+        replace(shape, boot=replace(boot, rootfs_sha256="0" * 64)),
+        replace(shape, cpus=2),
+        replace(shape, memory_mib=512),
+    ]
+    async with opened(slept_in) as house:
+        identify = house.sandboxes.templates.identify
+        assert await identify(shape) == await identify(replace(shape))
+        assert len({await identify(one) for one in (shape, *others)}) == len(others) + 1
+
+
+@pytest.fixture
+def small(images: None) -> Iterator[DataDirectory]:
+    """A data directory on a file system with less room than a machine has memory."""
+    with tempfile.TemporaryDirectory(prefix="hearth-small-") as root:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m,mode=700", "tmpfs", root], check=True)
+        try:
+            data = DataDirectory(root=Path(root))
+            link_images(data)
+            yield data
+        finally:
+            subprocess.run(["umount", root], check=True)
+
+
+async def test_without_room_for_a_template_machines_boot_and_without_room_to_sleep_they_stay_up(
+    small: DataDirectory,
+) -> None:
+    async with opened(small) as house, house.sandbox() as dev:
+        assert (await house.look(dev)).origin is None
+        await house.mark(dev, "kept")
+        with pytest.raises(NoSpace, match="no space for a snapshot") as caught:
+            await house.sandboxes.sleep.stop(dev.id)
+        assert "MiB left" in caught.value.details
+        assert (await house.look(dev)).state is SandboxState.RUNNING
+        assert list(small.snapshots.iterdir()) == []
+        assert await house.marks(dev) == ("kept", "kept")
+        await house.mark(dev, "not frozen")
+
+
+async def test_a_create_that_finds_nothing_ready_says_so_only_in_the_count(slept_in: DataDirectory) -> None:
+    async with opened(slept_in) as house:
+        async with house.sandbox("first"), house.sandbox("second"):
+            assert house.sandboxes.pool.hits == {"miss": 2}
+            assert kept(house) == []
+        with pytest.raises(HearthError):
+            await house.create("bad name")
+    assert everything_of(slept_in) == []
