@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 PREFIX = "tpl-"
 ID_DIGITS = 16
-FORMAT = 2
+FORMAT = 3
 """Raised when templates are made in another way, so that old ones are not found any more."""
 LIVES = 2
 """The second finds the files that the first has made."""

@@ -99,6 +99,8 @@ def kernel_parameters(spec: QemuSpec) -> str:
         "8250.nr_uarts=1",
         "random.trust_cpu=on",
         "cryptomgr.notests",
+        # What programs gave back is zeros then: no snapshot holds it, and swap packs it into nothing.
+        "init_on_free=1",
     ]
     if spec.accelerator is Accelerator.TCG:
         # Bookkeeping that nobody in the guest has asked for, on every switch and every file that is opened.
