@@ -17,6 +17,7 @@ from hearth.control.heat import HeatLoop, host_reader
 from hearth.control.images import Images
 from hearth.control.limits import host_limits
 from hearth.control.machine_templates import MachineTemplates
+from hearth.control.publishing import Publishing
 from hearth.control.reconcile import Reconciler
 from hearth.control.sandboxes import Sandboxes
 from hearth.control.thermal import policy_of
@@ -56,6 +57,7 @@ class Daemon:
     volumes: Volumes
     attaching: Attaching
     templates: MachineTemplates
+    publishing: Publishing
     heat: HeatLoop
     started_at: datetime
 
@@ -109,6 +111,7 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
                     volumes=sandboxes.volumes,
                     attaching=attaching,
                     templates=sandboxes.machine_templates,
+                    publishing=Publishing(store=store, sandboxes=sandboxes, clock=clock),
                     heat=heat,
                     started_at=clock.now(),
                 )

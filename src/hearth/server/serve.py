@@ -19,11 +19,14 @@ from starlette.types import ASGIApp
 
 from hearth.config import DataDirectory, Settings, load_data_directory
 from hearth.control.daemon import open_daemon
-from hearth.server.app import build_app
+from hearth.server.app import build_app, observed
 from hearth.server.listen import parse_address, spoken_address, tcp_listener, unix_listener
 from hearth.server.logs import configure
 from hearth.server.notify import notify
 from hearth.server.proxy.door import Door
+from hearth.server.proxy.public import Gateway
+from hearth.server.proxy.serving import PublicOptions, listening, read_options, serving_public
+from hearth.server.proxy.serving import add_arguments as add_public_arguments
 
 log = structlog.get_logger(__name__)
 
@@ -66,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--drain", metavar="SECONDS", type=int, default=DRAIN_S, help="wait so long for requests at the end"
     )
+    add_public_arguments(parser)
     parser.add_argument("--log-format", choices=("console", "json"), default="console")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
 
@@ -81,8 +85,9 @@ def run(arguments: argparse.Namespace) -> int:
     data.check()
     os.chdir("/")  # what we start inherits it: no VMM shall hold, or see, the directory of whoever started us
     addresses = [parse_address(text, allow_remote=arguments.allow_remote) for text in arguments.listen]
+    public = read_options(arguments)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(data, settings_of(arguments), addresses, drain_s=arguments.drain))
+        runner.run(serve(data, settings_of(arguments), addresses, public, drain_s=arguments.drain))
     return 0
 
 
@@ -97,15 +102,28 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     return replace(settings, **{name: value for name, value in chosen.items() if value is not None})
 
 
-async def serve(data: DataDirectory, settings: Settings, addresses: list[tuple[str, int]], *, drain_s: int) -> None:
-    """Open the daemon of a data directory and serve its API until SIGTERM or SIGINT."""
-    async with open_daemon(data, settings) as daemon:
-        with contextlib.ExitStack() as listeners:
-            sockets = [listeners.enter_context(tcp_listener(*address)) for address in addresses]
-            spoken = [*map(spoken_address, sockets), f"unix:{data.api_socket}"]
-            sockets.append(listeners.enter_context(unix_listener(data.api_socket)))
-            log.info("listening", addresses=spoken)
-            await Server(build_app(daemon), drain_s=drain_s).serve_sockets(sockets)
+async def serve(
+    data: DataDirectory,
+    settings: Settings,
+    addresses: list[tuple[str, int]],
+    public: PublicOptions,
+    *,
+    drain_s: int,
+) -> None:
+    """Open the daemon of a data directory and serve its API, and the public, until SIGTERM or SIGINT."""
+    async with open_daemon(data, settings) as daemon, contextlib.AsyncExitStack() as undo:
+        gateway = Gateway(daemon)
+        undo.push_async_callback(gateway.close)
+        sockets = [undo.enter_context(tcp_listener(*address)) for address in addresses]
+        spoken = [*map(spoken_address, sockets), f"unix:{data.api_socket}"]
+        if public.listen is not None:
+            listener, daemon.publishing.address = undo.enter_context(listening(public))
+            spoken.append(f"{spoken_address(listener)} (public)")
+            app = observed(gateway.gate(public.zone))
+            await undo.enter_async_context(serving_public(app, public, listener))
+        sockets.append(undo.enter_context(unix_listener(data.api_socket)))
+        log.info("listening", addresses=spoken)
+        await Server(build_app(daemon, gateway), drain_s=drain_s).serve_sockets(sockets)
     log.info("stopped")
 
 

@@ -14,6 +14,7 @@ from hearth.api.limits import PREFIX
 from hearth.api.port_operations import TUNNEL_PROTOCOL
 from hearth.control.daemon import Daemon
 from hearth.control.presence import present
+from hearth.control.publishing import PUBLIC_PATH
 from hearth.errors import GuestFailed, InvalidInput, Unauthenticated, Unavailable
 from hearth.model import User, check_range
 from hearth.server.middleware.auth import bearer_token
@@ -29,17 +30,19 @@ OWN_HEADERS = frozenset({b"authorization", TOKEN_HEADER})
 
 
 class Crossing:
-    """Takes what goes to sandboxes; everything else goes on to ``app``."""
+    """Takes what goes to sandboxes, published ports by ``public``; everything else goes on to ``app``."""
 
-    def __init__(self, app: ASGIApp, *, daemon: Daemon, upstreams: Upstreams) -> None:
+    def __init__(self, app: ASGIApp, *, public: ASGIApp, daemon: Daemon, upstreams: Upstreams) -> None:
         self.app = app
+        self.public = public
         self.daemon = daemon
         self.upstreams = upstreams
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match = _PATH.fullmatch(scope["raw_path"])
         if match is None:
-            await self.app(scope, receive, send)
+            app = self.public if scope["raw_path"].startswith(PUBLIC_PATH.encode()) else self.app
+            await app(scope, receive, send)
             return
         reference, kind, port, rest = match.groups()
         token, query, dropped = credentials(scope)

@@ -1,0 +1,178 @@
+"""What everybody may reach: published ports, by host name or by path, woken from any state, within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+
+import structlog
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from hearth.api.problems import status_of
+from hearth.control.buckets import PublicRates
+from hearth.control.daemon import Daemon
+from hearth.control.presence import present
+from hearth.control.publishing import PUBLIC_PATH
+from hearth.control.wakes import Busy, Wakes
+from hearth.errors import HearthError, NotFound
+from hearth.model import Heat, Publication, Sandbox
+from hearth.server.proxy.entry import route_of
+from hearth.server.proxy.pages import failure_page, plain_failure, waiting_page
+from hearth.server.proxy.relay import Relay, Target
+from hearth.server.proxy.upstream import Upstreams
+
+log = structlog.get_logger(__name__)
+
+PAGE_AFTER_S = 1.5
+"""A browser whose machine takes longer to wake is shown a page in the meantime."""
+WAKE_S = 120.0
+"""How long everybody else waits."""
+RETRY_S = 1
+_PATH = re.compile(rb"%b([^/]+)(/.*)?" % PUBLIC_PATH.encode(), re.DOTALL)
+_HOST = re.compile(rb"([A-Za-z0-9.-]{1,255}?)\.?(?::[0-9]{1,5})?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visit:
+    """One public request: the alias, the part of the path that leads to it, and the path for the server behind it."""
+
+    alias: str
+    prefix: bytes
+    path: bytes
+
+
+class PublicGate:
+    """ASGI app of the public; ``zone`` is the DNS name whose labels are aliases, None where there are only paths."""
+
+    def __init__(
+        self, daemon: Daemon, *, upstreams: Upstreams, wakes: Wakes, rates: PublicRates, zone: str | None
+    ) -> None:
+        self.daemon = daemon
+        self.upstreams = upstreams
+        self.wakes = wakes
+        self.rates = rates
+        self.zone = zone
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def send_and_note(message: object) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)  # type: ignore[arg-type]
+
+        try:
+            answer = await self._serve(scope, receive, send_and_note)
+        except HearthError as error:
+            if begun:
+                raise
+            log.info("public request failed", code=error.code.value, error=str(error))
+            answer = self._refusal(scope, error)
+        if answer is not None:
+            answer.headers["connection"] = "close" if _has_body(scope) else "keep-alive"
+            await answer(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> Response | None:
+        """Answer a request; gives a page of our own instead where the sandbox cannot answer yet."""
+        visit = visit_of(scope, self.zone)
+        if visit is None:
+            raise NotFound("nothing is published here")
+        client = scope.get("client")
+        now_s = asyncio.get_running_loop().time()
+        if not self.rates.allow(alias=visit.alias, address=client[0] if client else None, now_s=now_s):
+            return _failure(scope, 429, "too many requests", retry_after_s=RETRY_S)
+        publication, sandbox = await self._find(visit.alias)
+        scope["state"]["log"] = {"alias": visit.alias, "sandbox": sandbox.id}
+        if self.daemon.sandboxes.heat(sandbox) is Heat.COLD:
+            shows_page = _is_browser(scope)
+            if not await self.wakes.wake(sandbox, patience_s=PAGE_AFTER_S if shows_page else WAKE_S):
+                return (
+                    waiting_page(visit.alias)
+                    if shows_page
+                    else _failure(scope, 503, "the sandbox is being woken", retry_after_s=RETRY_S)
+                )
+            sandbox = await self.daemon.sandboxes.store.sandboxes.get(sandbox.id)
+        await self._relay(visit, publication, sandbox, scope, receive, send)
+        return None
+
+    async def _find(self, alias: str) -> tuple[Publication, Sandbox]:
+        try:
+            return await self.daemon.publishing.find(alias)
+        except NotFound as error:
+            raise NotFound("nothing is published here") from error
+
+    async def _relay(
+        self, visit: Visit, publication: Publication, sandbox: Sandbox, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        route = route_of(scope, prefix=visit.prefix, port=publication.port)
+        async with present(self.daemon.sandboxes, sandbox) as presence:
+            target = Target(presence=presence, route=route, path=visit.path)
+            try:
+                await Relay(scope=scope, receive=receive, send=send, target=target, upstreams=self.upstreams).run()
+            except ClientDisconnect:
+                log.debug("public client left", alias=visit.alias)
+
+    def _refusal(self, scope: Scope, error: HearthError) -> Response:
+        """Tell a stranger no more than he needs: the details are the owner's."""
+        status = status_of(error)
+        retry_after_s = error.retry_after_s if isinstance(error, Busy) else None
+        brief = (
+            error.brief if status < 500 or isinstance(error, Busy) or status == 502 else "the sandbox is not there now"
+        )
+        return _failure(scope, status, brief, retry_after_s=retry_after_s)
+
+
+def visit_of(scope: Scope, zone: str | None) -> Visit | None:
+    """Tell what a request is for: the label before the zone in its Host, else the alias in its path."""
+    query = b"?" + scope["query_string"] if scope["query_string"] else b""
+    hosts = [value for name, value in scope["headers"] if name == b"host"]
+    if zone is not None and len(hosts) == 1 and (host := _HOST.fullmatch(hosts[0])):
+        label, dot, rest = host[1].decode("ascii").lower().partition(".")
+        if dot and rest == zone:
+            return Visit(alias=label, prefix=b"", path=scope["raw_path"] + query)
+    match = _PATH.fullmatch(scope["raw_path"])
+    if match is None:
+        return None
+    prefix = scope["raw_path"][: match.end(1)]
+    alias = match[1].decode("ascii", "replace").lower()
+    return Visit(alias=alias, prefix=prefix, path=(match[2] or b"/") + query)
+
+
+def _is_browser(scope: Scope) -> bool:
+    """Tell whether a person looks at a page: what scripts and images ask for must not be answered by one."""
+    accept = next((value for name, value in scope["headers"] if name == b"accept"), b"")
+    return scope["method"] == "GET" and b"text/html" in accept.lower()
+
+
+def _has_body(scope: Scope) -> bool:
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        for name, value in scope["headers"]
+    )
+
+
+def _failure(scope: Scope, status: int, brief: str, *, retry_after_s: int | None = None) -> Response:
+    make = failure_page if _is_browser(scope) else plain_failure
+    return make(status, brief, retry_after_s=retry_after_s)
+
+
+class Gateway:
+    """What all ways to sandboxes share: connections kept, wakes under way, bounds."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.upstreams = Upstreams()
+        self._daemon = daemon
+        self._wakes = Wakes(daemon.sandboxes)
+        self._rates = PublicRates()
+
+    def gate(self, zone: str | None = None) -> PublicGate:
+        """Give the app of the public."""
+        return PublicGate(self._daemon, upstreams=self.upstreams, wakes=self._wakes, rates=self._rates, zone=zone)
+
+    async def close(self) -> None:
+        """Close the connections that are kept, and wait for the wakes under way."""
+        self.upstreams.close()
+        await self._wakes.close()
