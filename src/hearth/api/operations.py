@@ -7,6 +7,7 @@ from typing import Any
 from hearth.api import life_operations, snapshot_operations
 from hearth.api.limits import PREFIX
 from hearth.api.operation import Operation
+from hearth.api.port_operations import OPERATIONS as PORT_OPERATIONS
 from hearth.api.schemas import (
     CreateSandbox,
     ErrorEvent,
@@ -145,6 +146,7 @@ OPERATIONS: tuple[Operation[Any, Any], ...] = (
     DESTROY_SANDBOX,
     *life_operations.OPERATIONS,
     EXEC,
+    *PORT_OPERATIONS,
     *snapshot_operations.OPERATIONS,
     LIST_IMAGES,
     HEALTH,

@@ -15,11 +15,13 @@ from hearth.server.middleware.body_limit import BodyLimit
 from hearth.server.middleware.problems import Problems
 from hearth.server.middleware.request_id import RequestId
 from hearth.server.proxy.entry import Crossing
-from hearth.server.proxy.upstream import Upstreams
+from hearth.server.proxy.public import Gateway
 from hearth.server.resource import Bound, Endpoint, Resource
 from hearth.server.routes import endings, execs, health, images, lives, machine_templates, openapi, sandboxes, snapshots
+from hearth.server.routes.ports import BOUND as PORTS
 
 BOUND: tuple[Bound, ...] = (
+    *PORTS,
     *sandboxes.BOUND,
     *lives.BOUND,
     *execs.BOUND,
@@ -31,7 +33,7 @@ BOUND: tuple[Bound, ...] = (
 )
 
 
-def build_app(daemon: Daemon) -> ASGIApp:
+def build_app(daemon: Daemon, gateway: Gateway) -> ASGIApp:
     """Give the ASGI application of one daemon.
 
     Raises:
@@ -39,7 +41,7 @@ def build_app(daemon: Daemon) -> ASGIApp:
     """
     router = Router([*_routes(daemon), openapi.ROUTE], redirect_slashes=False, default=_unknown_path)
     limited = BodyLimit(router, max_bytes=MAX_BODY_BYTES)
-    return observed(Crossing(limited, daemon=daemon, upstreams=Upstreams()))
+    return observed(Crossing(limited, public=gateway.gate(), daemon=daemon, upstreams=gateway.upstreams))
 
 
 def wrap(app: ASGIApp) -> ASGIApp:
