@@ -1,0 +1,75 @@
+"""Ports of sandboxes for the asynchronous client; the twin of ``ports``."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol, TypeVar
+
+from hearth.api.port_schemas import PortList, PortView, PublicationView
+from hearth.sdk import port_calls
+from hearth.sdk.call import Call
+from hearth.sdk.endpoint import Endpoint
+from hearth.sdk.forwarding import Forwarder
+from hearth.sdk.ports import OnRefusal
+
+Value = TypeVar("Value")
+
+
+class AsyncCaller(Protocol):
+    """What carries calls out."""
+
+    async def call(self, call: Call[Value]) -> Value: ...
+
+
+class AsyncPorts:
+    """What listens in sandboxes, what is published, and ways to it."""
+
+    def __init__(self, client: AsyncCaller, endpoint: Endpoint) -> None:
+        self._client = client
+        self._endpoint = endpoint
+
+    async def of(self, ref: str) -> Sequence[PortView]:
+        """Give the ports that something in a sandbox listens on; wakes it."""
+        return (await self._client.call(port_calls.ports(ref))).items
+
+    async def every(self) -> PortList:
+        """Give those of all sandboxes that run; wakes none, and names those that it did not ask."""
+        return await self._client.call(port_calls.all_ports())
+
+    async def publish(self, ref: str, port: int, *, alias: str | None = None) -> PublicationView:
+        """Give a port a public URL, which wakes the sandbox from any state."""
+        return await self._client.call(port_calls.publish(ref, port, alias))
+
+    async def published(self, ref: str) -> Sequence[PublicationView]:
+        """Give a sandbox's public URLs; wakes nothing."""
+        return (await self._client.call(port_calls.publications(ref))).items
+
+    async def unpublish(self, ref: str, port: int) -> None:
+        """Take a port's public URL away."""
+        await self._client.call(port_calls.unpublish(ref, port))
+
+    @contextlib.asynccontextmanager
+    async def forward(
+        self,
+        ref: str,
+        remote: int,
+        *,
+        local: int = 0,
+        host: str = "127.0.0.1",
+        on_refusal: OnRefusal | None = None,
+    ) -> AsyncIterator[tuple[str, int]]:
+        """Listen here for connections to a port of a sandbox, as long as the context lasts; gives where.
+
+        Each connection wakes the sandbox if need be. ``local`` 0 lets the system choose a port.
+
+        Raises:
+            Unavailable: the address is taken or not ours.
+        """
+        port_calls.check_port(remote)
+        forwarder = Forwarder(self._endpoint, ref, remote, on_refusal=on_refusal)
+        address = await forwarder.start(host, local)
+        try:
+            yield address
+        finally:
+            await forwarder.close()
