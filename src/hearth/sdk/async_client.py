@@ -14,6 +14,7 @@ from hearth.api.schemas import ExitCauseView, Health, ImageView, SandboxView
 from hearth.api.sleep_schemas import EndingView, MachineTemplateView, SnapshotView
 from hearth.errors import Conflict, GuestFailed, HearthError, NotFound
 from hearth.sdk import calls, sleep_calls
+from hearth.sdk.async_ports import AsyncPorts
 from hearth.sdk.async_transport import AsyncIncoming, AsyncTransport
 from hearth.sdk.call import Call, Page, read_problem
 from hearth.sdk.calls import CreateOptions, ExecOptions
@@ -50,6 +51,11 @@ class AsyncClient:
     async def call(self, call: Call[Value]) -> Value:
         """Carry out one operation."""
         return call.read(await self._transport.fetch(call.request))
+
+    @property
+    def ports(self) -> AsyncPorts:
+        """What listens in sandboxes, what is published, and ways to it."""
+        return AsyncPorts(self, self._transport.endpoint)
 
     async def create(self, **options: Unpack[CreateOptions]) -> AsyncSandbox:
         """Create a sandbox and wait until it runs; an existing one of this name is given as it is."""

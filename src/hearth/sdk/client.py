@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 from types import TracebackType
-from typing import Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 from hearth.api.limits import MAX_LIST_LIMIT
 from hearth.api.schemas import ExitCauseView, Health, ImageView, SandboxView
@@ -20,6 +21,9 @@ from hearth.sdk.endpoint import find_endpoint
 from hearth.sdk.results import ExecReader, Output, Result, result_of
 from hearth.sdk.sleep_calls import ChangeOptions, ShapeOptions
 from hearth.sdk.transport import Incoming, Transport
+
+if TYPE_CHECKING:
+    from hearth.sdk.ports import Ports
 
 Value = TypeVar("Value")
 Item = TypeVar("Item")
@@ -49,6 +53,12 @@ class Client:
     def call(self, call: Call[Value]) -> Value:
         """Carry out one operation."""
         return call.read(self._transport.fetch(call.request))
+
+    @property
+    def ports(self) -> Ports:
+        """What listens in sandboxes, what is published, and ways to it."""
+        found: Ports = import_module("hearth.sdk.ports").Ports(self, self._transport.endpoint)
+        return found
 
     def create(self, **options: Unpack[CreateOptions]) -> Sandbox:
         """Create a sandbox and wait until it runs; an existing one of this name is given as it is."""
