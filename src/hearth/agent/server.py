@@ -87,12 +87,12 @@ class Server:
     def _work(self) -> None:
         while True:
             try:
-                sock, _ = self._socket.accept()
+                sock, peer = self._socket.accept()
             except OSError as error:
                 say(f"hearth: accept on {self._name}: {error}")
                 threading.Event().wait(0.1)  # out of descriptors: let other connections end
                 continue
-            if self._from_outside and _is_own(sock):
+            if self._from_outside and _is_own(sock, peer):
                 sock.close()
                 continue
             with self._lock:
@@ -133,13 +133,13 @@ class Server:
             connection.close()
 
 
-def _is_own(sock: socket.socket) -> bool:
+def _is_own(sock: socket.socket, peer: tuple[str, int]) -> bool:
     """Tell a peer on this system: its address is the one it dialled, or a loopback's, and no other is its to use."""
     try:
-        own, peer = sock.getsockname()[0], sock.getpeername()[0]
+        own = sock.getsockname()[0]
     except OSError:
         return False  # gone already
-    return bool(peer == own or peer.startswith("127."))
+    return bool(peer[0] == own or peer[0].startswith("127."))
 
 
 def _remove_stale(path: str) -> None:
