@@ -11,3 +11,8 @@ MAX_CPUS = 64
 MAX_EXEC_TIMEOUT_S = 86_400
 MAX_COPIES = 64
 """Of one sandbox or checkpoint, in one call."""
+MIN_VOLUME_MIB = 16
+"""Less leaves an ext4 with a journal no room worth the name."""
+MAX_VOLUME_MIB = 16 * 1024 * 1024
+"""16 TiB: the largest file of an ext4 with blocks of 4 KiB, which is what most hosts keep volumes on."""
+MAX_MOUNT_PATH_BYTES = 1024

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from hearth.bounds import MAX_VOLUME_MIB, MIN_VOLUME_MIB
 from hearth.errors import Conflict, InvalidInput, NotFound
 from hearth.host.clock import ManualClock
 from hearth.volume.base import (
-    MAX_SIZE_MIB,
     MEBIBYTE,
-    MIN_SIZE_MIB,
     AttachMode,
     FileSystem,
     Owner,
@@ -102,7 +101,7 @@ async def test_of_many_who_make_one_name_one_succeeds(volumes: VolumeBackend) ->
         ask(disk, "e2fsck", "-fn")
 
 
-@pytest.mark.parametrize("size_mib", [-1, 0, MIN_SIZE_MIB - 1, MAX_SIZE_MIB + 1])
+@pytest.mark.parametrize("size_mib", [-1, 0, MIN_VOLUME_MIB - 1, MAX_VOLUME_MIB + 1])
 async def test_sizes_out_of_bounds_are_refused_by_the_name_of_their_field(
     volumes: VolumeBackend, size_mib: int
 ) -> None:

@@ -15,6 +15,8 @@ MAX_ARGUMENTS = 4096
 MAX_TTL_S = 315_360_000
 """Ten years: longest time to live, and longest time without use before sleep, in seconds."""
 MAX_LABELS = 64
+MAX_VOLUMES = 64
+"""Of one sandbox in one request; engines have room for fewer."""
 MAX_LABEL_LENGTH = 253
 NDJSON = "application/x-ndjson"
 JSON = "application/json"

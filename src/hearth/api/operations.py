@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hearth.api import life_operations, snapshot_operations
+from hearth.api import life_operations, snapshot_operations, volume_operations
 from hearth.api.limits import PREFIX
 from hearth.api.operation import Operation
 from hearth.api.port_operations import OPERATIONS as PORT_OPERATIONS
@@ -148,6 +148,7 @@ OPERATIONS: tuple[Operation[Any, Any], ...] = (
     EXEC,
     *PORT_OPERATIONS,
     *snapshot_operations.OPERATIONS,
+    *volume_operations.OPERATIONS,
     LIST_IMAGES,
     HEALTH,
     HEALTHZ,

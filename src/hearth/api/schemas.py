@@ -19,8 +19,10 @@ from hearth.api.limits import (
     MAX_LABELS,
     MAX_LIST_LIMIT,
     MAX_TTL_S,
+    MAX_VOLUMES,
     MIN_TIMEOUT_S,
 )
+from hearth.api.volume_schemas import AttachVolume, MountedVolume, NewVolume
 from hearth.bounds import MAX_CPUS, MAX_EXEC_TIMEOUT_S, MAX_MEMORY_MIB, MIN_MEMORY_MIB
 
 NO_NUL = r"^[^\x00]*$"
@@ -77,6 +79,8 @@ class CreateSandbox(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ttl_s: TimeToLive | None = None
     idle_pause_s: IdleTime | None = None
     idle_stop_s: IdleTime | None = None
+    volumes: Annotated[list[AttachVolume], Meta(max_length=MAX_VOLUMES)] = []
+    new_volumes: Annotated[list[NewVolume], Meta(max_length=MAX_VOLUMES)] = []
 
 
 class StepTiming(Struct, frozen=True, kw_only=True):
@@ -105,6 +109,7 @@ class SandboxView(Struct, frozen=True, kw_only=True):
 
     ``heat``: its CPUs run (hot), they stand still in memory (warm), or it lies on disk (cold). ``parent`` is the id of
     the sandbox or checkpoint it started from. ``exit_cause`` tells why its machine ended, until another runs.
+    ``timings`` and ``volumes`` are told of one sandbox alone; lists leave them out.
     """
 
     id: str
@@ -126,6 +131,7 @@ class SandboxView(Struct, frozen=True, kw_only=True):
     parent: str | None = None
     exit_cause: ExitCauseView | None = None
     timings: list[StepTiming] = []
+    volumes: list[MountedVolume] = []
 
 
 class SandboxList(Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ import structlog
 
 from hearth.control.creation import Creation
 from hearth.control.fleet import Fleet, Member
-from hearth.control.placing import Placing, not_ready, require_apart
+from hearth.control.placing import Mounted, Placing, not_ready, require_apart
 from hearth.control.sleep import BOOTABLE, Sleep, cannot_wake
 from hearth.errors import Conflict, HearthError, NotFound
 from hearth.guest.client import Guest
@@ -42,7 +42,7 @@ class Attaching:
         self._sleep = sleep
         self._placing = placing
 
-    async def attach(self, user: User, reference: str, request: VolumeRequest) -> VolumePlacement:
+    async def attach(self, user: User, reference: str, request: VolumeRequest) -> Mounted:
         """Mount a volume of a sandbox's owner in the sandbox, woken if need be; what is there so already is fine.
 
         Raises:
@@ -60,7 +60,8 @@ class Attaching:
         if volume.state is not VolumeState.READY:
             raise not_ready(volume)
         async with self._sleep.residents[sandbox.id].volumes_lock, self._sleep.awake(sandbox) as guest:
-            return await _to_the_end(self._attach(sandbox, volume, request, guest), f"attach {volume.id}")
+            placement = await _to_the_end(self._attach(sandbox, volume, request, guest), f"attach {volume.id}")
+        return Mounted(placement=placement, volume_name=volume.name)
 
     async def detach(self, user: User, reference: str, volume_reference: str) -> None:
         """Unmount a volume and take it out of a sandbox, woken if need be.
@@ -160,10 +161,11 @@ class Attaching:
             await self._sleep.ensure_hot(sandbox)  # somebody paused it at this moment
 
     async def _sandbox(self, user: User, reference: str) -> Sandbox:
+        scope = None if user.admin else user.id
+        sandbox = await self._store.sandboxes.resolve(scope, reference)
         if not self._machines.places:
             raise no_places("the daemon's engine has no places for volumes")
-        scope = None if user.admin else user.id
-        return await self._creation.settle(await self._store.sandboxes.resolve(scope, reference))
+        return await self._creation.settle(sandbox)
 
 
 def _attached_otherwise(volume: NamedVolume, there: VolumePlacement) -> Conflict:

@@ -23,6 +23,14 @@ class Placed:
     sandbox_name: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Mounted:
+    """A volume of a sandbox, by name."""
+
+    placement: VolumePlacement
+    volume_name: str
+
+
 class Placing:
     """The placements of all sandboxes.
 
@@ -123,6 +131,14 @@ class Placing:
             except NotFound:  # destroyed at this moment
                 continue
             found.append(Placed(placement=placement, sandbox_name=name))
+        return found
+
+    async def mounted(self, sandbox: Sandbox) -> Sequence[Mounted]:
+        """Tell which volumes a sandbox has, by their places."""
+        found = []
+        for placement in await self._store.volumes.in_sandbox(sandbox.id):
+            volume = await self._store.volumes.get(placement.volume_id)
+            found.append(Mounted(placement=placement, volume_name=volume.name))
         return found
 
 

@@ -12,8 +12,9 @@ from typing import Self, TypeVar, Unpack
 from hearth.api.limits import MAX_LIST_LIMIT
 from hearth.api.schemas import ExitCauseView, Health, ImageView, SandboxView
 from hearth.api.sleep_schemas import EndingView, MachineTemplateView, SnapshotView
+from hearth.api.volume_schemas import MountedVolume, VolumeView
 from hearth.errors import Conflict, GuestFailed, HearthError, NotFound
-from hearth.sdk import calls, sleep_calls
+from hearth.sdk import calls, sleep_calls, volume_calls
 from hearth.sdk.async_ports import AsyncPorts
 from hearth.sdk.async_transport import AsyncIncoming, AsyncTransport
 from hearth.sdk.call import Call, Page, read_problem
@@ -180,6 +181,42 @@ class AsyncClient:
         """Drop a machine kept ready; only administrators may."""
         await self.call(sleep_calls.delete_template(ref))
 
+    async def create_volume(self, name: str, size_mb: int) -> VolumeView:
+        """Make an empty volume of so many MiB with a file system."""
+        return await self.call(volume_calls.create(name, size_mb))
+
+    async def volumes(self) -> Sequence[VolumeView]:
+        """Give all volumes, oldest first, and who has them."""
+        return await self._every(lambda cursor: self.call(volume_calls.page(cursor)))
+
+    async def volume(self, ref: str) -> VolumeView:
+        """Give one volume."""
+        return await self.call(volume_calls.get(ref))
+
+    async def resize_volume(self, ref: str, size_mb: int) -> VolumeView:
+        """Grow a volume that no sandbox has to so many MiB."""
+        return await self.call(volume_calls.resize(ref, size_mb))
+
+    async def clone_volume(self, ref: str, name: str) -> VolumeView:
+        """Copy a volume that no sandbox writes to."""
+        return await self.call(volume_calls.clone(ref, name))
+
+    async def delete_volume(self, ref: str) -> None:
+        """Delete a volume that no sandbox has, for good."""
+        await self.call(volume_calls.delete(ref))
+
+    async def attach_volume(self, ref: str, volume: str, mount: str, *, read_only: bool = False) -> MountedVolume:
+        """Mount a volume in a sandbox: alone and writable, or read-only together with others."""
+        return await self.call(volume_calls.attach(ref, volume, mount, read_only=read_only))
+
+    async def detach_volume(self, ref: str, volume: str) -> None:
+        """Unmount a volume and take it out of a sandbox.
+
+        Raises:
+            Conflict: something in the sandbox uses it.
+        """
+        await self.call(volume_calls.detach(ref, volume))
+
     async def images(self) -> Sequence[ImageView]:
         """Give the images of the host."""
         return (await self.call(calls.images())).items
@@ -324,6 +361,14 @@ class AsyncSandbox:
     async def save_image(self, name: str) -> ImageView:
         """Make an image of its disk, to create others of."""
         return await self.client.save_image(self.id, name)
+
+    async def attach_volume(self, volume: str, mount: str, *, read_only: bool = False) -> MountedVolume:
+        """Mount a volume in it: alone and writable, or read-only together with others."""
+        return await self.client.attach_volume(self.id, volume, mount, read_only=read_only)
+
+    async def detach_volume(self, volume: str) -> None:
+        """Unmount a volume and take it out."""
+        await self.client.detach_volume(self.id, volume)
 
     async def destroy(self) -> None:
         """Destroy it and all it holds."""

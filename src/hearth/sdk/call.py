@@ -72,6 +72,7 @@ def call_of(
     *,
     ref: str | None = None,
     what: str = "sandbox",
+    volume: str | None = None,
     timeout_s: float = QUICK_S,
     accept: str = JSON,
 ) -> Call[Output]:
@@ -80,6 +81,7 @@ def call_of(
     Args:
         ref: the id or name in its path, where there is one.
         what: what that names.
+        volume: the volume in its path, after that.
 
     Raises:
         InvalidInput: ``ref`` cannot be one.
@@ -88,6 +90,8 @@ def call_of(
     target = operation.path
     if ref is not None:
         target = target.replace("{ref}", quote(_check_ref(ref, what), safe=""))
+    if volume is not None:
+        target = target.replace("{volume}", quote(_check_ref(volume, "volume"), safe=""))
     body = b""
     if operation.has_body:
         body = msgspec.json.encode(given)

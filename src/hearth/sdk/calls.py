@@ -35,6 +35,7 @@ from hearth.api.schemas import (
 from hearth.errors import InvalidInput
 from hearth.sdk.call import LONG_S, Call, call_of, checked
 from hearth.sdk.http1 import HttpRequest
+from hearth.sdk.volume_calls import NewVolumeOptions, VolumeOptions
 
 BASE64_NOTE_BYTES = len(',"stdin_encoding":"base64"')
 EXEC_GRACE_S = 30.0
@@ -58,6 +59,8 @@ class CreateOptions(TypedDict, total=False):
     ttl_s: int | None
     idle_pause_s: float | None
     idle_stop_s: float | None
+    volumes: Sequence[VolumeOptions]
+    new_volumes: Sequence[NewVolumeOptions]
 
 
 class ExecOptions(TypedDict, total=False):

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 from hearth.api.limits import MAX_LIST_LIMIT
 from hearth.api.schemas import ExitCauseView, Health, ImageView, SandboxView
 from hearth.api.sleep_schemas import EndingView, MachineTemplateView, SnapshotView
+from hearth.api.volume_schemas import MountedVolume, VolumeView
 from hearth.errors import Conflict, GuestFailed, HearthError, NotFound
-from hearth.sdk import calls, sleep_calls
+from hearth.sdk import calls, sleep_calls, volume_calls
 from hearth.sdk.call import Call, Page, read_problem
 from hearth.sdk.calls import CreateOptions, ExecOptions
 from hearth.sdk.died import NEWS_POLL_S, NEWS_S, SandboxDied, cause_in, may_be_news
@@ -183,6 +184,42 @@ class Client:
         """Drop a machine kept ready; only administrators may."""
         self.call(sleep_calls.delete_template(ref))
 
+    def create_volume(self, name: str, size_mb: int) -> VolumeView:
+        """Make an empty volume of so many MiB with a file system."""
+        return self.call(volume_calls.create(name, size_mb))
+
+    def volumes(self) -> Sequence[VolumeView]:
+        """Give all volumes, oldest first, and who has them."""
+        return self._every(lambda cursor: self.call(volume_calls.page(cursor)))
+
+    def volume(self, ref: str) -> VolumeView:
+        """Give one volume."""
+        return self.call(volume_calls.get(ref))
+
+    def resize_volume(self, ref: str, size_mb: int) -> VolumeView:
+        """Grow a volume that no sandbox has to so many MiB."""
+        return self.call(volume_calls.resize(ref, size_mb))
+
+    def clone_volume(self, ref: str, name: str) -> VolumeView:
+        """Copy a volume that no sandbox writes to."""
+        return self.call(volume_calls.clone(ref, name))
+
+    def delete_volume(self, ref: str) -> None:
+        """Delete a volume that no sandbox has, for good."""
+        self.call(volume_calls.delete(ref))
+
+    def attach_volume(self, ref: str, volume: str, mount: str, *, read_only: bool = False) -> MountedVolume:
+        """Mount a volume in a sandbox: alone and writable, or read-only together with others."""
+        return self.call(volume_calls.attach(ref, volume, mount, read_only=read_only))
+
+    def detach_volume(self, ref: str, volume: str) -> None:
+        """Unmount a volume and take it out of a sandbox.
+
+        Raises:
+            Conflict: something in the sandbox uses it.
+        """
+        self.call(volume_calls.detach(ref, volume))
+
     def images(self) -> Sequence[ImageView]:
         """Give the images of the host."""
         return (self.call(calls.images())).items
@@ -327,6 +364,14 @@ class Sandbox:
     def save_image(self, name: str) -> ImageView:
         """Make an image of its disk, to create others of."""
         return self.client.save_image(self.id, name)
+
+    def attach_volume(self, volume: str, mount: str, *, read_only: bool = False) -> MountedVolume:
+        """Mount a volume in it: alone and writable, or read-only together with others."""
+        return self.client.attach_volume(self.id, volume, mount, read_only=read_only)
+
+    def detach_volume(self, volume: str) -> None:
+        """Unmount a volume and take it out."""
+        self.client.detach_volume(self.id, volume)
 
     def destroy(self) -> None:
         """Destroy it and all it holds."""

@@ -17,7 +17,18 @@ from hearth.server.middleware.request_id import RequestId
 from hearth.server.proxy.entry import Crossing
 from hearth.server.proxy.public import Gateway
 from hearth.server.resource import Bound, Endpoint, Resource
-from hearth.server.routes import endings, execs, health, images, lives, machine_templates, openapi, sandboxes, snapshots
+from hearth.server.routes import (
+    endings,
+    execs,
+    health,
+    images,
+    lives,
+    machine_templates,
+    openapi,
+    sandboxes,
+    snapshots,
+    volumes,
+)
 from hearth.server.routes.ports import BOUND as PORTS
 
 BOUND: tuple[Bound, ...] = (
@@ -28,6 +39,7 @@ BOUND: tuple[Bound, ...] = (
     *snapshots.BOUND,
     *endings.BOUND,
     *machine_templates.BOUND,
+    *volumes.BOUND,
     *images.BOUND,
     *health.BOUND,
 )

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from hearth.api.schemas import ExitCauseView, Heat, ImageView, SandboxView, StepTiming
 from hearth.api.sleep_schemas import EndingView, SnapshotView
+from hearth.api.volume_schemas import MountedVolume, VolumeUser, VolumeView
+from hearth.control.placing import Mounted
+from hearth.control.volumes import VolumeReport
 from hearth.image.store import Image
 from hearth.model import Ending, ExitCause, Sandbox, Snapshot
 from hearth.model import Heat as Warmth
@@ -14,7 +17,12 @@ HEATS: dict[Warmth, Heat] = {Warmth.HOT: "hot", Warmth.WARM: "warm", Warmth.COLD
 
 
 def sandbox_view(
-    sandbox: Sandbox, heat: Warmth, *, timings: Sequence[StepTiming] = (), with_console: bool = True
+    sandbox: Sandbox,
+    heat: Warmth,
+    *,
+    timings: Sequence[StepTiming] = (),
+    volumes: Sequence[Mounted] = (),
+    with_console: bool = True,
 ) -> SandboxView:
     """Give what the owner of a sandbox may see of it.
 
@@ -43,6 +51,7 @@ def sandbox_view(
         parent=sandbox.parent,
         exit_cause=None if cause is None else exit_cause_view(cause, with_console=with_console),
         timings=list(timings),
+        volumes=[mounted_view(each) for each in volumes],
     )
 
 
@@ -85,6 +94,42 @@ def snapshot_view(snapshot: Snapshot) -> SnapshotView:
         memory_mb=snapshot.memory_mib,
         size_bytes=snapshot.size_bytes,
         created_at=snapshot.created_at,
+    )
+
+
+def volume_view(report: VolumeReport) -> VolumeView:
+    """Give a volume and who has it."""
+    volume = report.volume
+    return VolumeView(
+        id=volume.id,
+        name=volume.name,
+        state=volume.state.value,
+        size_mb=volume.size_mib,
+        fs=volume.fs,
+        allocated_bytes=report.allocated_bytes,
+        attached=[
+            VolumeUser(
+                sandbox_id=placed.placement.sandbox_id,
+                sandbox_name=placed.sandbox_name,
+                mount=placed.placement.mount,
+                read_only=placed.placement.read_only,
+                attached_at=placed.placement.attached_at,
+            )
+            for placed in report.placed
+        ],
+        created_at=volume.created_at,
+    )
+
+
+def mounted_view(mounted: Mounted) -> MountedVolume:
+    """Give a volume of a sandbox."""
+    placement = mounted.placement
+    return MountedVolume(
+        id=placement.volume_id,
+        name=mounted.volume_name,
+        mount=placement.mount,
+        read_only=placement.read_only,
+        attached_at=placement.attached_at,
     )
 
 

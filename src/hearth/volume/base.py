@@ -16,14 +16,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
+from hearth.bounds import MAX_VOLUME_MIB, MIN_VOLUME_MIB
 from hearth.errors import Conflict, HearthError, NotFound
 from hearth.model import check_range
 
 MEBIBYTE = 1024 * 1024
-MIN_SIZE_MIB = 16
-"""Less leaves an ext4 with a journal no room worth the name."""
-MAX_SIZE_MIB = 16 * 1024 * 1024
-"""16 TiB: the largest file of an ext4 with blocks of 4 KiB, which is what most hosts keep volumes on."""
 
 
 class VolumeInUse(Conflict):
@@ -167,7 +164,7 @@ def check_size(size_mib: int) -> int:
     Raises:
         InvalidInput: it may not; the error names ``size_mb``.
     """
-    return check_range(size_mib, MIN_SIZE_MIB, MAX_SIZE_MIB, what="size_mb", unit="MiB")
+    return check_range(size_mib, MIN_VOLUME_MIB, MAX_VOLUME_MIB, what="size_mb", unit="MiB")
 
 
 def no_such_volume(name: str) -> NotFound:

@@ -6,13 +6,13 @@ import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hearth.bounds import MAX_MOUNT_PATH_BYTES
 from hearth.errors import InvalidInput
 from hearth.model import check_range
 from hearth.volume.base import AttachMode, FileSystem
 from hearth.volume.names import check_volume_name
 from hearth.wire.messages import VolumeMount
 
-MAX_PATH_BYTES = 1024
 MAX_COMPONENT_BYTES = 255
 """NAME_MAX of Linux."""
 KERNEL_TREES = ("/proc", "/sys", "/dev")
@@ -88,7 +88,9 @@ def _problem(path: str) -> str | None:
         return "is not absolute"
     if not path.isprintable():
         return "has characters that cannot be printed"
-    if len(path.encode()) > MAX_PATH_BYTES or any(len(part.encode()) > MAX_COMPONENT_BYTES for part in path.split("/")):
+    if len(path.encode()) > MAX_MOUNT_PATH_BYTES or any(
+        len(part.encode()) > MAX_COMPONENT_BYTES for part in path.split("/")
+    ):
         return "is too long"
     if path != posixpath.normpath(path) or path.startswith("//"):
         return "is not in its shortest form (no '..', '.', '//' and no '/' at the end)"

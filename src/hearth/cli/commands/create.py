@@ -7,6 +7,7 @@ import sys
 
 from hearth.cli.arguments import add_env, add_json, add_shape, read_duration, read_pairs
 from hearth.cli.show import show_json
+from hearth.cli.volumes import read_new_volume, read_place
 from hearth.sdk.calls import CreateOptions
 from hearth.sdk.client import Client
 
@@ -21,6 +22,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ttl", metavar="TIME", help="destroy it after so long: 90s, 15m, 2h, 7d")
     parser.add_argument("--idle-pause", metavar="TIME", help="pause it after so long without use")
     parser.add_argument("--idle-stop", metavar="TIME", help="bring it to disk after so long without use")
+    parser.add_argument(
+        "--volume",
+        metavar="NAME:/path[:ro]",
+        action="append",
+        default=[],
+        help="mount a volume there: writable and for it alone, or ro together with others; repeatable",
+    )
+    parser.add_argument(
+        "--new-volume",
+        metavar="NAME:SIZE:/path",
+        action="append",
+        default=[],
+        help="make a volume (512M, 20G), which stays when the sandbox goes, and mount it there; repeatable",
+    )
     add_env(parser)
     add_json(parser)
 
@@ -55,6 +70,10 @@ def options_of(arguments: argparse.Namespace) -> CreateOptions:
         "labels": read_pairs(arguments.label, what="--label"),
         "keep_hot": arguments.keep_hot,
     }
+    if arguments.volume:
+        options["volumes"] = [read_place(text) for text in arguments.volume]
+    if arguments.new_volume:
+        options["new_volumes"] = [read_new_volume(text) for text in arguments.new_volume]
     if arguments.ttl is not None:
         options["ttl_s"] = round(read_duration(arguments.ttl, what="--ttl"))
     if arguments.idle_pause is not None:

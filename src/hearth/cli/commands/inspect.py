@@ -70,6 +70,9 @@ def rows_of(view: SandboxView) -> Iterator[Row]:
         yield "expires", moment(view.expires_at)
     if view.stopped_at:
         yield "stopped", moment(view.stopped_at)
+    for volume in view.volumes:
+        mode = "read-only" if volume.read_only else "read-write"
+        yield f"volume {volume.name}", f"{volume.mount}, {mode}"
     if view.exit_cause:
         yield from rows_of_cause(view.exit_cause)
     for key, value in sorted(view.labels.items()):

@@ -6,11 +6,13 @@ from typing import Any
 
 from hearth.api.operations import CREATE_SANDBOX, DESTROY_SANDBOX, GET_SANDBOX, LIST_SANDBOXES
 from hearth.api.schemas import CreateSandbox, ListSandboxes, Nothing, SandboxList, SandboxView, StepTiming
+from hearth.control.volumes import NewVolume, WantedVolumes
 from hearth.errors import Conflict, InvalidInput, NotFound
 from hearth.model import Sandbox, SandboxSpec, StepPhase
 from hearth.server.names import random_name
 from hearth.server.resource import Call, Reply, bind
 from hearth.server.views import sandbox_view
+from hearth.volume.mounting import VolumeRequest
 
 NAME_ATTEMPTS = 8
 
@@ -18,7 +20,8 @@ NAME_ATTEMPTS = 8
 async def create(call: Call[CreateSandbox]) -> SandboxView | Reply[SandboxView]:
     body = call.input
     name = body.name or await _free_name(call)
-    created = await call.daemon.sandboxes.create(call.user, spec_of(body, name), from_=body.from_)
+    volumes = volumes_of(body)
+    created = await call.daemon.sandboxes.create(call.user, spec_of(body, name), from_=body.from_, volumes=volumes)
     view = await detailed_view(call, created.sandbox)
     return view if created.new else Reply(value=view, status=200)
 
@@ -69,15 +72,24 @@ def spec_of(body: CreateSandbox, name: str) -> SandboxSpec:
     )
 
 
+def volumes_of(body: CreateSandbox) -> WantedVolumes:
+    """Give the volumes a body asks for."""
+    return WantedVolumes(
+        existing=[VolumeRequest(name=each.name, mount=each.mount, read_only=each.read_only) for each in body.volumes],
+        new=[NewVolume(name=each.name, size_mib=each.size_mb, mount=each.mount) for each in body.new_volumes],
+    )
+
+
 async def detailed_view(call: Call[Any], sandbox: Sandbox) -> SandboxView:
-    """Give a sandbox with what each step of its creation took."""
+    """Give a sandbox with what each step of its creation took, and its volumes."""
     records = await call.daemon.sandboxes.timings(call.user, sandbox.id)
     timings = [
         StepTiming(name=record.name, duration_ms=round(record.duration_s * 1000, 3))
         for record in records
         if record.phase is StepPhase.DO
     ]
-    return sandbox_view(sandbox, call.daemon.sandboxes.heat(sandbox), timings=timings)
+    volumes = await call.daemon.volumes.placing.mounted(sandbox)
+    return sandbox_view(sandbox, call.daemon.sandboxes.heat(sandbox), timings=timings, volumes=volumes)
 
 
 async def _free_name(call: Call[CreateSandbox]) -> str:
