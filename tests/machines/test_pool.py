@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from tests.machines.test_first_light import vmms_of
 from hearth.config import DataDirectory
 from hearth.control.pool import Claimed
 from hearth.control.templates import Shape
+from hearth.engine.snapshot import MEMORY_FULL, STATE
 from hearth.errors import HearthError, NoSpace, NotFound
 from hearth.host.directory import load_tag
 from hearth.model import SandboxState
@@ -151,6 +153,36 @@ async def test_a_template_is_of_one_agent_kernel_image_and_shape(slept_in: DataD
         identify = house.sandboxes.templates.identify
         assert await identify(shape) == await identify(replace(shape))
         assert len({await identify(one) for one in (shape, *others)}) == len(others) + 1
+
+
+@pytest.mark.parametrize("name", [MEMORY_FULL, STATE])
+async def test_a_damaged_template_keeps_nobody_from_a_sandbox(slept_in: DataDirectory, name: str) -> None:
+    async with opened(slept_in) as house, house.sandbox() as dev:
+        template = house.data.snapshot((await house.look(dev)).origin or "none")
+    with flipped(template / name):
+        async with opened(slept_in) as house, house.sandbox() as dev:
+            assert (await house.look(dev)).origin is None
+            assert await house.shell(dev, "hostname") == "dev"
+    async with opened(slept_in) as house, house.sandbox() as dev:
+        assert (await house.look(dev)).origin == template.name, "whole again"
+
+
+@contextlib.contextmanager
+def flipped(path: Path) -> Iterator[None]:
+    """Change one bit of a file for the length of the context."""
+    _flip(path)
+    try:
+        yield
+    finally:
+        _flip(path)
+
+
+def _flip(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
 
 
 @pytest.fixture

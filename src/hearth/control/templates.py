@@ -19,8 +19,10 @@ from hearth.control.capturing import take
 from hearth.control.fleet import Member
 from hearth.control.rehearsal import NO_TOKEN, rehearse
 from hearth.engine.base import BootFiles, MachineSpec
+from hearth.engine.snapshot import load, verify_file
 from hearth.errors import HearthError
 from hearth.guest.client import Guest
+from hearth.host.threads import on_own_thread
 from hearth.host.waiting import until_done
 from hearth.jobs.bringup import Workshop, sleeping
 
@@ -52,6 +54,8 @@ class Templates:
     def __init__(self, workshop: Workshop) -> None:
         self._workshop = workshop
         self._building: dict[str, asyncio.Task[None]] = {}
+        self._proven: set[str] = set()
+        """Templates that this daemon has found whole."""
 
     async def ensure(self, shape: Shape) -> str:
         """Give the id of the template of a shape, making it where there is none: about one boot.
@@ -60,6 +64,7 @@ class Templates:
 
         Raises:
             EngineFailed, GuestFailed, TimedOut, NoSpace: it could not be made; nothing is left of it.
+            SnapshotRefused: there is one and it is damaged; what lies over it keeps it from being made anew.
         """
         template_id = await self.identify(shape)
         directory = self._workshop.data.snapshot(template_id)
@@ -70,8 +75,22 @@ class Templates:
                 self._building[template_id] = task
                 task.add_done_callback(lambda _: self._building.pop(template_id, None))
             await asyncio.shield(task)
+        if template_id not in self._proven:
+            await self._prove(directory)
+            self._proven.add(template_id)
         os.utime(directory)  # the least recently used go first
         return template_id
+
+    async def _prove(self, directory: Path) -> None:
+        """Read every byte of a template; its memory is read for the first clone anyway."""
+
+        def verify_rest() -> None:
+            stored = load(directory)
+            for name in stored.manifest.files.keys() - {stored.manifest.memory.file}:
+                verify_file(stored, name)
+
+        await on_own_thread("verify template", verify_rest)
+        await sleeping(self._workshop.engine).preload(directory)
 
     async def identify(self, shape: Shape) -> str:
         """Tell the id that the template of a shape has, whether or not there is one.
