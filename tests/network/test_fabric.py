@@ -25,6 +25,7 @@ from hearth.network.plan import hub_name, slot_prefix
 from hearth.network.policy import PUBLIC as EVERYTHING
 from hearth.network.policy import parse_policy
 from hearth.network.uplink import Uplink
+from hearth.network.watch import watch_addresses
 
 pytestmark = pytest.mark.root
 
@@ -301,3 +302,60 @@ async def test_a_network_that_is_in_use_on_the_host_is_refused_with_words(scene:
         await network.fabric.open()
     await network.fabric.close()
     assert "hearth-0badcafe" not in ip(scene.host, "-br", "link")
+
+
+async def test_a_reserved_machine_reaches_nothing_until_it_is_given_to_an_owner(scene: Stage) -> None:
+    two = await scene.guest("sb-2")
+    link = await scene.network.reserve("sb-1")
+    scene.stack.push_async_callback(scene.network.teardown, "sb-1")
+    one = await plug_in(link, scene.stack)
+    scene.stack.callback(os.close, link.tap_fd)
+    assert link.address is None and scene.network.address("sb-1") is None
+    assert await one.dial(two.address) != "sb-2"
+    assert await one.dial(PUBLIC[0]) != f"world {PUBLIC[0]}"
+
+    await scene.network.connect("sb-1", owner="ann", name="late", policy=EVERYTHING)
+    assert await one.dial(two.address) == "sb-2"
+    assert await one.dial(PUBLIC[0]) == f"world {PUBLIC[0]}"
+    assert scene.network.address("sb-1") is not None
+    with pytest.raises(NotFound):
+        await scene.network.connect("sb-1", owner="bob", name="late", policy=EVERYTHING)
+
+
+async def test_the_host_is_left_alone_until_a_policy_leads_there(scene: Stage) -> None:
+    guest = await scene.guest("sb-1")
+    assert f"hearth-{scene.tag}" not in ip(scene.host, "-br", "link")
+    assert inside(scene.host, "nft", "list", "ruleset").strip() == ""
+    assert await guest.dial(PUBLIC[0]) == "refused"
+
+    await scene.network.fabric.apply("sb-1", parse_policy({"networks": [f"{PUBLIC[0]}/32"]}))
+    assert f"hearth-{scene.tag}" in ip(scene.host, "-br", "link")
+    assert await guest.dial(PUBLIC[0]) == f"world {PUBLIC[0]}"
+
+
+async def test_new_addresses_of_the_host_are_noticed(scene: Stage) -> None:
+    uplink = scene.settings.uplink
+    assert uplink is not None
+    noticed = asyncio.Event()
+
+    async def changed() -> None:
+        await scene.network.fabric.refresh()
+        noticed.set()
+
+    guest = await scene.guest("sb-1", policy=parse_policy({"networks": ["10.0.0.0/8"]}))
+    watching = asyncio.create_task(watch_addresses(uplink, changed))
+    try:
+        async with asyncio.timeout(10):
+            while not noticed.is_set():  # whenever the watch begins to listen
+                ip(scene.host, "addr", "add", "10.77.0.1/32", "dev", "lo")
+                ip(scene.host, "addr", "del", "10.77.0.1/32", "dev", "lo")
+                await asyncio.sleep(0.05)
+            noticed.clear()
+            ip(scene.host, "addr", "add", "10.77.0.1/32", "dev", "lo")
+            await noticed.wait()
+            while await guest.dial("10.77.0.1", 81) != "refused":
+                await noticed.wait()
+        assert (await scene.event(lambda each: str(each.address) == "10.77.0.1")).rule == "host"
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)

@@ -107,3 +107,29 @@ def test_what_is_not_the_world(text: str) -> None:
 def test_the_world_is_the_world() -> None:
     for text in ("1.1.1.1", "8.8.8.8", "172.32.0.1", "100.128.0.1", "193.0.0.1"):
         assert not is_private(IPv4Address(text))
+
+
+NARROW = {"base": "deny", "networks": ["10.1.0.0/16"], "names": ["api.example.com"], "upload_bytes_per_s": 20_000}
+
+
+@pytest.mark.parametrize(
+    ("mine", "others", "fits"),
+    [
+        (NARROW, NARROW, True),
+        ({}, NARROW, False),
+        ({**NARROW, "networks": ["10.1.2.0/24"], "names": [], "upload_bytes_per_s": 10_000}, NARROW, True),
+        ({**NARROW, "networks": ["10.0.0.0/8"]}, NARROW, False),
+        ({**NARROW, "names": ["other.example.com"]}, NARROW, False),
+        ({**NARROW, "upload_bytes_per_s": 30_000}, NARROW, False),
+        ({**NARROW, "base": "public"}, NARROW, False),
+        ({**NARROW, "audit": True}, NARROW, False),
+        ({"neighbours": True}, {"neighbours": False}, False),
+        ({"names": ["api.example.com"]}, {"base": "public"}, True),
+        ({"networks": ["10.0.0.0/8"]}, {"base": "public"}, False),
+        ({"base": "public"}, {"base": "public", "download_bytes_per_s": 10_000}, False),
+    ],
+)
+def test_a_policy_lies_within_another_that_is_nowhere_narrower(
+    mine: dict[str, object], others: dict[str, object], fits: bool
+) -> None:
+    assert parse_policy(mine).is_within(parse_policy(others)) is fits

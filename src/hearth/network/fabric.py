@@ -23,7 +23,7 @@ from hearth.network.addresses import SUPERNET, WIDEST_BLOCK, Lease, Ledger
 from hearth.network.connection import Connection, EventSink
 from hearth.network.events import EgressEvent
 from hearth.network.hub import SLOT_PORT_PREFIX, Hub, Reach
-from hearth.network.plan import AddressPlan, hub_name, namespace_name, slot_prefix
+from hearth.network.plan import AddressPlan, check_owner, hub_name, namespace_name, slot_prefix
 from hearth.network.policy import DEFAULT, Policy
 from hearth.network.pool import SlotPool
 from hearth.network.slot import Slot
@@ -33,8 +33,6 @@ from hearth.network.upstream import Memory, Opener, Server, Upstream, open_here
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-
-LONGEST_OWNER_BYTES = 255
 
 
 def log_event(event: EgressEvent) -> None:
@@ -49,7 +47,7 @@ class FabricSettings:
 
     Args:
         supernet, block_prefix: of all sandboxes' addresses, and how large a block an owner gets of it at a time.
-        uplink: the way to the world; None for none.
+        uplink: the way to the world; None for none. The host is left as it is until a policy leads there.
         servers: DNS servers of the world; without one its names fail.
         open_socket: gives sockets to them.
         slots: how many machines' networks are made ahead.
@@ -82,22 +80,6 @@ def check_apart(plan: AddressPlan, settings: FabricSettings) -> None:
             )
 
 
-def check_owner(owner: str) -> str:
-    """Return an owner's name that a link can bear as its alias (IFALIASZ, 255 bytes).
-
-    Raises:
-        InvalidInput: it cannot.
-    """
-    if not owner or not owner.isprintable() or len(owner.encode()) > LONGEST_OWNER_BYTES:
-        raise InvalidInput(
-            "invalid owner of a network",
-            details=repr(owner[:80]),
-            resolution=f"use 1 to {LONGEST_OWNER_BYTES} bytes of printable characters",
-            field="owner",
-        )
-    return owner
-
-
 @dataclass(frozen=True)
 class Occupant:
     """Whom a slot is claimed for."""
@@ -122,6 +104,10 @@ class Fabric:
         self._memories: dict[str, Memory] = {}
         self._households: dict[str, dict[str, IPv4Address]] = {}
         self._connections: dict[str, Connection] = {}
+        self._reserved: dict[str, Slot] = {}
+        """By sandbox id: machines that are nobody's yet, with a slot that leads nowhere."""
+        self._linked = asyncio.Event()
+        self._linking = asyncio.Lock()
         self._claimed: list[str] = []
         """First names of namespaces that were slots: taking them away is not on the way of whoever waits."""
 
@@ -132,6 +118,8 @@ class Fabric:
             HostUnfit: the kernel or the host's networks do not allow it.
         """
         name = hub_name(self._tag)
+        if (link := self._settings.uplink) is not None:
+            await uplink.on_host(link, lambda: uplink.check_host(link))
         empty = Ledger(supernet=self._settings.supernet, block_prefix=self._settings.block_prefix)
         for left in namespaces.list_names(slot_prefix(self._tag)):
             await namespaces.delete(left)
@@ -139,6 +127,9 @@ class Fabric:
             await namespaces.create(name, lambda: None, discard=lambda _: None)
         self._hub = await namespaces.enter(name, lambda: Hub(name, empty), discard=Hub.close)
         await self._with_hub(lambda hub: hub.remove_slots())
+        # What an earlier daemon has led to the world goes on without a gap.
+        if await self._with_hub(lambda hub: hub.has_uplink()):
+            self._linked.set()
         await self.refresh()
         asyncio.get_running_loop().add_reader(self._hub.events, self._packets_waiting)
         self._pool.start()
@@ -150,6 +141,9 @@ class Fabric:
         for connection in list(self._connections.values()):
             await connection.close()
         self._connections.clear()
+        for reserved in self._reserved.values():
+            await on_own_thread("let go of a slot", reserved.ears.close)
+        self._reserved.clear()
         hub, self._hub = self._hub, None
         if hub is None:
             return
@@ -172,7 +166,7 @@ class Fabric:
         link = self._settings.uplink
         hub = self._opened()
         reach = Reach(has_uplink=False)
-        if link is not None:
+        if link is not None and self._linked.is_set():
             host = await uplink.on_host(link, lambda: uplink.connect_host(link, hub.descriptor))
             await namespaces.enter(hub_name(self._tag), lambda: uplink.connect_hub(link), discard=lambda _: None)
             reach = Reach(has_uplink=True, host=(*host, link.network))
@@ -189,6 +183,7 @@ class Fabric:
         check_owner(owner)
         if sandbox_id in self._connections:
             raise Conflict("the sandbox is connected already", details=sandbox_id)
+        await self._link_for(policy)
         taken = self._pool.take() or await self._make_slot(space)
         try:
             lease = await self._with_hub(
@@ -200,6 +195,42 @@ class Fabric:
             await until_done(asyncio.ensure_future(self._undo(taken, sandbox_id if is_ours else None)))
             raise
         return taken.tap_fd, lease.address
+
+    async def reserve(self, sandbox_id: str) -> int:
+        """Furnish a machine that is nobody's yet; gives the TAP's descriptor, the caller's from now on.
+
+        Nothing leads out of it until ``connect``.
+
+        Raises:
+            Conflict: there is one of this id.
+        """
+        taken = await self._make_slot(namespace_name(self._tag, sandbox_id))
+        self._reserved[sandbox_id] = taken
+        return taken.tap_fd
+
+    async def connect(self, sandbox_id: str, *, owner: str, name: str, policy: Policy) -> IPv4Address:
+        """Give a reserved machine to an owner, from its next packet on; gives its address. About 1 ms.
+
+        Whatever fails, the machine is left without a way out, for ``teardown``.
+
+        Raises:
+            NotFound: it was not reserved.
+            Unavailable: there are no addresses left.
+        """
+        check_owner(owner)
+        taken = self._reserved.pop(sandbox_id, None)
+        if taken is None:
+            raise NotFound("no network was made ahead for the sandbox", details=sandbox_id)
+        try:
+            await self._link_for(policy)
+            occupant = Occupant(sandbox_id, owner, policy)
+            lease = await self._with_hub(lambda hub: self._claim(hub, taken, taken.namespace, occupant))
+            self._connect(lease, name, policy, taken.ears)
+        except BaseException:
+            self._reserved[sandbox_id] = taken
+            await until_done(asyncio.ensure_future(self.teardown(sandbox_id)))
+            raise
+        return lease.address
 
     async def adopt(self, sandbox_id: str, *, name: str, policy: Policy) -> IPv4Address:
         """Take over a machine that an earlier daemon connected; gives its address. Its policy is put into force anew
@@ -219,6 +250,7 @@ class Fabric:
                 raise
             raise NotFound("the sandbox has no network to be found", details=space) from error
         connection = self._connect(lease, name, policy, ears)
+        await self._link_for(policy)
         wanted = rules.table_comment(self._settings.supernet, policy)
         if await on_own_thread(f"adopt {space}", connection.rules_in_force) != wanted:
             await self.apply(sandbox_id, policy)
@@ -229,6 +261,9 @@ class Fabric:
         connection = self._connections.pop(sandbox_id, None)
         if connection is not None:
             await connection.close()
+        reserved = self._reserved.pop(sandbox_id, None)
+        if reserved is not None:
+            await on_own_thread("let go of a slot", reserved.ears.close)
         await self._forget_claimed()
         if self._hub is not None:
             await self._with_hub(lambda hub: hub.unplug(sandbox_id))
@@ -241,6 +276,7 @@ class Fabric:
             OSError: the kernel refused; what it refused of the policy is as it was.
         """
         connection = self.connection(sandbox_id)
+        await self._link_for(policy)
         await self._with_hub(lambda hub: hub.bound_download(connection.lease, policy))
         await connection.apply(policy)
         log.debug("egress policy in force", sandbox=sandbox_id, base=policy.base.value)
@@ -256,6 +292,11 @@ class Fabric:
             raise NotFound("the sandbox is connected to no network", details=sandbox_id)
         return connection
 
+    def address(self, sandbox_id: str) -> IPv4Address | None:
+        """Tell the address of a connected machine; None of any other."""
+        connection = self._connections.get(sandbox_id)
+        return None if connection is None else connection.lease.address
+
     def sandboxes(self) -> set[str]:
         """Tell the sandboxes that have an address, those an earlier daemon left included."""
         return set() if self._hub is None else set(self._hub.ledger.leases)
@@ -263,6 +304,21 @@ class Fabric:
     async def slots_ready(self) -> None:
         """Wait until all slots are made."""
         await self._pool.filled()
+
+    async def _link_for(self, policy: Policy) -> None:
+        """Link the hub to the host before the first policy that leads there is put into force."""
+        if self._linked.is_set() or self._settings.uplink is None or not policy.reaches_out:
+            return
+        async with self._linking:
+            if self._linked.is_set():
+                return
+            self._linked.set()
+            try:
+                await self.refresh()
+            except BaseException:
+                self._linked.clear()
+                raise
+            log.info("linked to the host", link=self._settings.uplink.link, network=str(self._settings.uplink.network))
 
     def _claim(self, hub: Hub, taken: Slot, space: str, occupant: Occupant) -> Lease:
         """Turn a slot into a machine's network; blocking. Its rules come before its way out."""

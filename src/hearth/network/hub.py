@@ -64,6 +64,10 @@ class Hub:
         """Let go of the hub; it stays as it is."""
         self._close.close()
 
+    def has_uplink(self) -> bool:
+        """Tell whether it is linked to the host."""
+        return any(link.name == HUB_END for link in self.route.links())
+
     def lead_to(self, reach: Reach) -> None:
         """Write the rules for this reach."""
         self._reach = reach

@@ -12,6 +12,7 @@ from ipaddress import IPv4Address
 
 import structlog
 
+from hearth.errors import HearthError, NotFound
 from hearth.host import namespaces, netlink
 from hearth.network.fabric import Fabric, FabricSettings
 from hearth.network.patience import Patience
@@ -49,6 +50,16 @@ class MachineNetwork:
             raise AssertionError("this network connects no machines")
         return self._fabric
 
+    @property
+    def connects(self) -> bool:
+        """True when machines with an owner reach others."""
+        return self._fabric is not None
+
+    @property
+    def resolvers(self) -> list[str]:
+        """Tell the DNS servers of every guest: its gateway, where machines are connected."""
+        return [str(self._plan.gateway.ip)] if self.connects else []
+
     def namespace(self, sandbox_id: str) -> str:
         """Name the sandbox's namespace, whether or not it exists."""
         return namespace_name(self._tag, sandbox_id)
@@ -79,15 +90,47 @@ class MachineNetwork:
                 sandbox_id, owner=owner, name=name or sandbox_id, policy=policy
             )
         log.debug("network set up", sandbox=sandbox_id, namespace=space, address=str(address or ""))
-        return Link(
-            namespace=space,
-            tap_fd=descriptor,
-            guest_ip=self._plan.guest.ip,
-            prefix_length=self._plan.guest.network.prefixlen,
-            gateway=self._plan.gateway.ip,
-            mac=self._plan.guest_mac,
-            address=address,
-        )
+        return self._link(space, descriptor, address)
+
+    async def reserve(self, sandbox_id: str) -> Link:
+        """Set up a machine that is nobody's yet, for ``connect``; the caller closes ``tap_fd``.
+
+        Raises as ``setup``.
+        """
+        if self._fabric is None:
+            return await self.setup(sandbox_id)
+        space = self.namespace(sandbox_id)
+        return self._link(space, await self._fabric.reserve(sandbox_id), None)
+
+    async def connect(self, sandbox_id: str, *, owner: str, name: str, policy: Policy) -> None:
+        """Give a reserved machine to an owner; without a fabric it stays connected to nothing.
+
+        Raises:
+            NotFound: it was not reserved.
+            Unavailable: there are no addresses left.
+            OSError: the kernel refused; nothing leads out of it.
+        """
+        if self._fabric is not None:
+            await self._fabric.connect(sandbox_id, owner=owner, name=name, policy=policy)
+
+    async def adopt(self, sandbox_id: str, *, name: str, policy: Policy) -> None:
+        """Take over what an earlier daemon connected, under the policy it should have.
+
+        A machine that cannot be brought under it loses its way out until it is started anew.
+        """
+        if self._fabric is None:
+            return
+        try:
+            await self._fabric.adopt(sandbox_id, name=name, policy=policy)
+        except NotFound as error:
+            log.warning("no network to take over: it reaches nothing", sandbox=sandbox_id, error=str(error))
+        except (HearthError, OSError) as error:
+            log.error("its policy is not in force: it is cut off", sandbox=sandbox_id, error=str(error))
+            await self._fabric.teardown(sandbox_id)
+
+    def address(self, sandbox_id: str) -> IPv4Address | None:
+        """Tell a sandbox's address among its owner's; None for one that is not connected now."""
+        return None if self._fabric is None else self._fabric.address(sandbox_id)
 
     async def teardown(self, sandbox_id: str) -> None:
         """Remove the sandbox's namespace, whoever made it and in whatever state; a missing one is fine.
@@ -104,6 +147,17 @@ class MachineNetwork:
         prefix = namespace_prefix(self._tag)
         named = {name.removeprefix(prefix) for name in namespaces.list_names(prefix)}
         return named if self._fabric is None else named | self._fabric.sandboxes()
+
+    def _link(self, space: str, tap_fd: int, address: IPv4Address | None) -> Link:
+        return Link(
+            namespace=space,
+            tap_fd=tap_fd,
+            guest_ip=self._plan.guest.ip,
+            prefix_length=self._plan.guest.network.prefixlen,
+            gateway=self._plan.gateway.ip,
+            mac=self._plan.guest_mac,
+            address=address,
+        )
 
     def dialer(self, sandbox_id: str, *, answers: bool = False) -> NamespaceDialer:
         """Give a way to the sandbox's agent; keep it, it learns how patient to be.

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
+from hearth.errors import InvalidInput
 from hearth.model import check_name
 
 PREFIX = "hearth-"
@@ -17,6 +18,7 @@ NET_NAME = "net0"
 """One name for all: each namespace has one TAP and, where it is connected, one way to its owner's bridge."""
 NET_INDEX = 1_000_000_000
 """Its number, which no link of the hub comes to have; see ``links.add_veth``."""
+LONGEST_OWNER_BYTES = 255
 NAMED = re.compile(r"[bm][0-9a-f]{8}")
 
 
@@ -99,3 +101,19 @@ def namespace_name(tag: str, sandbox_id: str) -> str:
         InvalidInput: the id is no DNS label; it could otherwise point out of the directory of names.
     """
     return namespace_prefix(tag) + check_name(sandbox_id, what="sandbox_id")
+
+
+def check_owner(owner: str) -> str:
+    """Return an owner's name that a link can bear as its alias (IFALIASZ, 255 bytes).
+
+    Raises:
+        InvalidInput: it cannot.
+    """
+    if not owner or not owner.isprintable() or len(owner.encode()) > LONGEST_OWNER_BYTES:
+        raise InvalidInput(
+            "invalid owner of a network",
+            details=repr(owner[:80]),
+            resolution=f"use 1 to {LONGEST_OWNER_BYTES} bytes of printable characters",
+            field="owner",
+        )
+    return owner

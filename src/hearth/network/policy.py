@@ -90,6 +90,24 @@ class Policy:
         """Tell whether the answers for ``name`` are opened."""
         return any(matches(pattern, name) for pattern in self.names)
 
+    @property
+    def reaches_out(self) -> bool:
+        """True when anything beyond the owner's sandboxes may be reached."""
+        return self.base is Base.PUBLIC or self.audit or bool(self.networks or self.names)
+
+    def is_within(self, other: Policy) -> bool:
+        """Tell whether nothing is open here, or faster, that is not in ``other``."""
+        public = other.base is Base.PUBLIC
+        return (
+            (self.base is Base.DENY or public)
+            and (other.neighbours or not self.neighbours)
+            and (other.audit or not self.audit)
+            and all(any(mine.subnet_of(each) for each in other.networks) for mine in self.networks)
+            and (public or all(name in other.names for name in self.names))
+            and _not_faster(self.upload_bytes_per_s, other.upload_bytes_per_s)
+            and _not_faster(self.download_bytes_per_s, other.download_bytes_per_s)
+        )
+
     def describe(self) -> dict[str, Any]:
         """Give what ``parse_policy`` takes, for the store."""
         return {
@@ -165,6 +183,10 @@ def check_pattern(text: str) -> str:
     if len(name) > LONGEST_NAME or not all(LABEL.fullmatch(label) for label in labels) or labels[-1].isdigit():
         raise _invalid("names", f"{text[:80]!r} is no host name", "use names like api.example.com or *.example.com")
     return pattern
+
+
+def _not_faster(mine: int | None, other: int | None) -> bool:
+    return other is None or (mine is not None and mine <= other)
 
 
 def _network(text: str) -> IPv4Network:

@@ -86,13 +86,7 @@ def connect_host(uplink: Uplink, hub: int) -> list[IPv4Network]:
         HostUnfit: the uplink's network is in use on this host.
     """
     with RouteSocket() as route, NftSocket() as firewall:
-        taken = [each for each in route.addresses() if each.network.overlaps(uplink.network)]
-        if any(each != uplink.host_end for each in taken):
-            raise HostUnfit(
-                "the network between hearth and this host is in use",
-                details=f"{uplink.network} overlaps {', '.join(map(str, taken))}",
-                resolution="configure another network of four addresses for the uplink",
-            )
+        _check_free(route, uplink)
         firewall.commit(rules.host_rules(uplink.link, uplink.link, uplink.network))
         with tolerating(errno.EEXIST):
             route.ask(links.add_veth(uplink.link, HUB_END, hub))
@@ -113,6 +107,16 @@ def connect_host(uplink: Uplink, hub: int) -> list[IPv4Network]:
         route.ask(links.change_link(own, up=True))
         _forward_back(route)
         return [IPv4Network(each.ip) for each in route.addresses()]
+
+
+def check_host(uplink: Uplink) -> None:
+    """Look whether the host has room for the uplink, and change nothing. Blocking.
+
+    Raises:
+        HostUnfit: the uplink's network is in use on this host.
+    """
+    with RouteSocket() as route:
+        _check_free(route, uplink)
 
 
 def connect_hub(uplink: Uplink) -> None:
@@ -149,6 +153,16 @@ def tolerating(*codes: int) -> Iterator[None]:
     except OSError as error:
         if error.errno not in codes:
             raise
+
+
+def _check_free(route: RouteSocket, uplink: Uplink) -> None:
+    taken = [each for each in route.addresses() if each.network.overlaps(uplink.network)]
+    if any(each != uplink.host_end for each in taken):
+        raise HostUnfit(
+            "the network between hearth and this host is in use",
+            details=f"{uplink.network} overlaps {', '.join(map(str, taken))}",
+            resolution="configure another network of four addresses for the uplink",
+        )
 
 
 def _forward_back(route: RouteSocket) -> None:
