@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import subprocess
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -32,7 +34,7 @@ from hearth.engine.snapshot import (
     verify,
     write_manifest,
 )
-from hearth.errors import Conflict, HearthError
+from hearth.errors import Conflict, HearthError, NoSpace
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.root, pytest.mark.vm, pytest.mark.slow]
 
@@ -109,6 +111,30 @@ async def test_a_machine_without_a_template_sleeps_with_all_its_memory(bed: Bed)
     async with bed.woken(bed.lone, bed.full) as machine:
         assert load(bed.full).manifest.memory.file == MEMORY_FULL
         assert await machine.run("cat /dev/shm/mark /var/tmp/mark") == "lone\nlone"
+
+
+@contextmanager
+def small_disk() -> Iterator[Path]:
+    """A file system with room for less than what a machine wrote; nobody may hold on to it at the end."""
+    with tempfile.TemporaryDirectory(prefix="hearth-full-") as root:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", root], check=True)
+        try:
+            yield Path(root)
+        finally:
+            subprocess.run(["umount", root], check=True)
+
+
+async def test_a_full_file_system_is_told_and_the_machine_runs_on(clone: Clone) -> None:
+    await clone.run("head -c 10000000 /dev/urandom > /dev/shm/ten")
+    with small_disk() as root:
+        await clone.guest.freeze()
+        await clone.machine.pause()
+        capture = await clone.machine.capture(clone.spec, stage(root / "never"), with_disk=False)
+        with pytest.raises(NoSpace):
+            await capture.store()
+        await clone.machine.resume()
+        await clone.guest.thaw()
+    assert await clone.run("wc -c < /dev/shm/ten; echo on > /var/tmp/mark; cat /var/tmp/mark") == "10000000\non"
 
 
 async def test_a_vmm_that_waits_can_be_ended(bed: Bed) -> None:

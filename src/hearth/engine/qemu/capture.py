@@ -6,6 +6,7 @@ Only what must be taken while the CPUs stand still happens in ``take``; writing 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import mmap
 import os
 from collections.abc import Mapping, Sequence
@@ -101,8 +102,12 @@ class QemuCapture:
     def _write_memory(self) -> tuple[FileRecord, str]:
         size = self.spec.memory_mib * 1024 * 1024
         name, write = (MEMORY_FULL, write_full) if self.pages.base is None else (MEMORY_DIFF, write_diff)
-        with self.pages.data as data:
-            return write(self.staging / name, size, self.pages.extents, data), name
+        try:
+            return write(self.staging / name, size, self.pages.extents, self.pages.data), name
+        finally:
+            # After an error its traceback holds views of it still; then it is freed with them.
+            with contextlib.suppress(BufferError):
+                self.pages.data.close()
 
     def _manifest(self, memory: str, files: Mapping[str, FileRecord], layers: tuple[Layer, ...]) -> Manifest:
         base = self.pages.base
@@ -169,6 +174,7 @@ async def _save_state(machine: QemuMachine, path: Path) -> None:
             await machine.monitor.execute("xen-save-devices-state", arguments, timeout_s=SAVE_TIMEOUT_S)
         finally:
             await machine.monitor.take_back(STATE_SET)
+            machine.lent_sets.add(STATE_SET)
     finally:
         os.close(descriptor)
 

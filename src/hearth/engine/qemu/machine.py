@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Protocol
 from hearth.engine.base import Capture, MachineEnd, MachineSpec, RunState
 from hearth.engine.console import Console
 from hearth.engine.qemu.memory_map import guest_memory, memory_address
-from hearth.engine.qemu.qmp import Qmp, QmpClosed
+from hearth.engine.qemu.qmp import Qmp, QmpClosed, QmpRefused
 from hearth.engine.qemu.slots import all_slots, attach, clear, detach, occupied_slots
 from hearth.errors import HostUnfit
 from hearth.guest.dial import Dialer
@@ -56,6 +57,8 @@ class QemuMachine:
         self._capturer = capturer
         self._memory_limit = memory_limit
         self.monitor = monitor
+        self.lent_sets: set[int] = set()
+        """Descriptor sets taken back from a paused QEMU: it closes them only while its CPUs run (monitor/fds.c)."""
 
     @property
     def id(self) -> str:
@@ -100,6 +103,10 @@ class QemuMachine:
     async def resume(self) -> None:
         """Let the CPUs run on."""
         await self.monitor.execute("cont")
+        for set_id in tuple(self.lent_sets):
+            self.lent_sets.discard(set_id)
+            with contextlib.suppress(QmpRefused):
+                await self.monitor.take_back(set_id)
 
     async def halted(self) -> str:
         """Wait until QEMU stops the CPUs because the host's disk is full (its ``werror=enospc``, the default)."""
