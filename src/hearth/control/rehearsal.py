@@ -11,7 +11,8 @@ from hearth.guest.client import Guest
 from hearth.jobs.bringup import CONFIGURE_TIMEOUT_S, Workshop
 from hearth.wire.messages import ExecRequest
 
-COMMAND = ExecRequest(argv=["/bin/sh", "-c", "echo; /bin/true"])
+COMMAND = ExecRequest(argv=["/bin/sh", "-c", "ls / | cat"])
+"""A shell, a pipe, programs that start, look around and write: most first commands are made of that."""
 COMMAND_TIMEOUT_S = 30.0
 HOSTNAME = "sandbox"
 NO_TOKEN = ""
