@@ -8,14 +8,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 from tests.engine.snapshots import IMAGE_SHA256, PAGE, STAMP, make_stopped, make_template, manifest
 
-from hearth.engine.base import SnapshotRefused
-from hearth.engine.manifest import MIB, FileRecord, MemoryBase
+from hearth.engine.base import SnapshotRefused, VolumeSeal
+from hearth.engine.manifest import MIB, FileRecord, MemoryBase, VolumeRecord, decode, encode
 from hearth.engine.memory_image import read_diff, write_full
 from hearth.engine.snapshot import (
     DISK,
@@ -32,6 +33,7 @@ from hearth.engine.snapshot import (
     record,
     require_fit,
     require_same_disk,
+    require_same_volumes,
     stage,
     sweep,
     verify,
@@ -352,3 +354,39 @@ def test_record_makes_a_file_private_and_knows_its_checksum(tmp_path: Path) -> N
     expected = hashlib.sha256(hashlib.sha256(b"abc").digest()).hexdigest()
     assert record(path) == FileRecord(size_bytes=3, block_hash=expected)
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+KNOWN = VolumeRecord(place=0, volume="vol-1", mount="/srv/data", read_only=False, size_bytes=MIB, mtime_ns=7)
+SAME = VolumeSeal(**msgspec.structs.asdict(KNOWN))
+
+
+def test_memory_meets_the_volumes_it_knows_as_they_were() -> None:
+    require_same_volumes("s1", [], [])
+    require_same_volumes("s1", [KNOWN], [SAME])
+
+
+@pytest.mark.parametrize(
+    ("known", "found", "words"),
+    [
+        ([KNOWN], [], "place 0: vol-1 .* now none"),
+        ([], [SAME], "place 0: none, now vol-1"),
+        ([KNOWN], [replace(SAME, volume="vol-2")], "vol-1 .* now vol-2"),
+        ([KNOWN], [replace(SAME, mtime_ns=8)], "written at 7 ns.* now .*written at 8 ns"),
+        ([KNOWN], [replace(SAME, size_bytes=2 * MIB)], "1048576 bytes.* now .*2097152 bytes"),
+        ([KNOWN], [replace(SAME, read_only=True)], "read-write.* now .*read-only"),
+        ([KNOWN], [replace(SAME, mount="/mnt")], "at /srv/data, now .* at /mnt"),
+        ([KNOWN], [replace(SAME, place=1)], "place 0: .*; place 1: none"),
+    ],
+)
+def test_memory_never_meets_other_volumes(known: list[VolumeRecord], found: list[VolumeSeal], words: str) -> None:
+    with pytest.raises(SnapshotRefused, match=f"its volumes are not as they were: .*{words}"):
+        require_same_volumes("s1", known, found)
+
+
+def test_a_manifest_tells_its_volumes_and_may_have_none(root: Path) -> None:
+    plain = load(make_template(root, "t1")).manifest
+    assert plain.volumes == ()
+    with_volumes = msgspec.structs.replace(plain, volumes=(KNOWN,))
+    assert decode(encode(with_volumes), name="t1") == with_volumes
+    with pytest.raises(SnapshotRefused, match="two volumes are in one place"):
+        encode(msgspec.structs.replace(plain, volumes=(KNOWN, KNOWN)))
