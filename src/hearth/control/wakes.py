@@ -7,6 +7,8 @@ told to come again.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import structlog
 
@@ -25,6 +27,11 @@ BOOT_AGAIN_S = 60.0
 """A sandbox whose machine had ended is booted from its disk; one that keeps dying not more often than this."""
 
 
+IsCold = Callable[[Sandbox], bool]
+MakeHot = Callable[[Sandbox, bool], Coroutine[Any, Any, None]]
+"""Told whether a sandbox without memory may be booted from its disk."""
+
+
 class Busy(Unavailable):
     """Too much is being woken; ``retry_after_s`` tells when to ask again."""
 
@@ -36,8 +43,11 @@ class Busy(Unavailable):
 class Wakes:
     """The wakes from disk that are under way."""
 
-    def __init__(self, sandboxes: Sandboxes, *, at_once: int = MAX_AT_ONCE, waiting: int = MAX_WAITING) -> None:
-        self._sandboxes = sandboxes
+    def __init__(
+        self, is_cold: IsCold, make_hot: MakeHot, *, at_once: int = MAX_AT_ONCE, waiting: int = MAX_WAITING
+    ) -> None:
+        self._is_cold = is_cold
+        self._make_hot = make_hot
         self._at_once = at_once
         self._waiting_limit = waiting
         self._waiting = 0
@@ -56,7 +66,7 @@ class Wakes:
         """
         flight = self._flights.get(sandbox.id)
         if flight is None:
-            if self._sandboxes.heat(sandbox) is not Heat.COLD:
+            if not self._is_cold(sandbox):
                 return True
             flight = self._begin(sandbox)
         if self._waiting >= self._waiting_limit:
@@ -78,14 +88,11 @@ class Wakes:
     def _begin(self, sandbox: Sandbox) -> asyncio.Task[None]:
         if len(self._flights) >= self._at_once:
             raise Busy(f"{len(self._flights)} are being woken already")
-        flight = asyncio.create_task(self._wake(sandbox), name=f"wake {sandbox.id} for the public")
+        force = self._may_boot(sandbox)
+        flight = asyncio.create_task(self._make_hot(sandbox, force), name=f"wake {sandbox.id} for the public")
         self._flights[sandbox.id] = flight
         flight.add_done_callback(lambda done: self._landed(sandbox.id, done))
         return flight
-
-    async def _wake(self, sandbox: Sandbox) -> None:
-        sandbox = await self._sandboxes.creation.settle(sandbox)
-        await self._sandboxes.sleep.ensure_hot(sandbox, force=self._may_boot(sandbox))
 
     def _may_boot(self, sandbox: Sandbox) -> bool:
         """Tell whether to boot a sandbox whose machine has ended by itself: there is nothing left to lose."""
@@ -106,3 +113,15 @@ class Wakes:
             log.warning("not woken", sandbox=sandbox_id, error=str(error))
             if not isinstance(error, HearthError):
                 log.error("unexpected error in a wake", sandbox=sandbox_id, exc_info=error)
+
+
+def wakes_of(sandboxes: Sandboxes) -> Wakes:
+    """Give the wakes of a daemon's sandboxes."""
+
+    def is_cold(sandbox: Sandbox) -> bool:
+        return sandboxes.heat(sandbox) is Heat.COLD
+
+    async def make_hot(sandbox: Sandbox, force: bool) -> None:
+        await sandboxes.sleep.ensure_hot(await sandboxes.creation.settle(sandbox), force=force)
+
+    return Wakes(is_cold, make_hot)

@@ -98,6 +98,7 @@ class Exchange(RequestResponseCycle):
 class Door(HttpToolsProtocol):
     """One connection of a client."""
 
+    head_s = HEAD_S
     transport: asyncio.Transport
     cycle: Exchange  # None before the first request, as uvicorn has it
 
@@ -223,7 +224,7 @@ class Door(HttpToolsProtocol):
         self._head_done = False
         self._bytes = self._fields = 0
         if self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_S, self._head_took_too_long)
+            self._head_timer = self.loop.call_later(self.head_s, self._head_took_too_long)
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:

@@ -16,7 +16,7 @@ from hearth.control.buckets import PublicRates
 from hearth.control.daemon import Daemon
 from hearth.control.presence import present
 from hearth.control.publishing import PUBLIC_PATH
-from hearth.control.wakes import Busy, Wakes
+from hearth.control.wakes import Busy, Wakes, wakes_of
 from hearth.errors import HearthError, NotFound
 from hearth.model import Heat, Publication, Sandbox
 from hearth.server.proxy.entry import route_of
@@ -165,7 +165,7 @@ class Gateway:
     def __init__(self, daemon: Daemon) -> None:
         self.upstreams = Upstreams()
         self._daemon = daemon
-        self._wakes = Wakes(daemon.sandboxes)
+        self._wakes = wakes_of(daemon.sandboxes)
         self._rates = PublicRates()
 
     def gate(self, zone: str | None = None) -> PublicGate:

@@ -24,6 +24,7 @@ KEPT_S = 4.0
 MAX_KEPT_PER_PORT = 16
 MAX_KEPT = 256
 
+_HEADED = (h11.Response, h11.InformationalResponse, h11.EndOfMessage)
 Event = h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]
 
 
@@ -73,6 +74,9 @@ class Upstream:
             raise broken(str(error)) from error
         if isinstance(event, h11.ConnectionClosed):
             raise broken("it closed the connection without an answer")
+        # h11 bounds only heads that are not whole yet.
+        if isinstance(event, _HEADED) and sum(len(name) + len(value) for name, value in event.headers) > MAX_HEAD_BYTES:
+            raise broken(f"its head has more than {MAX_HEAD_BYTES} bytes")
         return event
 
     async def receive(self) -> None:
