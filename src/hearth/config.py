@@ -136,3 +136,12 @@ class Settings:
     """So many volumes one user may have."""
     volumes_max_mib: int = 100 * 1024
     """So large they may be together, as their guests see them."""
+    net_default: str = "deny"
+    """What a sandbox reaches of the world unless somebody says otherwise: ``deny`` nothing, ``public`` what is not
+    private. A program nobody trusts does not speak from this host's address before somebody lets it."""
+    uplink: str = "host"
+    """How sandboxes come to the world: by this ``host``, not at all (``none``), by a namespace (``netns:NAME``)."""
+    dns_servers: tuple[str, ...] = ()
+    """Asked for the world's names; without any those of this host that are not on its loopback."""
+    network_slots: int = 2
+    """Machines' networks kept made ahead."""

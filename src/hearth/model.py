@@ -112,6 +112,8 @@ class SandboxSpec:
 
     A sandbox that is ``keep_hot`` never sleeps. ``ttl_s`` seconds after its creation, or after that was changed, it is
     destroyed. It sleeps after ``idle_pause_s`` and ``idle_stop_s`` seconds without use; None takes the daemon's.
+    ``net_policy`` is what ``hearth.network.policy.parse_policy`` takes; stored without one, it reaches nothing of the
+    world.
     """
 
     name: str
@@ -124,6 +126,7 @@ class SandboxSpec:
     ttl_s: int | None = None
     idle_pause_s: float | None = None
     idle_stop_s: float | None = None
+    net_policy: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,13 +154,17 @@ class Lifetime:
 
 @dataclass(frozen=True, kw_only=True)
 class SandboxChanges:
-    """What may be changed of a sandbox while it lives; None leaves a field as it is. Labels go before they come."""
+    """What may be changed of a sandbox while it lives; None leaves a field as it is. Labels go before they come.
+
+    The store takes ``net_policy`` as a whole.
+    """
 
     name: str | None = None
     keep_hot: bool | None = None
     labels_add: Mapping[str, str] = field(default_factory=dict)
     labels_remove: Collection[str] = ()
     lifetime: Lifetime | None = None
+    net_policy: Mapping[str, object] | None = None
 
     def apply(self, spec: SandboxSpec) -> SandboxSpec:
         """Give ``spec`` with these changes."""
@@ -168,6 +175,7 @@ class SandboxChanges:
             keep_hot=spec.keep_hot if self.keep_hot is None else self.keep_hot,
             labels=labels | dict(self.labels_add),
             ttl_s=spec.ttl_s if self.lifetime is None else self.lifetime.ttl_s,
+            net_policy=spec.net_policy if self.net_policy is None else self.net_policy,
         )
 
 

@@ -19,7 +19,7 @@ from hearth.control.residents import Resident
 from hearth.model import Heat, Sandbox, SandboxSpec
 from hearth.wire.messages import ExecRequest
 
-QUIET = Settings(idle_pause_s=3600, idle_stop_s=7200, pool_ready=0, pool_waiting=0, min_free_mib=0)
+QUIET = Settings(idle_pause_s=3600, idle_stop_s=7200, pool_ready=0, pool_waiting=0, min_free_mib=0, network_slots=0)
 """Nothing happens by itself."""
 WAIT_S = 30.0
 THREADS = min(32, (os.cpu_count() or 1) + 4)

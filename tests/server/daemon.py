@@ -134,8 +134,8 @@ def running_daemon(data: DataDirectory, *words: str) -> Iterator[RunningDaemon]:
 
 
 def daemon_command(data: DataDirectory, *words: str) -> list[str]:
-    """Give the command line of a daemon with the development engine."""
-    serve = [sys.executable, "-m", "hearth.server", "serve"]
+    """Give the command line of a daemon with the development engine, and without a way to the world for any other."""
+    serve = [sys.executable, "-m", "hearth.server", "serve", "--uplink", "none", "--net-slots", "0"]
     return [*serve, "--data", str(data.root), "--engine", "local", *words]
 
 

@@ -31,6 +31,7 @@ from hearth.store.base import FIRST_PAGE, Page, PageRequest, Store
 log = structlog.get_logger(__name__)
 
 ENVIRONMENT = "environment.json"
+NET_POLICY = "net_policy.json"
 """Beside a checkpoint's own files: the variables that commands in the copies get, as they did in the sandbox."""
 MAX_ANCESTORS = 1000
 
@@ -177,12 +178,14 @@ class Checkpoints:
                 details=f"{snapshot.name} is {snapshot.state}",
                 resolution="choose another one" if snapshot.state is SnapshotState.DELETING else "wait a moment",
             )
+        directory = self._workshop.data.snapshot(snapshot.id)
         spec = SandboxSpec(
             name=snapshot.sandbox_name,
             image=snapshot.image,
             cpus=snapshot.cpus,
             memory_mib=snapshot.memory_mib,
-            env=await asyncio.to_thread(_read_environment, self._workshop.data.snapshot(snapshot.id)),
+            env=await asyncio.to_thread(_read_environment, directory),
+            net_policy=await asyncio.to_thread(_read_policy, directory),
         )
         return Model(snapshot=snapshot.id, known_as=snapshot.sandbox_id, parent=snapshot.id, spec=spec)
 
@@ -190,6 +193,7 @@ class Checkpoints:
         directory = self._workshop.data.snapshot(snapshot.id)
         taken = await self._forks.capture(sandbox, directory)
         await asyncio.to_thread(_write_environment, directory, sandbox.spec.env)
+        await asyncio.to_thread(_write_policy, directory, sandbox.spec.net_policy)
         ready = await self._store.snapshots.transition(
             snapshot.id, (SnapshotState.CREATING,), SnapshotState.READY, size_bytes=taken.snapshot.size_bytes
         )
@@ -231,3 +235,17 @@ def _read_environment(directory: Path) -> Mapping[str, str]:
         return msgspec.json.decode((directory / ENVIRONMENT).read_bytes(), type=dict[str, str])
     except (OSError, msgspec.DecodeError) as error:
         raise refused(directory.name, f"{ENVIRONMENT} cannot be read: {error}") from error
+
+
+def _write_policy(directory: Path, policy: Mapping[str, object] | None) -> None:
+    write_atomic(directory / NET_POLICY, msgspec.json.encode(dict(policy or {})), mode=FILE_MODE)
+
+
+def _read_policy(directory: Path) -> Mapping[str, object]:
+    """Give what the sandbox might reach then; of a checkpoint that does not say, nothing of the world."""
+    try:
+        return msgspec.json.decode((directory / NET_POLICY).read_bytes(), type=dict[str, object])
+    except FileNotFoundError:
+        return {}
+    except (OSError, msgspec.DecodeError) as error:
+        raise refused(directory.name, f"{NET_POLICY} cannot be read: {error}") from error

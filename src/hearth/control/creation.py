@@ -13,6 +13,7 @@ import structlog
 from hearth.control.endings import ending_of
 from hearth.control.fleet import Fleet, Member
 from hearth.control.images import Images
+from hearth.control.networking import Networking
 from hearth.control.pool import Claimed, Pool
 from hearth.control.residents import Residents
 from hearth.control.shelf import Shelf
@@ -54,6 +55,7 @@ class Creation:
         pool: Pool,
         shelf: Shelf,
         volumes: Volumes,
+        networking: Networking,
     ) -> None:
         self._store = store
         self._workshop = workshop
@@ -65,6 +67,7 @@ class Creation:
         self._pool = pool
         self._shelf = shelf
         self._volumes = volumes
+        self._networking = networking
         self._tasks: dict[str, asyncio.Task[Sandbox]] = {}
 
     async def claim(self, spec: SandboxSpec, boot: BootFiles) -> Claimed | None:
@@ -140,6 +143,7 @@ class Creation:
             await self._store.endings.record(ending)
         await self._store.sandboxes.delete(sandbox.id, (SandboxState.CREATING, SandboxState.DESTROYING))
         self._residents.forget(sandbox.id)
+        self._networking.forget(sandbox.id)
         self._shelf.tidy()
 
     async def _create(

@@ -13,6 +13,8 @@ from hearth.config import DataDirectory, Settings
 from hearth.control.attaching import Attaching
 from hearth.control.background import Background
 from hearth.control.checkpoints import Checkpoints
+from hearth.control.egress import EgressLog
+from hearth.control.fabric import make_network, opened
 from hearth.control.heat import HeatLoop, host_reader
 from hearth.control.images import Images
 from hearth.control.limits import host_limits
@@ -68,7 +70,7 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
 
     Raises:
         Conflict: another daemon has the directory.
-        HostUnfit: the directory cannot be written.
+        HostUnfit: the directory cannot be written, or the kernel makes no networks.
         NoSpace: its file system is full.
         InvalidInput: a setting is not acceptable.
     """
@@ -77,12 +79,18 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
     clock = SystemClock()
     with own_directory(data):
         store = await open_store(sqlite_url(data.database), clock=clock)
-        try:
-            workshop = make_workshop(data, settings, clock, store)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(store.close)
+            egress = EgressLog(clock)
+            network = make_network(load_tag(data), settings, egress.tell)
+            workshop = make_workshop(data, settings, clock, store, network)
             images = Images(ImageStore(data))
             users = Users(store.users, clock)
             runner = Runner(store.jobs, clock=clock, owner=new_id("daemon"))
-            sandboxes = Sandboxes(store=store, images=images, workshop=workshop, runner=runner, limits=host_limits())
+            await stack.enter_async_context(opened(network))
+            sandboxes = Sandboxes(
+                store=store, images=images, workshop=workshop, runner=runner, limits=host_limits(), egress=egress
+            )
             await users.ensure_admin(data.admin_key)
             found = await Reconciler(store, workshop, runner, sandboxes).run()
             log.info("reconciled", **asdict(found))
@@ -118,18 +126,26 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
             finally:
                 await background.end()
                 await sandboxes.close()
-        finally:
-            await store.close()
 
 
-def make_workshop(data: DataDirectory, settings: Settings, clock: Clock, store: Store | None = None) -> Workshop:
-    """Give what brings machines up in a prepared data directory; without a store no volume is remembered.
+def make_workshop(
+    data: DataDirectory,
+    settings: Settings,
+    clock: Clock,
+    store: Store | None = None,
+    network: MachineNetwork | None = None,
+) -> Workshop:
+    """Give what brings machines up in a prepared data directory.
+
+    Args:
+        store: without one no volume is remembered.
+        network: without one machines are connected to nothing.
 
     Raises:
         InvalidInput: there is no such engine.
     """
     tag = load_tag(data)
-    network = MachineNetwork(tag)
+    network = network or MachineNetwork(tag)
     engine = make_engine(data, settings, tag, network)
     return Workshop(
         data=data,

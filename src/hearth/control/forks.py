@@ -18,6 +18,7 @@ from hearth.control.capturing import Taken, take
 from hearth.control.creation import Creation, Source, new_sandbox, outcome
 from hearth.control.fleet import Fleet
 from hearth.control.images import Images
+from hearth.control.networking import inherited
 from hearth.control.shelf import FORK_PREFIX, Shelf
 from hearth.control.sleep import Sleep, cannot_wake
 from hearth.control.space import require_space
@@ -249,7 +250,7 @@ def inherit(spec: SandboxSpec, model: SandboxSpec) -> SandboxSpec:
     """Give the spec of a copy that somebody described: image and shape are the model's, environments are joined.
 
     Raises:
-        Conflict: it asks for another image or shape; ``field`` names which.
+        Conflict: it asks for another image or shape, or for more of the network; ``field`` names which.
     """
     for field_name, shown in (("image", "image"), ("cpus", "cpus"), ("memory_mib", "memory_mb")):
         wanted, has = getattr(spec, field_name), getattr(model, field_name)
@@ -261,4 +262,5 @@ def inherit(spec: SandboxSpec, model: SandboxSpec) -> SandboxSpec:
                 field=shown,
             )
     env = {**model.env, **spec.env}
-    return replace(spec, env=env, image=model.image, cpus=model.cpus, memory_mib=model.memory_mib)
+    policy = inherited(spec.net_policy, model.net_policy)
+    return replace(spec, env=env, net_policy=policy, image=model.image, cpus=model.cpus, memory_mib=model.memory_mib)

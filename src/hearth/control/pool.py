@@ -172,7 +172,7 @@ class Pool:
         await self._templates.ensure(shelf.shape)  # whoever asked first is just having it made
         try:
             await self._workshop.engine.prepare(spec)
-            link = await self._workshop.network.setup(sandbox_id)
+            link = await self._workshop.network.reserve(sandbox_id)
             try:
                 waiting = await sleeping(self._workshop.engine).wait_for(spec, origin, link)
             finally:

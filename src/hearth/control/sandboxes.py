@@ -11,12 +11,14 @@ import structlog
 from hearth.control.checkpoints import Checkpoints
 from hearth.control.creation import Creation, expiry, new_sandbox, outcome
 from hearth.control.deaths import Deaths
+from hearth.control.egress import EgressLog
 from hearth.control.endings import Endings
 from hearth.control.fleet import Fleet
 from hearth.control.forks import Forks, inherit, specs_of_copies
 from hearth.control.images import Images
 from hearth.control.limits import HostLimits, check_spec
 from hearth.control.machine_templates import MachineTemplates
+from hearth.control.networking import Networking
 from hearth.control.pool import Pool
 from hearth.control.removal import Removal
 from hearth.control.residents import Residents
@@ -66,12 +68,15 @@ class Created:
 class Sandboxes:
     """The sandboxes of all users on this host."""
 
-    def __init__(self, *, store: Store, images: Images, workshop: Workshop, runner: Runner, limits: HostLimits) -> None:
+    def __init__(
+        self, *, store: Store, images: Images, workshop: Workshop, runner: Runner, limits: HostLimits, egress: EgressLog
+    ) -> None:
         self.store = store
         self._images = images
         self.workshop = workshop
         self._limits = limits
         residents = Residents()
+        self.networking = Networking(store=store, workshop=workshop, residents=residents, egress=egress)
         self.fleet = Fleet(Deaths(store=store, workshop=workshop, residents=residents).note, self._on_halt)
         self.templates = Templates(workshop)
         settings = workshop.settings
@@ -89,6 +94,7 @@ class Sandboxes:
             pool=self.pool,
             shelf=self.shelf,
             volumes=self.volumes,
+            networking=self.networking,
         )
         self.sleep = Sleep(
             store=store, workshop=workshop, runner=runner, fleet=self.fleet, residents=residents, images=images
@@ -106,12 +112,7 @@ class Sandboxes:
             store=store, workshop=workshop, creation=self.creation, forks=self.forks, shelf=self.shelf
         )
         self.machine_templates = MachineTemplates(
-            workshop=workshop,
-            images=images,
-            templates=self.templates,
-            pool=self.pool,
-            shelf=self.shelf,
-            limits=limits,
+            workshop=workshop, images=images, templates=self.templates, pool=self.pool, shelf=self.shelf, limits=limits
         )
         self._saving = Saving(
             store=store, workshop=workshop, sleep=self.sleep, forks=self.forks, images=images, shelf=self.shelf
@@ -163,6 +164,7 @@ class Sandboxes:
         return Created(sandbox=sandbox, new=True)
 
     async def _make(self, user: User, spec: SandboxSpec, volumes: WantedVolumes) -> Sandbox:
+        spec = self.networking.with_policy(spec)
         boot = await self._images.boot_files(spec.image)
         await require_space(self.workshop, self.shelf)
         claimed = await self.creation.claim(spec, boot)
@@ -173,6 +175,7 @@ class Sandboxes:
 
     async def _copy(self, user: User, spec: SandboxSpec, reference: str, volumes: WantedVolumes) -> Sandbox:
         sleeping(self.workshop.engine)
+        self.networking.check(spec)
         try:
             source = await self.creation.settle(await self.get(user, reference))
         except NotFound:
@@ -298,7 +301,7 @@ class Sandboxes:
         return await self.sleep.start(sandbox)
 
     async def update(self, user: User, reference: str, changes: SandboxChanges) -> Sandbox:
-        """Change name, labels, lifetime or whether it may sleep, all of it or nothing; wakes nothing.
+        """Change name, labels, lifetime, policy or whether it may sleep, all of it or nothing; wakes nothing.
 
         A time to live counts from now. Inside, the host name follows a new name at the next start from disk: programs
         that run hold on to the old one anyway.
@@ -306,15 +309,16 @@ class Sandboxes:
         Raises:
             NotFound: no such sandbox.
             InvalidInput: names the field.
+            HostUnfit: the kernel does not take the policy.
             SandboxExists: the user has another of the new name.
         """
-        sandbox = await self.get(user, reference)
+        sandbox = await self.creation.settle(await self.get(user, reference))
         check_spec(changes.apply(sandbox.spec), self._limits)
         if changes.lifetime is not None:
             ttl_s = changes.lifetime.ttl_s
             lifetime = Lifetime(ttl_s=ttl_s, expires_at=expiry(self.workshop.clock.now(), ttl_s))
             changes = replace(changes, lifetime=lifetime)
-        return await self.store.sandboxes.update(sandbox.id, changes)
+        return await self.networking.update(sandbox, changes)
 
     async def fork(self, user: User, reference: str, *, name: str | None = None, count: int = 1) -> Sequence[Sandbox]:
         """Make copies of a living sandbox, memory and disk as they are at one moment, each with its own identity.

@@ -28,6 +28,7 @@ from hearth.guest.client import Guest
 from hearth.host.threads import on_own_thread
 from hearth.host.waiting import until_done
 from hearth.jobs.bringup import Bringup, BroughtUp, Order, Subject, Workshop, awake, machine_spec
+from hearth.jobs.networks import adopt
 from hearth.jobs.runner import Runner
 from hearth.model import ExitKind, Heat, Sandbox, SandboxState
 from hearth.store.base import Store
@@ -255,6 +256,7 @@ class Sleep:
             await self._store.sandboxes.transition(sandbox.id, (SandboxState.STOPPED,), SandboxState.RUNNING)
         await asyncio.to_thread(discard, self._workshop.memory(sandbox.id))
         await self._workshop.volumes.agree(sandbox.id, machine)
+        await adopt(self._workshop.network, sandbox)
         self._unanswered.discard(sandbox.id)
         self._fleet.add(sandbox.id, Member(machine=machine, spec=spec, guest=guest))
         log.info("machine adopted", sandbox=sandbox.id, heat=resident.heat)

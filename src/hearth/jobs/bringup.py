@@ -1,8 +1,7 @@
 """How a sandbox's machine comes up and goes away: named steps, each with its undo, all from the sandbox's id.
 
 A machine boots, or it wakes with the memory of a snapshot: its own when it was stopped, a template's or another's when
-it is a clone. Every undo works in a fresh process after a crash: names of directories, namespaces and processes follow
-from the id.
+it is a clone. Every undo works in a fresh process after a crash: all names follow from the id.
 """
 
 from __future__ import annotations
@@ -32,6 +31,7 @@ from hearth.engine.snapshot import consume, discard
 from hearth.errors import Conflict
 from hearth.guest.client import Guest
 from hearth.host.clock import Clock
+from hearth.jobs.networks import connect
 from hearth.jobs.plan import Plan, Step
 from hearth.jobs.volumes import MachineVolumes, TakenVolumes
 from hearth.model import Sandbox, VolumePlacement
@@ -117,6 +117,7 @@ class Workshop:
             unix_time_ns=int(self.clock.now().timestamp() * 1e9),
             entropy=base64.b64encode(os.urandom(ENTROPY_BYTES)).decode(),
             env=dict(env or {}),
+            dns=self.network.resolvers,
             volumes=[*volumes],
             machine_id=self.machine_id(sandbox_id),
             generation=self.generation(sandbox_id) if generation is None else generation,
@@ -225,8 +226,7 @@ class Bringup:
         return (self.creation(), self.start())
 
     def _steps(self, undo_launch: Undo, undo_volumes: Undo) -> list[Step[Subject]]:
-        # Volumes come before the VMM, so that they are given back after its end.
-        volumes = Step(name="volumes", do=self._take_volumes, undo=undo_volumes)
+        volumes = Step(name="volumes", do=self._take_volumes, undo=undo_volumes)  # given back after the VMM's end
         network = Step(name="network", do=self._set_up_network, undo=self._tear_down_network)
         return [
             *([volumes] if self._given is None or self._given.has_volumes else []),
@@ -281,9 +281,9 @@ class Bringup:
         await self.discard()
         await self._workshop.engine.end(self._workshop.place(subject.sandbox_id))
 
-    async def _set_up_network(self, subject: Subject) -> None:
-        if self._order().reserve is None:
-            self._link = await self._workshop.network.setup(subject.sandbox_id)
+    async def _set_up_network(self, _: Subject) -> None:
+        order = self._order()
+        self._link = await connect(self._workshop.network, order.sandbox, made=order.reserve is not None)
 
     async def _tear_down_network(self, subject: Subject) -> None:
         self._close_tap()

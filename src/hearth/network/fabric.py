@@ -111,6 +111,10 @@ class Fabric:
         self._claimed: list[str] = []
         """First names of namespaces that were slots: taking them away is not on the way of whoever waits."""
 
+    @property
+    def uplink(self) -> Uplink | None:
+        return self._settings.uplink
+
     async def open(self) -> None:
         """Make the hub and its uplink, or find those that are there, and remove slots that an earlier daemon left.
 

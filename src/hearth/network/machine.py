@@ -6,6 +6,7 @@ reaches that owner's others, and of the world what its policy says (``fabric``).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from ipaddress import IPv4Address
@@ -127,6 +128,28 @@ class MachineNetwork:
         except (HearthError, OSError) as error:
             log.error("its policy is not in force: it is cut off", sandbox=sandbox_id, error=str(error))
             await self._fabric.teardown(sandbox_id)
+
+    async def apply(self, sandbox_id: str, policy: Policy) -> None:
+        """Put another policy into force for a connected machine.
+
+        Raises:
+            NotFound: it is not connected.
+            OSError: the kernel refused; what it refused is as it was.
+        """
+        await self.fabric.apply(sandbox_id, policy)
+
+    async def restore(self, sandbox_id: str, policy: Policy) -> None:
+        """Go back to a former policy, whatever of another is in force; if that is refused, too, cut the machine off."""
+        try:
+            await self.fabric.apply(sandbox_id, policy)
+        except (HearthError, OSError) as error:
+            log.error("its policy is not in force: it is cut off", sandbox=sandbox_id, error=str(error))
+            await self.fabric.teardown(sandbox_id)
+
+    def rename(self, sandbox_id: str, name: str) -> None:
+        """Let a machine's neighbours find it by another name; one that is not connected has none."""
+        with contextlib.suppress(NotFound):
+            self.fabric.connection(sandbox_id).rename(name)
 
     def address(self, sandbox_id: str) -> IPv4Address | None:
         """Tell a sandbox's address among its owner's; None for one that is not connected now."""

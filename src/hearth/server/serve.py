@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socket
 from collections.abc import Iterator
@@ -63,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=count,
         help=f"keep N machines ready of each shape asked for lately (default: {Settings.pool_ready})",
     )
+    add_network_arguments(parser)
     parser.add_argument(
         "--stop-on-exit", action="store_true", help="at the end bring sandboxes to disk instead of leaving them running"
     )
@@ -74,6 +76,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
 
 
+def add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `serve` takes about sandboxes' networks."""
+    parser.add_argument(
+        "--net-default",
+        choices=("deny", "public"),
+        help=f"what sandboxes reach of the world unless told otherwise (default: {Settings.net_default})",
+    )
+    parser.add_argument(
+        "--uplink",
+        metavar="WHERE",
+        help=f"their way to the world: host, none, or netns:NAME (default: {Settings.uplink})",
+    )
+    parser.add_argument(
+        "--dns", metavar="SERVER", action="append", help="ask this server for names of the world; repeatable"
+    )
+    parser.add_argument(
+        "--net-slots",
+        metavar="N",
+        type=count,
+        help=f"keep the networks of N machines made ahead (default: {Settings.network_slots})",
+    )
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal comes.
 
@@ -83,12 +108,19 @@ def run(arguments: argparse.Namespace) -> int:
     configure(arguments.log_format, arguments.log_level)
     data = DataDirectory(root=arguments.data.absolute()) if arguments.data else load_data_directory()
     data.check()
+    raise_descriptor_limit()
     os.chdir("/")  # what we start inherits it: no VMM shall hold, or see, the directory of whoever started us
     addresses = [parse_address(text, allow_remote=arguments.allow_remote) for text in arguments.listen]
     public = read_options(arguments)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(data, settings_of(arguments), addresses, public, drain_s=arguments.drain))
     return 0
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process have as many descriptors as it may: each running sandbox takes some ten."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
@@ -98,6 +130,10 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         "idle_pause_s": arguments.idle_pause,
         "idle_stop_s": arguments.idle_stop,
         "pool_ready": arguments.pool,
+        "net_default": arguments.net_default,
+        "uplink": arguments.uplink,
+        "dns_servers": None if arguments.dns is None else tuple(arguments.dns),
+        "network_slots": arguments.net_slots,
     }
     return replace(settings, **{name: value for name, value in chosen.items() if value is not None})
 
