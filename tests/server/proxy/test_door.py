@@ -1,0 +1,87 @@
+"""The daemon's HTTP protocol alone: clients that take their time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+
+from starlette.types import Receive, Scope, Send
+
+from hearth.server.proxy.door import Door
+from hearth.server.serve import Server
+
+WAIT_S = 10
+
+
+class Impatient(Door):
+    """A door that gives a head a tenth of a second."""
+
+    head_s = 0.1
+
+
+async def whole_body(_scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with what was sent."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+@contextlib.asynccontextmanager
+async def serving() -> AsyncIterator[int]:
+    server = Server(whole_body, drain_s=1)
+    server.config.http = Impatient
+    server.config.load()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        task = asyncio.create_task(server.serve([listener]), name="server")
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await task
+
+
+async def test_a_head_that_does_not_come_to_an_end_is_not_waited_for() -> None:
+    async with serving() as port, asyncio.timeout(WAIT_S):
+        for begun in (b"", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(begun)
+            assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
+            writer.close()
+            await writer.wait_closed()
+
+
+async def test_a_head_that_trickles_in_is_bounded_as_a_whole() -> None:
+    async with serving() as port, asyncio.timeout(WAIT_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        answer = asyncio.create_task(reader.read())
+        writer.write(b"GET / HTTP/1.1\r\n")
+        while not answer.done():
+            writer.write(b"X-Drop: 1\r\n")
+            await asyncio.wait((answer,), timeout=0.01)
+        assert (await answer).startswith(b"HTTP/1.1 408 ")
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def test_a_body_and_the_next_request_may_take_longer_than_a_head() -> None:
+    async with serving() as port, asyncio.timeout(WAIT_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(2):
+            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na")
+            await asyncio.sleep(2 * Impatient.head_s)
+            writer.write(b"b")
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+            assert await reader.readexactly(2) == b"ab"
+            await asyncio.sleep(2 * Impatient.head_s)
+        writer.close()
+        await writer.wait_closed()
