@@ -6,17 +6,19 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from tests.machines import doomed_volumes
-from tests.machines.sleepers import VmHouse, opened, start_threads, traces_of
+from tests.machines.sleepers import QUIET, VmHouse, opened, start_threads, traces_of, until
 from tests.machines.test_first_light import vmms_of
 
 from hearth.config import DataDirectory
+from hearth.control.volumes import NewVolume, WantedVolumes
 from hearth.errors import NotFound
-from hearth.model import Sandbox, VolumeState
+from hearth.model import Sandbox, SandboxSpec, VolumeState
 from hearth.volume.base import VolumeInUse
 from hearth.volume.mounting import VolumeRequest
 
@@ -104,3 +106,20 @@ def _killed(data: DataDirectory, sandbox_id: str, work: str, step: str) -> None:
     argv = [sys.executable, "-m", "tests.machines.doomed_volumes", str(data.root), sandbox_id, work, step]
     done = subprocess.run(argv, cwd=Path(__file__).parents[2], timeout=DOOMED_S, capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, f"{step}: {done.returncode}: {done.stderr.decode()[-2000:]}"
+
+
+async def test_a_machine_made_ahead_gets_volumes_like_any_other(data: DataDirectory) -> None:
+    async with opened(data, replace(QUIET, pool_ready=1)) as house:
+        await house.daemon.volumes.create(house.admin, "read", 16)
+        await house.create("first")
+        await until(lambda: house.sandboxes.pool.sizes()["ready"] == 1, "a clone is made ahead")
+        wanted = WantedVolumes(
+            existing=[VolumeRequest(name="read", mount="/srv/read", read_only=True)],
+            new=[NewVolume(name="written", size_mib=16, mount="/srv/written")],
+        )
+        made = (await house.sandboxes.create(house.admin, SandboxSpec(name="made"), volumes=wanted)).sandbox
+        assert house.sandboxes.pool.hits["ready"] == 1
+        assert await house.shell(made, "touch /srv/written/note && ls /srv/read") == "lost+found"
+        await house.stop(made)
+        assert "note" in await house.shell(made, "ls /srv/written")
+        await house.destroy_all()

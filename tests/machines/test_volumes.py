@@ -121,7 +121,18 @@ async def test_a_volume_is_read_by_many_and_then_written_by_none(yard: Yard) -> 
             (copy,) = await yard.sandboxes.fork(yard.admin, ada.id, name="ada-copy")
             assert await yard.user(copy, "cat /srv/shared/note") == "for all"
             assert len(await yard.holders("shared")) == 3
+            await yard.daemon.checkpoints.create(yard.admin, copy.id, "reading")
             await yard.sandboxes.destroy(yard.admin, copy.id)
+        # A checkpoint knows the volume as it was: it goes on while nobody has written to it, and not afterwards.
+        (resumed,) = await yard.daemon.checkpoints.resume(yard.admin, "reading", sandbox_name="resumed")
+        assert await yard.user(resumed, "cat /srv/shared/note") == "for all"
+        await yard.sandboxes.destroy(yard.admin, resumed.id)
+        async with yard.box("writer", on("shared", "/srv/shared")) as writer:
+            await yard.user(writer, "echo changed > /srv/shared/note")
+        with pytest.raises(SnapshotRefused, match="volumes are not as they were"):
+            await yard.daemon.checkpoints.resume(yard.admin, "reading", sandbox_name="resumed")
+        await yard.daemon.checkpoints.delete(yard.admin, "reading")
+        assert await yard.holders("shared") == []
 
 
 async def test_a_running_machine_gets_a_volume_and_gives_it_back(yard: Yard) -> None:
