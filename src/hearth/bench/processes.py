@@ -87,6 +87,17 @@ def tcp_peer(size: int) -> Iterator[int]:
         yield int(_first_line(process.stdout))
 
 
+@contextlib.contextmanager
+def http_peer() -> Iterator[int]:
+    """Run an HTTP server on loopback whose ``/N`` has N bytes; gives its port."""
+    argv = [sys.executable, "-m", "hearth.bench.http_peer"]
+    with (
+        subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, process_group=0) as process,
+        _ended(process),
+    ):
+        yield int(_first_line(process.stdout))
+
+
 def spawn_and_wait(
     argv: Sequence[str],
     environment: Mapping[str, str] | None = None,

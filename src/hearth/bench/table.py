@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hearth.bench.row import Row
-from hearth.bench.rows import agent, api, cli, daemon, network, vm, vm_crowd, vm_heat, wire
+from hearth.bench.rows import agent, api, cli, daemon, network, proxy, vm, vm_crowd, vm_heat, wire
 from hearth.errors import InvalidInput
 
 ROWS: tuple[Row, ...] = (
@@ -15,6 +15,7 @@ ROWS: tuple[Row, ...] = (
     *cli.ROWS,
     *daemon.ROWS,
     *network.ROWS,
+    *proxy.ROWS,
     *vm.ROWS,
     *vm_heat.ROWS,
     *vm_crowd.ROWS,
