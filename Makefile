@@ -20,7 +20,7 @@ develop: ## Install what tests and checks need, too
 
 test: develop ## Run all tests, real machines included
 	@$(BIN)/hearth setup
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: develop ## Format, lint, types, layers, fast tests: before every commit
 	@$(BIN)/ruff format --check .
