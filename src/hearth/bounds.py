@@ -16,3 +16,7 @@ MIN_VOLUME_MIB = 16
 MAX_VOLUME_MIB = 16 * 1024 * 1024
 """16 TiB: the largest file of an ext4 with blocks of 4 KiB, which is what most hosts keep volumes on."""
 MAX_MOUNT_PATH_BYTES = 1024
+MAX_NET_ENTRIES = 1000
+"""Most hosts, and most networks, that a network policy lists."""
+SLOWEST_BYTES_PER_S = 10_000
+FASTEST_BYTES_PER_S = 100_000_000_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hearth.api.limits import PREFIX
+from hearth.api.net_schemas import EgressView
 from hearth.api.operation import Operation
 from hearth.api.schemas import ImageView, Nothing, SandboxList, SandboxView
 from hearth.api.sleep_schemas import (
@@ -32,10 +33,19 @@ UPDATE_SANDBOX = Operation(
     name="update_sandbox",
     method="PATCH",
     path=SANDBOX,
-    summary="Change name, labels, time to live or whether it may sleep; wakes nothing. A null ttl_s takes it away.",
+    summary="Change name, labels, time to live, network or whether it may sleep; wakes nothing.",
     takes=ChangeSandbox,
     gives=SandboxView,
-    errors=(Code.NOT_FOUND, Code.CONFLICT),
+    errors=(Code.NOT_FOUND, Code.CONFLICT, Code.HOST_UNFIT),
+)
+GET_EGRESS = Operation(
+    name="get_egress",
+    method="GET",
+    path=f"{SANDBOX}/egress",
+    summary="Tell what a sandbox tried to reach, what refused it, and the shortest policy for what an audit saw.",
+    takes=Nothing,
+    gives=EgressView,
+    errors=(Code.NOT_FOUND,),
 )
 STOP_SANDBOX = Operation(
     name="stop_sandbox",
@@ -108,6 +118,7 @@ SAVE_IMAGE = Operation(
 
 OPERATIONS: tuple[Operation[Any, Any], ...] = (
     UPDATE_SANDBOX,
+    GET_EGRESS,
     STOP_SANDBOX,
     START_SANDBOX,
     PAUSE_SANDBOX,

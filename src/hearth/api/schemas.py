@@ -22,6 +22,7 @@ from hearth.api.limits import (
     MAX_VOLUMES,
     MIN_TIMEOUT_S,
 )
+from hearth.api.net_schemas import NetPolicy, NetPolicyView
 from hearth.api.volume_schemas import AttachVolume, MountedVolume, NewVolume
 from hearth.bounds import MAX_CPUS, MAX_EXEC_TIMEOUT_S, MAX_MEMORY_MIB, MIN_MEMORY_MIB
 
@@ -65,7 +66,8 @@ class CreateSandbox(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     Without more words a sandbox has the image ``debian``, one CPU and 256 MiB. One that starts ``from`` a checkpoint or
     another sandbox has that one's image, CPUs and memory, so these may not be given with it. ``idle_pause_s`` and
-    ``idle_stop_s`` are the seconds without use after which it sleeps; without them the daemon's settings count.
+    ``idle_stop_s`` are the seconds without use after which it sleeps; without them the daemon's settings count. The
+    ``net_policy`` of one that starts ``from`` another may be narrower than that one's, not more open.
     """
 
     name: Name | None = None
@@ -79,6 +81,7 @@ class CreateSandbox(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ttl_s: TimeToLive | None = None
     idle_pause_s: IdleTime | None = None
     idle_stop_s: IdleTime | None = None
+    net_policy: NetPolicy | None = None
     volumes: Annotated[list[AttachVolume], Meta(max_length=MAX_VOLUMES)] = []
     new_volumes: Annotated[list[NewVolume], Meta(max_length=MAX_VOLUMES)] = []
 
@@ -109,7 +112,8 @@ class SandboxView(Struct, frozen=True, kw_only=True):
 
     ``heat``: its CPUs run (hot), they stand still in memory (warm), or it lies on disk (cold). ``parent`` is the id of
     the sandbox or checkpoint it started from. ``exit_cause`` tells why its machine ended, until another runs.
-    ``timings`` and ``volumes`` are told of one sandbox alone; lists leave them out.
+    ``address`` is what its owner's others reach it by while it runs; its guest does not know it. A sandbox without a
+    ``net_policy`` has no network. ``timings`` and ``volumes`` are told of one sandbox alone; lists leave them out.
     """
 
     id: str
@@ -130,6 +134,8 @@ class SandboxView(Struct, frozen=True, kw_only=True):
     stopped_at: datetime | None = None
     parent: str | None = None
     exit_cause: ExitCauseView | None = None
+    address: str | None = None
+    net_policy: NetPolicyView | None = None
     timings: list[StepTiming] = []
     volumes: list[MountedVolume] = []
 

@@ -11,6 +11,7 @@ from typing import Annotated
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from hearth.api.limits import MAX_LABELS
+from hearth.api.net_schemas import NetPolicy
 from hearth.api.schemas import Cpus, ExitCauseView, LabelKey, Labels, MemoryMb, Name, TimeToLive
 from hearth.bounds import MAX_COPIES
 
@@ -18,7 +19,8 @@ from hearth.bounds import MAX_COPIES
 class ChangeSandbox(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What may be changed of a sandbox; what is left out stays. Labels go before they come.
 
-    ``ttl_s`` counts from now; null takes the time to live away.
+    ``ttl_s`` counts from now; null takes the time to live away. Fields that ``net_policy`` leaves out stay, too; it
+    holds at once, for open connections as well.
     """
 
     name: Name | None = None
@@ -26,6 +28,7 @@ class ChangeSandbox(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     labels_add: Labels = {}
     labels_remove: Annotated[list[LabelKey], Meta(max_length=MAX_LABELS)] = []
     ttl_s: TimeToLive | UnsetType | None = UNSET
+    net_policy: NetPolicy | None = None
 
 
 class StartSandbox(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

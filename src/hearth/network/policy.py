@@ -14,11 +14,9 @@ from enum import StrEnum
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError, collapse_addresses
 from typing import Any
 
+from hearth.bounds import FASTEST_BYTES_PER_S, MAX_NET_ENTRIES, SLOWEST_BYTES_PER_S
 from hearth.errors import InvalidInput
 
-MOST_ENTRIES = 1000
-SLOWEST_BYTES_PER_S = 10_000
-FASTEST_BYTES_PER_S = 100_000_000_000
 LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 LONGEST_NAME = 253
 
@@ -203,8 +201,8 @@ def _strings(said: Mapping[str, Any], field: str) -> list[str]:
     value = said.get(field, [])
     if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
         raise _invalid(field, "it is no list of strings", f'write "{field}": ["...", "..."]')
-    if len(value) > MOST_ENTRIES:
-        raise _invalid(field, f"it has {len(value)} entries", f"use at most {MOST_ENTRIES}")
+    if len(value) > MAX_NET_ENTRIES:
+        raise _invalid(field, f"it has {len(value)} entries", f"use at most {MAX_NET_ENTRIES}")
     return list(value)
 
 

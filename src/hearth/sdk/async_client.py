@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
 from hearth.api.limits import MAX_LIST_LIMIT
+from hearth.api.net_schemas import EgressView
 from hearth.api.schemas import ExitCauseView, Health, ImageView, SandboxView
 from hearth.api.sleep_schemas import EndingView, MachineTemplateView, SnapshotView
 from hearth.api.volume_schemas import MountedVolume, VolumeView
@@ -102,8 +103,12 @@ class AsyncClient:
             yield AsyncRunning(self, ref, incoming)
 
     async def update(self, ref: str, **changes: Unpack[ChangeOptions]) -> AsyncSandbox:
-        """Change name, labels, time to live or whether it may sleep; what is not given stays. It is not woken."""
+        """Change name, labels, time to live, network or whether it may sleep; the rest stays. It is not woken."""
         return AsyncSandbox(self, await self.call(sleep_calls.update(ref, changes)))
+
+    async def egress(self, ref: str) -> EgressView:
+        """Tell what a sandbox tried to reach, what refused it, and the shortest policy for what an audit saw."""
+        return await self.call(sleep_calls.egress(ref))
 
     async def stop(self, ref: str) -> AsyncSandbox:
         """Bring a sandbox to disk, memory and all, and end its process; what runs in it goes on after the next use.

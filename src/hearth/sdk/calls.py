@@ -59,6 +59,7 @@ class CreateOptions(TypedDict, total=False):
     ttl_s: int | None
     idle_pause_s: float | None
     idle_stop_s: float | None
+    net_policy: Mapping[str, object] | None
     volumes: Sequence[VolumeOptions]
     new_volumes: Sequence[NewVolumeOptions]
 

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 from hearth.api.limits import MAX_LIST_LIMIT
+from hearth.api.net_schemas import EgressView
 from hearth.api.schemas import ExitCauseView, Health, ImageView, SandboxView
 from hearth.api.sleep_schemas import EndingView, MachineTemplateView, SnapshotView
 from hearth.api.volume_schemas import MountedVolume, VolumeView
@@ -105,8 +106,12 @@ class Client:
             yield Running(self, ref, incoming)
 
     def update(self, ref: str, **changes: Unpack[ChangeOptions]) -> Sandbox:
-        """Change name, labels, time to live or whether it may sleep; what is not given stays. It is not woken."""
+        """Change name, labels, time to live, network or whether it may sleep; the rest stays. It is not woken."""
         return Sandbox(self, self.call(sleep_calls.update(ref, changes)))
+
+    def egress(self, ref: str) -> EgressView:
+        """Tell what a sandbox tried to reach, what refused it, and the shortest policy for what an audit saw."""
+        return self.call(sleep_calls.egress(ref))
 
     def stop(self, ref: str) -> Sandbox:
         """Bring a sandbox to disk, memory and all, and end its process; what runs in it goes on after the next use.

@@ -8,6 +8,7 @@ from typing import TypedDict
 from hearth.api.life_operations import (
     CHECKPOINT_SANDBOX,
     FORK_SANDBOX,
+    GET_EGRESS,
     PAUSE_SANDBOX,
     RESUME_SANDBOX,
     SAVE_IMAGE,
@@ -16,6 +17,7 @@ from hearth.api.life_operations import (
     UPDATE_SANDBOX,
 )
 from hearth.api.limits import MAX_LIST_LIMIT
+from hearth.api.net_schemas import EgressView
 from hearth.api.schemas import ImageView, ListPage, Nothing, SandboxList, SandboxView
 from hearth.api.sleep_schemas import (
     ChangeSandbox,
@@ -55,6 +57,7 @@ class ChangeOptions(TypedDict, total=False):
     labels_add: Mapping[str, str]
     labels_remove: Sequence[str]
     ttl_s: int | None
+    net_policy: Mapping[str, object] | None
 
 
 class ShapeOptions(TypedDict, total=False):
@@ -67,6 +70,10 @@ class ShapeOptions(TypedDict, total=False):
 
 def update(ref: str, options: ChangeOptions) -> Call[SandboxView]:
     return call_of(UPDATE_SANDBOX, checked(ChangeSandbox, dict(options)), ref=ref)
+
+
+def egress(ref: str) -> Call[EgressView]:
+    return call_of(GET_EGRESS, Nothing(), ref=ref)
 
 
 def stop(ref: str) -> Call[SandboxView]:

@@ -18,6 +18,7 @@ from hearth.server.proxy.entry import Crossing
 from hearth.server.proxy.public import Gateway
 from hearth.server.resource import Bound, Endpoint, Resource
 from hearth.server.routes import (
+    egress,
     endings,
     execs,
     health,
@@ -38,6 +39,7 @@ BOUND: tuple[Bound, ...] = (
     *execs.BOUND,
     *snapshots.BOUND,
     *endings.BOUND,
+    *egress.BOUND,
     *machine_templates.BOUND,
     *volumes.BOUND,
     *images.BOUND,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from ipaddress import IPv4Address
 
 from hearth.api.schemas import ExitCauseView, Heat, ImageView, SandboxView, StepTiming
 from hearth.api.sleep_schemas import EndingView, SnapshotView
@@ -12,6 +13,8 @@ from hearth.control.volumes import VolumeReport
 from hearth.image.store import Image
 from hearth.model import Ending, ExitCause, Sandbox, Snapshot
 from hearth.model import Heat as Warmth
+from hearth.network.policy import parse_policy
+from hearth.server.policies import policy_view
 
 HEATS: dict[Warmth, Heat] = {Warmth.HOT: "hot", Warmth.WARM: "warm", Warmth.COLD: "cold"}
 
@@ -20,6 +23,7 @@ def sandbox_view(
     sandbox: Sandbox,
     heat: Warmth,
     *,
+    address: IPv4Address | None = None,
     timings: Sequence[StepTiming] = (),
     volumes: Sequence[Mounted] = (),
     with_console: bool = True,
@@ -27,6 +31,7 @@ def sandbox_view(
     """Give what the owner of a sandbox may see of it.
 
     Args:
+        address: on its owner's network, while it is up.
         with_console: show what its machine wrote last; lists are spared it.
     """
     spec = sandbox.spec
@@ -50,6 +55,8 @@ def sandbox_view(
         stopped_at=sandbox.stopped_at,
         parent=sandbox.parent,
         exit_cause=None if cause is None else exit_cause_view(cause, with_console=with_console),
+        address=None if address is None else str(address),
+        net_policy=None if spec.net_policy is None else policy_view(parse_policy(spec.net_policy)),
         timings=list(timings),
         volumes=[mounted_view(each) for each in volumes],
     )

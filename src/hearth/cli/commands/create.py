@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from hearth.cli.arguments import add_env, add_json, add_shape, read_duration, read_pairs
+from hearth.cli.net import add_net, policy_of
 from hearth.cli.show import show_json
 from hearth.cli.volumes import read_new_volume, read_place
 from hearth.sdk.calls import CreateOptions
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="make a volume (512M, 20G), which stays when the sandbox goes, and mount it there; repeatable",
     )
+    add_net(parser)
     add_env(parser)
     add_json(parser)
 
@@ -80,4 +82,6 @@ def options_of(arguments: argparse.Namespace) -> CreateOptions:
         options["idle_pause_s"] = read_duration(arguments.idle_pause, what="--idle-pause")
     if arguments.idle_stop is not None:
         options["idle_stop_s"] = read_duration(arguments.idle_stop, what="--idle-stop")
+    if (policy := policy_of(arguments)) is not None:
+        options["net_policy"] = policy
     return options

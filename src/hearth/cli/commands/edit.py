@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from hearth.cli.arguments import add_json, read_duration, read_pairs
+from hearth.cli.net import add_net, policy_of
 from hearth.cli.show import show_json
 from hearth.errors import InvalidInput
 from hearth.sdk.client import Client
@@ -20,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     life = parser.add_mutually_exclusive_group()
     life.add_argument("--ttl", metavar="TIME", help="destroy it after so long from now: 90s, 15m, 2h, 7d")
     life.add_argument("--no-ttl", action="store_true", help="let it live until it is destroyed by hand")
+    add_net(parser)
     add_json(parser)
 
 
@@ -53,6 +55,8 @@ def changes_of(arguments: argparse.Namespace) -> ChangeOptions:
         changes["ttl_s"] = None
     elif arguments.ttl is not None:
         changes["ttl_s"] = round(read_duration(arguments.ttl, what="--ttl"))
+    if (policy := policy_of(arguments)) is not None:
+        changes["net_policy"] = policy
     if not changes:
         raise InvalidInput(
             "nothing to change",

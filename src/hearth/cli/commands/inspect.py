@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from hearth.api.schemas import ExitCauseView, SandboxView
 from hearth.api.sleep_schemas import EndingView
 from hearth.cli.arguments import add_json
+from hearth.cli.net import words_for
 from hearth.cli.show import moment, show_json, show_table
 from hearth.errors import NotFound
 from hearth.sdk.client import Client
@@ -58,6 +59,7 @@ def rows_of(view: SandboxView) -> Iterator[Row]:
     yield "cpus", str(view.cpus)
     yield "memory", f"{view.memory_mb} MiB"
     yield "created", moment(view.created_at)
+    yield from rows_of_network(view)
     if view.parent:
         yield "parent", view.parent
     if view.keep_hot:
@@ -79,6 +81,14 @@ def rows_of(view: SandboxView) -> Iterator[Row]:
         yield f"label {key}", value
     for timing in view.timings:
         yield f"step {timing.name}", f"{timing.duration_ms:.1f} ms"
+
+
+def rows_of_network(view: SandboxView) -> Iterator[Row]:
+    """Give what people see of a sandbox's network."""
+    if view.address:
+        yield "address", view.address
+    if view.net_policy:
+        yield "reaches", words_for(view.net_policy)
 
 
 def rows_of_ending(ending: EndingView) -> Iterator[Row]:

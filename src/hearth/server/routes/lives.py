@@ -19,8 +19,10 @@ from hearth.api.life_operations import (
 from hearth.api.schemas import ImageView, Nothing, SandboxList, SandboxView
 from hearth.api.sleep_schemas import ChangeSandbox, CopySandbox, NamedCopy, StartSandbox
 from hearth.model import Lifetime, Sandbox, SandboxChanges
+from hearth.server.policies import policy_fields
 from hearth.server.resource import Call, bind
-from hearth.server.views import image_view, sandbox_view
+from hearth.server.routes.sandboxes import brief_view
+from hearth.server.views import image_view
 
 
 async def update(call: Call[ChangeSandbox]) -> SandboxView:
@@ -67,11 +69,12 @@ def changes_of(body: ChangeSandbox, now: datetime) -> SandboxChanges:
         labels_add=dict(body.labels_add),
         labels_remove=tuple(body.labels_remove),
         lifetime=lifetime,
+        net_policy=policy_fields(body.net_policy),
     )
 
 
 def _view(call: Call[Any], sandbox: Sandbox) -> SandboxView:
-    return sandbox_view(sandbox, call.daemon.sandboxes.heat(sandbox))
+    return brief_view(call, sandbox)
 
 
 BOUND = (

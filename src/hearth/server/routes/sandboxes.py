@@ -10,6 +10,7 @@ from hearth.control.volumes import NewVolume, WantedVolumes
 from hearth.errors import Conflict, InvalidInput, NotFound
 from hearth.model import Sandbox, SandboxSpec, StepPhase
 from hearth.server.names import random_name
+from hearth.server.policies import policy_fields
 from hearth.server.resource import Call, Reply, bind
 from hearth.server.views import sandbox_view
 from hearth.volume.mounting import VolumeRequest
@@ -30,7 +31,7 @@ async def list_sandboxes(call: Call[ListSandboxes]) -> SandboxList:
     query = call.input
     labels = dict(label.split("=", 1) for label in query.label)
     page = await call.daemon.sandboxes.list(call.user, labels=labels, limit=query.limit, cursor=query.cursor)
-    items = [sandbox_view(each, call.daemon.sandboxes.heat(each), with_console=False) for each in page.items]
+    items = [brief_view(call, each, with_console=False) for each in page.items]
     return SandboxList(items=items, next_cursor=page.next_cursor)
 
 
@@ -69,6 +70,7 @@ def spec_of(body: CreateSandbox, name: str) -> SandboxSpec:
         ttl_s=body.ttl_s,
         idle_pause_s=body.idle_pause_s,
         idle_stop_s=body.idle_stop_s,
+        net_policy=policy_fields(body.net_policy),
     )
 
 
@@ -89,7 +91,16 @@ async def detailed_view(call: Call[Any], sandbox: Sandbox) -> SandboxView:
         if record.phase is StepPhase.DO
     ]
     volumes = await call.daemon.volumes.placing.mounted(sandbox)
-    return sandbox_view(sandbox, call.daemon.sandboxes.heat(sandbox), timings=timings, volumes=volumes)
+    sandboxes = call.daemon.sandboxes
+    address = sandboxes.networking.address(sandbox)
+    return sandbox_view(sandbox, sandboxes.heat(sandbox), address=address, timings=timings, volumes=volumes)
+
+
+def brief_view(call: Call[Any], sandbox: Sandbox, *, with_console: bool = True) -> SandboxView:
+    """Give what is known of a sandbox without looking anywhere."""
+    sandboxes = call.daemon.sandboxes
+    address = sandboxes.networking.address(sandbox)
+    return sandbox_view(sandbox, sandboxes.heat(sandbox), address=address, with_console=with_console)
 
 
 async def _free_name(call: Call[CreateSandbox]) -> str:

@@ -7,7 +7,8 @@ from hearth.api.schemas import ListPage, Nothing, SandboxList
 from hearth.api.sleep_schemas import CopySandbox, NamedCopy, SnapshotList, SnapshotView
 from hearth.api.snapshot_operations import DELETE_SNAPSHOT, GET_SNAPSHOT, LIST_SNAPSHOTS, RESUME_SNAPSHOT
 from hearth.server.resource import Call, bind
-from hearth.server.views import sandbox_view, snapshot_view
+from hearth.server.routes.sandboxes import brief_view
+from hearth.server.views import snapshot_view
 from hearth.store.base import PageRequest
 
 
@@ -33,7 +34,7 @@ async def delete(call: Call[Nothing]) -> Nothing:
 async def resume(call: Call[CopySandbox]) -> SandboxList:
     wanted = call.input
     made = await call.daemon.checkpoints.resume(call.user, call.ref, sandbox_name=wanted.name, count=wanted.count)
-    return SandboxList(items=[sandbox_view(each, call.daemon.sandboxes.heat(each)) for each in made])
+    return SandboxList(items=[brief_view(call, each) for each in made])
 
 
 BOUND = (
