@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -153,6 +154,33 @@ def test_a_server_that_vanishes_ends_the_clients_side(daemon: RunningDaemon) -> 
             connection.sendall(caller.head("GET", "/", *UPGRADE))
             assert read_head(connection).startswith(b"HTTP/1.1 101 ")
             assert read_rest(connection) == b""
+
+
+def test_what_a_client_sends_ahead_of_the_answer_is_bounded(daemon: RunningDaemon) -> None:
+    may_accept = threading.Event()
+    sent = bytearray()
+
+    def script(connection: socket.socket) -> None:
+        head = read_head(connection)
+        assert may_accept.wait(10)
+        assert b"upgrade: websocket" in head
+        connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+        connection.sendall(hashlib.sha256(read_rest(connection)).digest())
+
+    with serving(script) as server:
+        caller = Caller(daemon, server.port)
+        with caller.connected() as connection:
+            connection.sendall(caller.head("GET", "/", *UPGRADE))
+            connection.settimeout(0.5)
+            with contextlib.suppress(TimeoutError):
+                while len(sent) < 8_000_000:
+                    sent += bytes(connection.send(bytes(100_000)))
+            assert len(sent) < 4_000_000, "nobody has taken the connection over, and yet it was all read"
+            connection.settimeout(10)
+            may_accept.set()
+            assert read_head(connection).startswith(b"HTTP/1.1 101 ")
+            connection.shutdown(socket.SHUT_WR)
+            assert read_rest(connection) == hashlib.sha256(sent).digest()
 
 
 def tunnel_request(caller: Caller, *lines: str) -> bytes:

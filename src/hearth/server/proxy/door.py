@@ -25,6 +25,8 @@ HEAD_S = 20.0
 """How long a client may take for a request's head."""
 MAX_HEAD_BYTES = 65_536
 MAX_HEAD_FIELDS = 256
+MAX_EARLY_BYTES = 65_536
+"""What is held of a new protocol before the upgrade to it is answered; then the socket is left to fill."""
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 INVALID = (
@@ -123,6 +125,8 @@ class Door(HttpToolsProtocol):
             return
         if self._early is not None:
             self._early.append(data)
+            if sum(map(len, self._early)) > MAX_EARLY_BYTES:
+                self.flow.pause_reading()
             return
         self._unset_keepalive_if_required()
         try:

@@ -20,6 +20,7 @@ from hearth.control.wakes import Busy, Wakes, wakes_of
 from hearth.errors import HearthError, NotFound
 from hearth.model import Heat, Publication, Sandbox
 from hearth.server.proxy.entry import route_of
+from hearth.server.proxy.headers import TOKEN_HEADER
 from hearth.server.proxy.pages import failure_page, plain_failure, waiting_page
 from hearth.server.proxy.relay import Relay, Target
 from hearth.server.proxy.upstream import Upstreams
@@ -109,7 +110,7 @@ class PublicGate:
     ) -> None:
         route = route_of(scope, prefix=visit.prefix, port=publication.port)
         async with present(self.daemon.sandboxes, sandbox) as presence:
-            target = Target(presence=presence, route=route, path=visit.path)
+            target = Target(presence=presence, route=route, path=visit.path, dropped=frozenset({TOKEN_HEADER}))
             try:
                 await Relay(scope=scope, receive=receive, send=send, target=target, upstreams=self.upstreams).run()
             except ClientDisconnect:
