@@ -232,15 +232,18 @@ def test_a_request_that_changes_something_is_never_sent_twice(daemon: RunningDae
     posts: list[bytes] = []
 
     def script(connection: socket.socket) -> None:
-        assert read_head(connection).startswith(b"GET")
-        connection.sendall(sized(b"one"))
-        posts.append(read_head(connection))
+        head = read_head(connection)
+        if head.startswith(b"GET"):
+            connection.sendall(sized(b"one"))
+            assert read_head(connection) == b"", "a connection that may be dead is not for this"
+        else:
+            posts.append(head)
 
     with serving(script) as server:
         caller = Caller(daemon, server.port)
         assert caller.ask(caller.head())[1] == b"one"
         assert caller.ask(caller.head("POST", "/", "Content-Length: 0"))[0].status == 502
-        assert server.connections == 1
+        assert server.connections == 2
     assert len(posts) == 1
 
 
@@ -302,6 +305,25 @@ def test_early_hints_pass(daemon: RunningDaemon) -> None:
             connection.sendall(caller.head())
             assert b"103 Early Hints\r\nlink: </style.css>; rel=preload" in read_head(connection)
             assert answer_of(connection)[1] == b"ok"
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 3", b"Transfer-Encoding: chunked"])
+def test_a_head_does_not_wait_for_its_body(daemon: RunningDaemon, framing: bytes) -> None:
+    may_go_on = threading.Event()
+
+    def script(connection: socket.socket) -> None:
+        read_head(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n")
+        assert may_go_on.wait(WAIT_S)
+        connection.sendall(b"abc" if b"Length" in framing else b"3\r\nabc\r\n0\r\n\r\n")
+
+    with serving(script) as server:
+        caller = Caller(daemon, server.port)
+        with caller.connected() as connection:
+            connection.sendall(caller.head())
+            assert read_head(connection).startswith(b"HTTP/1.1 200 OK")
+            may_go_on.set()
+            assert b"abc" in read_until(connection, b"abc" if b"Length" in framing else b"0\r\n\r\n")
 
 
 def resident_kib(daemon: RunningDaemon) -> int:

@@ -6,6 +6,7 @@ They stand beside the table of operations: any method, bodies of any size, and p
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from urllib.parse import unquote
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -27,6 +28,18 @@ from hearth.server.proxy.upstream import Upstreams
 MAX_PORT = 65_535
 _PATH = re.compile(rb"%b/sandboxes/([^/]+)/(proxy|tunnel)/([^/]+)(/.*)?" % PREFIX.encode(), re.DOTALL)
 OWN_HEADERS = frozenset({b"authorization", TOKEN_HEADER})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crossed:
+    """One request for a sandbox, taken apart: ``path`` is what the server sees, ``prefix`` what it does not."""
+
+    user: User
+    reference: str
+    port: int
+    path: bytes
+    prefix: bytes
+    dropped: frozenset[bytes]
 
 
 class Crossing:
@@ -87,20 +100,6 @@ class Crossing:
                 await send({"type": "http.response.start", "status": 101, "hearth.head": told})
                 await join(exchange.take_over(), stream, presence)
         await send({"type": "hearth.abort"})
-
-
-class Crossed:
-    """One request for a sandbox, taken apart."""
-
-    def __init__(
-        self, *, user: User, reference: str, port: int, path: bytes, prefix: bytes, dropped: frozenset[bytes]
-    ) -> None:
-        self.user = user
-        self.reference = reference
-        self.port = port
-        self.path = path
-        self.prefix = prefix
-        self.dropped = dropped
 
 
 def credentials(scope: Scope) -> tuple[str, bytes, frozenset[bytes]]:

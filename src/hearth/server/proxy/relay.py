@@ -7,6 +7,7 @@ import contextlib
 from dataclasses import dataclass, field
 
 import h11
+import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
@@ -17,8 +18,10 @@ from hearth.server.proxy.headers import Route, head, request_headers, response_h
 from hearth.server.proxy.tunnel import always, join, websocket_counts
 from hearth.server.proxy.upstream import Upstream, Upstreams
 
+log = structlog.get_logger(__name__)
+
 ANSWER_S = 600.0
-"""How long a server may think before the head of its answer comes."""
+"""How long a server may think before the head of its answer comes, from the last of the body that it was sent."""
 BODY_STALL_S = 120.0
 """How long a client may send nothing of a body that it has announced."""
 CONTINUE_S = 1.0
@@ -54,6 +57,7 @@ class Relay:
         self._begun = False
         self._is_client_gone = False
         self._go_ahead = asyncio.Event()
+        self._deadline: asyncio.Timeout | None = None
 
     async def run(self) -> None:
         """Carry it to its end.
@@ -66,12 +70,12 @@ class Relay:
         """
         event = self._request()
         repeatable = self.scope["method"] in REPEATABLE and not _has_body(event)
-        upstream = await self._open(fresh=event_upgrade(event) is not None)
+        upstream = await self._open(fresh=not repeatable or event_upgrade(event) is not None)
         try:
             await self._carry(upstream, event)
         except GuestFailed:
             # The server may have closed a kept connection in the moment we chose it: nothing was lost by that.
-            if not (upstream.is_reused and repeatable) or upstream.has_answered or self._is_client_gone:
+            if not upstream.is_reused or upstream.has_answered or self._is_client_gone:
                 raise
             upstream = await self._open(fresh=True)
             await self._carry(upstream, event)
@@ -106,7 +110,7 @@ class Relay:
             if not _has_body(event):
                 first += upstream.encode(h11.EndOfMessage())
             await upstream.send(first)
-            sending = asyncio.create_task(self._send_body(upstream, event), name="proxy body")
+            sending = asyncio.create_task(self._watch_client(upstream, event), name="proxy body")
             await self._answer(upstream)
         except (ClientDisconnect, HearthError) as error:
             await self._fail()
@@ -127,8 +131,16 @@ class Relay:
             with contextlib.suppress(ClientDisconnect):
                 await self.send({"type": "hearth.abort"})
 
-    async def _send_body(self, upstream: Upstream, event: h11.Request) -> None:
-        """Send the body, if there is one, then watch whether the client leaves: that ends the server's work, too."""
+    async def _watch_client(self, upstream: Upstream, event: h11.Request) -> None:
+        """Carry what the client sends; one that leaves, or a sandbox that cannot be woken, ends the server's work."""
+        try:
+            self._is_client_gone = await self._send_body(upstream, event)
+        except HearthError as error:
+            log.info("request cut off", error=str(error))
+        upstream.close()
+
+    async def _send_body(self, upstream: Upstream, event: h11.Request) -> bool:
+        """Send the body, if there is one, then wait until the client leaves; True when it has, or stands still."""
         if any(name == b"expect" for name, _ in event.headers):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CONTINUE_S):
@@ -139,9 +151,9 @@ class Relay:
                 async with asyncio.timeout(None if ended else BODY_STALL_S):
                     message = await self.receive()
             except TimeoutError:
-                break
+                return True
             if message["type"] == "http.disconnect":
-                break
+                return True
             if ended:
                 continue
             await self.target.presence.wake()
@@ -151,12 +163,10 @@ class Relay:
                 ended = True
                 fields = trailers(self.exchange.trailers) if _is_chunked(event) else []
                 parts.append(upstream.encode(h11.EndOfMessage(headers=fields)))
-            try:
+            with contextlib.suppress(GuestFailed):  # it may have answered before it closed: the answer tells
                 await upstream.send(b"".join(parts))
-            except GuestFailed:
-                return  # it may have answered before it closed: the answer tells
-        self._is_client_gone = True
-        upstream.close()
+            if self._deadline is not None:
+                self._deadline.reschedule(asyncio.get_running_loop().time() + ANSWER_S)
 
     async def _answer(self, upstream: Upstream) -> None:
         response = await self._head(upstream)
@@ -173,6 +183,9 @@ class Relay:
     async def _plain_answer(self, upstream: Upstream, writer: Writer, response: h11.Response) -> None:
         """Carry an answer whose body has a known length: its bytes are nobody's business."""
         first = [writer.head()]
+        if not upstream.surplus():
+            await self._flush(first, response.status_code)
+            first = []
         async with contextlib.aclosing(upstream.plain_body(writer.length)) as body:
             async for data in body:
                 self.target.presence.moved()
@@ -210,16 +223,18 @@ class Relay:
     async def _head(self, upstream: Upstream) -> h11.Response | None:
         """Wait for the head of the answer; None when it was an upgrade, which has come and gone then."""
         try:
-            async with asyncio.timeout(ANSWER_S) as deadline:
+            async with asyncio.timeout(ANSWER_S) as self._deadline:
                 while True:
                     event = upstream.next()
                     if event is h11.NEED_DATA:
                         await upstream.receive()
                     elif isinstance(event, h11.Response):
+                        self._deadline = None
                         return event
                     elif isinstance(event, h11.InformationalResponse):
                         if event.status_code == 101:
-                            deadline.reschedule(None)
+                            self._deadline.reschedule(None)
+                            self._deadline = None
                             await self._upgrade(upstream, event)
                             return None
                         await self._inform(event)
