@@ -71,7 +71,10 @@ def measure_fork_safety(effort: Effort) -> Measurement:
             return error_s
 
         ours = repeat(three_generations, count)
-    note = f"{GENERATIONS} generations: memory intact, random numbers and machine-ids distinct; an error within the question is not seen"
+    note = (
+        f"{GENERATIONS} generations: memory intact, random numbers and machine-ids distinct; "
+        "an error within the time of the question is not seen"
+    )
     return Measurement(
         measured=ours,
         reference=Series(durations_s=tuple(asks)),
