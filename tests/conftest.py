@@ -15,6 +15,24 @@ from tests import leaks
 
 DAEMON_FILES = ("test_serve.py", "test_recovery.py", "test_crash.py")
 """Their tests start daemons themselves."""
+SLOW_FILES = (
+    "agent/test_slow_clients.py",
+    "contract/test_volume_backends.py",
+    "engine/test_memory_image.py",
+    "engine/qemu/test_merging.py",
+    "engine/qemu/test_overlay.py",
+    "network/test_egress.py",
+    "network/test_fabric.py",
+    "network/test_isolation.py",
+    "network/test_rates.py",
+    "server/test_execs.py",
+    "store/test_postgresql.py",
+    "store/test_upgrade.py",
+    "volume/test_copying.py",
+    "volume/test_file.py",
+    "volume/test_locks.py",
+)
+"""Processes, mounts, namespaces and databases by the dozen; left out of `make check`, which is to take a minute."""
 TASK_END_ROUNDS = 10
 """Turns of the loop a task that was told to end may take to do so."""
 
@@ -32,6 +50,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         starts_daemon = "daemon" in getattr(item, "fixturenames", ()) or item.path.parent.name == "bench"
         if starts_daemon or item.path.name in DAEMON_FILES:
             item.add_marker(pytest.mark.daemon)
+        if item.path.as_posix().endswith(SLOW_FILES):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
