@@ -128,3 +128,16 @@ async def test_a_layer_that_is_no_qcow2_file_is_refused(chain: Chain, tmp_path: 
     chain.layers[1].write_bytes(b"/etc/shadow")
     with pytest.raises(InvalidInput):
         await export(chain, tmp_path / "out.raw")
+
+
+async def test_a_layer_that_claims_to_be_larger_than_the_disk_is_refused(chain: Chain, tmp_path: Path) -> None:
+    with chain.layers[1].open("r+b") as file:
+        file.seek(24)  # the virtual size (docs/interop/qcow2.txt)
+        file.write(struct.pack(">Q", 1 << 40))
+
+    with pytest.raises(SnapshotRefused):
+        await export(chain, tmp_path / "disk.raw")
+    with pytest.raises(SnapshotRefused):
+        await merge(chain)
+
+    assert not (tmp_path / "disk.raw").exists()

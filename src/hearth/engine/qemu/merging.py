@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hearth.engine.manifest import refused
-from hearth.engine.qemu.overlay import HEADER, MAGIC, VERSION
+from hearth.engine.qemu.overlay import HEADER, MAGIC, VERSION, virtual_size
 from hearth.errors import EngineFailed, InvalidInput
 from hearth.host.files import require_free, sync_file
 from hearth.host.process import CommandFailed
@@ -42,13 +42,18 @@ class Chain:
         return "json:" + json.dumps(node, separators=(",", ":"))
 
     def check(self) -> None:
-        """See that no layer names files of its own. Blocking.
+        """See that no layer names files of its own, and that all are of the root file system's size. Blocking.
 
         Raises:
-            SnapshotRefused: one does, or is no qcow2 file.
+            SnapshotRefused: one does, or is not.
+            InvalidInput: one is no qcow2 file.
         """
+        size_bytes = self.rootfs.stat().st_size
         for layer in self.layers:
             _require_plain(layer)
+            # A few clusters, named again and again, would fill the host's disk with what the header claims to hold.
+            if virtual_size(layer) != size_bytes:
+                raise refused(layer.parent.name, f"{layer.name} is not of the size of the disk below it")
 
 
 async def export(chain: Chain, target: Path) -> None:
