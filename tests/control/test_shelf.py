@@ -352,3 +352,28 @@ async def test_tidying_sweeps_soon_and_again_for_who_asks_meanwhile(place: Place
     async with asyncio.timeout(5):
         while place.names():
             await asyncio.sleep(0.005)
+
+
+async def test_a_template_that_was_to_go_stays_under_a_sandbox_that_came_up_meanwhile(place: Place) -> None:
+    place.template("tpl-1")
+    with place.shelf.pin("tpl-1"):
+        assert not await place.shelf.remove_unneeded("tpl-1")
+        sandbox = await place.sandbox("dev", origin="tpl-1")
+
+    assert not await place.shelf.remove_unneeded("tpl-1")
+    assert place.names() == ["tpl-1"]
+
+    await place.remove(sandbox)
+    assert await place.shelf.remove_unneeded("tpl-1")
+    assert place.names() == []
+
+
+async def test_whoever_takes_a_template_up_while_it_is_looked_at_keeps_it(place: Place) -> None:
+    place.template("tpl-1")
+    removing = asyncio.create_task(place.shelf.remove_unneeded("tpl-1"))
+    await asyncio.sleep(0)  # it has begun, and waits for the thread that reads
+    async with place.shelf.hold("tpl-1"):
+        await place.sandbox("dev", origin="tpl-1")
+
+    assert not await removing
+    assert place.names() == ["tpl-1"]

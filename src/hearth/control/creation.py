@@ -96,6 +96,9 @@ class Creation:
         held = contextlib.ExitStack()
         if source is not None:
             held.enter_context(self._shelf.pin(source.snapshot))
+        if claimed is not None:
+            # A template made anew has the same id and another disk: under this clone it must stay the one it is.
+            held.enter_context(self._shelf.pin(claimed.template_id))
         task = asyncio.create_task(self._create(sandbox, boot, source, claimed, volumes), name=f"create {sandbox.id}")
         self._tasks[sandbox.id] = task
 

@@ -83,9 +83,9 @@ class MachineTemplates:
                 resolution="destroy these first",
             )
         await self._forsake(template.id)
-        if self._shelf.is_held(template.id):
+        # Looked at again: a sandbox may have come up over it while the clones went.
+        if not await self._shelf.remove_unneeded(template.id):
             raise Conflict("the template is in use", details=template.id, resolution="wait a moment and try again")
-        await self._shelf.remove(template.id)
 
     async def _forsake(self, template_id: str) -> None:
         """Have the clones made ahead of it removed; a pool busy for longer keeps it, and it stays in use."""

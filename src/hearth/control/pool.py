@@ -39,9 +39,10 @@ QUIET_S = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Claimed:
-    """A clone that belongs to the caller now; the new sandbox takes its id."""
+    """A clone of a template that belongs to the caller now; the new sandbox takes its id."""
 
     sandbox_id: str
+    template_id: str
     reserve: Reserve
 
     @property
@@ -178,13 +179,13 @@ class Pool:
             finally:
                 os.close(link.tap_fd)
             if not exercised:
-                return Claimed(sandbox_id=sandbox_id, reserve=Reserve(waiting=waiting))
+                return Claimed(sandbox_id=sandbox_id, template_id=shelf.template_id, reserve=Reserve(waiting=waiting))
             machine = await waiting.load()
             await machine.resume()
             await rehearse(self._workshop, Guest(machine.dialer, None), sandbox_id, lives=LIVES, token=None)
             await asyncio.sleep(SETTLE_S)
             await machine.pause()
-            return Claimed(sandbox_id=sandbox_id, reserve=Reserve(ready=machine))
+            return Claimed(sandbox_id=sandbox_id, template_id=shelf.template_id, reserve=Reserve(ready=machine))
         except BaseException:
             await asyncio.shield(self._remove(sandbox_id, waiting))
             raise

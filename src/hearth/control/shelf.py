@@ -139,6 +139,17 @@ class Shelf:
             await self._forget_deleted(checkpoints)
         return gone
 
+    async def remove_unneeded(self, snapshot_id: str) -> bool:
+        """Delete a snapshot unless something needs it or somebody takes it up meanwhile; tells whether it is gone."""
+        async with self._sweeping:
+            self._touched = set(self._pins)
+            manifests, _ = await on_own_thread("read snapshots", lambda: load_all(self._root))
+            needed = await self.needed_by(snapshot_id)
+            if needed or snapshot_id in closure({*self._touched, *self._in_use()}, manifests):
+                return False
+            await self.remove(snapshot_id)
+        return True
+
     async def remove(self, snapshot_id: str) -> None:
         """Delete a snapshot that nobody needs; a cancelled caller waits for the end of that."""
         removal = asyncio.create_task(self._remove(snapshot_id), name=f"remove {snapshot_id}")
