@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from hearth.control.buckets import Buckets, PublicRates, Rate, subscriber
+from hearth.control.buckets import Buckets, Crowd, PublicRates, Rate, subscriber
 
 MODULES = 300
 
@@ -52,6 +52,18 @@ def test_eviction_costs_the_same_however_many_there_are() -> None:
         return time.perf_counter() - started
 
     assert min(cost_s(200_000) for _ in range(2)) < 20 * min(cost_s(100) for _ in range(2))
+
+
+def test_a_crowd_is_bounded_key_by_key_and_forgets_who_has_left() -> None:
+    crowd = Crowd(2)
+    with crowd.entered("a") as first, crowd.entered("a") as second, crowd.entered("b") as other:
+        with crowd.entered("a") as third:
+            assert (first, second, other, third) == (True, True, True, False)
+        with crowd.entered("a") as fourth:
+            assert not fourth
+    assert len(crowd) == 0
+    with crowd.entered("a") as again:
+        assert again
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ used for longest goes, and one that comes again begins full, which the bucket fo
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hearth.network.bucket import Bucket
@@ -25,6 +27,8 @@ class Rate:
     burst: float
 
 
+AT_ONCE = 512
+"""Requests of one subscriber under way, WebSockets among them."""
 ALL = Rate(per_s=5_000, burst=20_000)
 OF_ALIAS = Rate(per_s=1_000, burst=6_000)
 OF_ADDRESS = Rate(per_s=300, burst=3_000)
@@ -54,6 +58,33 @@ class Buckets:
         return bucket.take(now_s)
 
 
+class Crowd:
+    """Bounds how many requests of one key are under way; keys without any take no room."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._present: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._present)
+
+    @contextlib.contextmanager
+    def entered(self, key: str) -> Iterator[bool]:
+        """Count one in for the length of the context; False when there are as many as may be, and it is not counted."""
+        count = self._present.get(key, 0)
+        if count >= self._limit:
+            yield False
+            return
+        self._present[key] = count + 1
+        try:
+            yield True
+        finally:
+            if self._present[key] == 1:
+                del self._present[key]
+            else:
+                self._present[key] -= 1
+
+
 class PublicRates:
     """The three bounds of a public request."""
 
@@ -61,6 +92,7 @@ class PublicRates:
         self._all = Bucket(per_s=every.per_s, burst=every.burst)
         self._of_alias = Buckets(alias)
         self._of_address = Buckets(address)
+        self.crowd = Crowd(AT_ONCE)
 
     def allow(self, *, alias: str, address: str | None, now_s: float) -> bool:
         """Tell whether a request may come in; who is refused for himself takes nothing from the others."""

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from hearth.api.problems import status_of
-from hearth.control.buckets import PublicRates
+from hearth.control.buckets import PublicRates, subscriber
 from hearth.control.daemon import Daemon
 from hearth.control.presence import present
 from hearth.control.publishing import PUBLIC_PATH
@@ -82,9 +82,14 @@ class PublicGate:
         if visit is None:
             raise NotFound("nothing is published here")
         client = scope.get("client")
+        address = client[0] if client else None
         now_s = asyncio.get_running_loop().time()
-        if not self.rates.allow(alias=visit.alias, address=client[0] if client else None, now_s=now_s):
-            return _failure(scope, 429, "too many requests", retry_after_s=RETRY_S)
+        with self.rates.crowd.entered(subscriber(address) if address else visit.alias) as may_enter:
+            if not may_enter or not self.rates.allow(alias=visit.alias, address=address, now_s=now_s):
+                return _failure(scope, 429, "too many requests", retry_after_s=RETRY_S)
+            return await self._admit(visit, scope, receive, send)
+
+    async def _admit(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> Response | None:
         publication, sandbox = await self._find(visit.alias)
         scope["state"]["log"] = {"alias": visit.alias, "sandbox": sandbox.id}
         if self.daemon.sandboxes.heat(sandbox) is Heat.COLD:

@@ -15,7 +15,7 @@ from hearth.control.presence import Presence
 from hearth.errors import GuestFailed, HearthError, InvalidInput, TimedOut
 from hearth.server.proxy.door import Exchange, exchange_of
 from hearth.server.proxy.headers import Route, head, request_headers, response_headers, trailers, upgrade_of
-from hearth.server.proxy.tunnel import always, join, websocket_counts
+from hearth.server.proxy.tunnel import WEBSOCKET_LINGER_S, join, websocket_counts
 from hearth.server.proxy.upstream import Upstream, Upstreams
 
 log = structlog.get_logger(__name__)
@@ -261,9 +261,13 @@ class Relay:
         told = head(_status_line(101, bytes(event.reason)), headers)
         await self.send({"type": "http.response.start", "status": 101, "hearth.head": told})
         client = self.exchange.take_over()
-        counts = websocket_counts() if protocol.lower() == b"websocket" else (always, always)
+        stream, presence, early = upstream.stream, self.target.presence, upstream.surplus()
         try:
-            await join(client, upstream.stream, self.target.presence, early=upstream.surplus(), counts=counts)
+            if protocol.lower() == b"websocket":
+                counts = websocket_counts()
+                await join(client, stream, presence, early=early, counts=counts, linger_s=WEBSOCKET_LINGER_S)
+            else:
+                await join(client, stream, presence, early=early)
         finally:
             with contextlib.suppress(ClientDisconnect):
                 await self.send({"type": "hearth.abort"})
