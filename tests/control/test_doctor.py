@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from hearth.control.doctor import NOTHING_TO_DO, PACKAGES, Finding, Status, accelerator, findings
+from hearth.control.net_trial import NetworkReport, try_networks
 from hearth.engine.base import EngineReport
 from hearth.host.facts import CAPABILITIES, TOOLS, HostFacts
 from hearth.model import Accelerator
@@ -39,7 +40,7 @@ WANTING: list[tuple[str, dict[str, Any], str, Status, str]] = [
     ("one right less", {"missing_capabilities": frozenset({"CAP_SETUID"})}, "privileges", F, "without CAP_SETUID"),
     ("no driver", {"tun_obstacle": "No such file"}, "tap devices", F, "No such file"),
     ("no namespaces", {"namespace_obstacle": "Operation not permitted"}, "network namespaces", F, "not permitted"),
-    ("no nftables", {"nftables_obstacle": "Protocol not supported"}, "nftables", W, "not supported"),
+    ("no nftables", {"nftables_obstacle": "Protocol not supported"}, "nftables", F, "not supported"),
     ("no groups", {"cgroup_version": 0, "cgroup_reason": "none are mounted"}, "control groups", W, "none are mounted"),
     ("no QEMU", {"tools": {"qemu-system-x86_64": None}}, "qemu-system-x86_64", F, "not installed"),
     ("no qemu-img", {"tools": {"qemu-img": None}}, "qemu-img", F, "not installed"),
@@ -103,3 +104,28 @@ def test_the_accelerator_is_judged_by_what_the_engine_reports(
     assert finding.status is status
     assert words in finding.found
     assert finding.advice
+
+
+NETWORKS = NetworkReport(policy_obstacle=None, rate_obstacle=None, ways_out=("eth0",), servers=("192.0.2.1",))
+
+
+@pytest.mark.parametrize(
+    ("change", "wanting"),
+    [
+        ({}, {}),
+        ({"policy_obstacle": "no nft_log", "rate_obstacle": "no nft_log"}, {"network policies": F, "network rates": W}),
+        ({"rate_obstacle": "no sch_tbf"}, {"network rates": W}),
+        ({"ways_out": ()}, {"way to the world": W}),
+        ({"servers": ()}, {"way to the world": W}),
+    ],
+)
+def test_what_networks_lack_is_told_with_advice(change: dict[str, Any], wanting: dict[str, Status]) -> None:
+    found = bad(findings(FIT, KVM, dataclasses.replace(NETWORKS, **change)))
+    assert {finding.name: finding.status for finding in found} == wanting
+    assert all(finding.advice not in ("", NOTHING_TO_DO) for finding in found)
+
+
+@pytest.mark.root
+async def test_a_trial_of_networks_leaves_nothing() -> None:
+    report = await try_networks("7e57ab1e")
+    assert (report.policy_obstacle, report.rate_obstacle) == (None, None)

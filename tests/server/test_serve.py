@@ -65,6 +65,11 @@ def test_what_an_operator_does_not_choose_keeps_its_default() -> None:
     assert chosen == Settings(engine="local", idle_pause_s=0.5, idle_stop_s=60, pool_ready=3, stop_on_exit=True)
 
 
+def test_an_operator_chooses_what_networks_do() -> None:
+    chosen = settings("--net-default", "public", "--uplink", "netns:world", "--dns", "192.0.2.1", "--net-slots", "5")
+    assert chosen == Settings(net_default="public", uplink="netns:world", dns_servers=("192.0.2.1",), network_slots=5)
+
+
 @pytest.mark.parametrize(
     "words",
     [

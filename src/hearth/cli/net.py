@@ -81,8 +81,8 @@ def read_rate(text: str, *, what: str) -> int | None:
 
 def options_for(policy: NetPolicyView) -> str:
     """Give the options that ask for a policy's default and lists."""
-    allowed = [f"--allow {each!r}" if "*" in each else f"--allow {each}" for each in policy.allow_hosts]
-    return " ".join([f"--net {policy.default}", *allowed, *(f"--allow {each}" for each in policy.allow_cidrs)])
+    allowed = [f"--allow {each}" for each in (*policy.allow_hosts, *policy.allow_cidrs)]
+    return " ".join([f"--net {policy.default}", *(allowed or ["--no-allow"])])
 
 
 def words_for(policy: NetPolicyView) -> str:

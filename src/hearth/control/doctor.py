@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from hearth.control.net_trial import NetworkReport
 from hearth.engine.base import EngineReport
 from hearth.host.facts import HostFacts
 from hearth.model import Accelerator
@@ -46,9 +47,42 @@ class Finding:
     advice: str
 
 
-def findings(facts: HostFacts, report: EngineReport | None) -> list[Finding]:
-    """Judge a host; ``report`` is the engine's own finding, None before the images are there to try."""
-    return [accelerator(report)] + [finding for check in CHECKS for finding in check(facts)]
+def findings(facts: HostFacts, report: EngineReport | None, networks: NetworkReport | None = None) -> list[Finding]:
+    """Judge a host; ``report`` is the engine's own finding, None before the images are there to try.
+
+    Args:
+        networks: what came of trying them; None where that was not tried.
+    """
+    judged = [accelerator(report)] + [finding for check in CHECKS for finding in check(facts)]
+    return judged if networks is None else [*judged, *sandbox_networks(networks)]
+
+
+def sandbox_networks(report: NetworkReport) -> list[Finding]:
+    """Judge what sandboxes can reach, and whether they can be kept from the rest."""
+    policies = _works(
+        "network policies",
+        report.policy_obstacle,
+        "a machine was connected and its policy put into force",
+        f"sandboxes do not run without; see docs/network.md for what the kernel needs, and {RUN_AS_ROOT}",
+    )
+    rates = _works(
+        "network rates",
+        report.rate_obstacle,
+        "uploads and downloads can be bounded",
+        "sandboxes with rates do not run; 'modprobe sch_tbf'",
+        without=Status.WARNING,
+    )
+    advice = (
+        "sandboxes reach each other only; give this host a default route and a DNS server that is not on its loopback"
+    )
+    name, routes, servers = "way to the world", ", ".join(report.ways_out), ", ".join(report.servers)
+    if not routes:
+        return [policies, rates, warning(name, "this host has no default route", advice)]
+    if not servers:
+        found = f"by {routes}, but without names: no DNS server was found"
+        return [policies, rates, warning(name, found, "name one with 'hearth serve --dns SERVER'")]
+    found = f"by {routes}, names from {servers}; used once a policy leads there"
+    return [policies, rates, ok(name, found)]
 
 
 def accelerator(report: EngineReport | None) -> Finding:
@@ -85,8 +119,7 @@ def network(facts: HostFacts) -> list[Finding]:
             "nftables",
             facts.nftables_obstacle,
             "the kernel answers",
-            f"sandboxes stay without a way out; 'modprobe nf_tables', and {RUN_AS_ROOT}",
-            without=Status.WARNING,
+            f"nothing would keep sandboxes apart, so none run; 'modprobe nf_tables', and {RUN_AS_ROOT}",
         ),
     ]
 

@@ -73,6 +73,15 @@ async def opened(network: MachineNetwork) -> AsyncIterator[None]:
         await fabric.close()
 
 
+def servers_of_host() -> tuple[Server, ...]:
+    """Tell the DNS servers that this host asks, without those on its loopback."""
+    for path in RESOLVER_FILES:
+        with contextlib.suppress(OSError):
+            if found := servers_in(path.read_text()):
+                return tuple(found)
+    return ()
+
+
 def _uplink(tag: str, said: str) -> Uplink | None:
     if said == "none":
         return None
@@ -88,12 +97,10 @@ def _uplink(tag: str, said: str) -> Uplink | None:
 def _servers(settings: Settings) -> tuple[Server, ...]:
     if settings.dns_servers:
         return tuple(parse_server(text) for text in settings.dns_servers)
-    for path in RESOLVER_FILES:
-        with contextlib.suppress(OSError):
-            if found := servers_in(path.read_text()):
-                return tuple(found)
-    log.warning("sandboxes cannot ask for names of the world: this host names no DNS server but its own loopback")
-    return ()
+    found = servers_of_host()
+    if not found:
+        log.warning("sandboxes cannot ask for names of the world: this host names no DNS server but its own loopback")
+    return found
 
 
 def _opener(uplink: Uplink | None) -> Opener:

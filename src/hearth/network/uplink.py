@@ -165,13 +165,17 @@ def _check_free(route: RouteSocket, uplink: Uplink) -> None:
         )
 
 
+def default_links(route: RouteSocket) -> list[str]:
+    """Name the links of the default routes of this thread's namespace; blocking."""
+    return [socket.if_indextoname(index) for index in route.default_links()]
+
+
 def _forward_back(route: RouteSocket) -> None:
     """Let answers of the world come back through the links that lead there.
 
     Not ip_forward, which would change every link of the host and more besides (ip-sysctl.rst).
     """
-    for index in route.default_links():
-        name = socket.if_indextoname(index)
+    for name in default_links(route):
         setting = Path("/proc/sys/net/ipv4/conf", name, "forwarding")
         if setting.read_text().strip() == "0":
             log.warning("the host forwards packets that arrive on this link from now on", link=name)
