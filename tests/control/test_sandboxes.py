@@ -209,6 +209,46 @@ async def test_a_machine_that_dies_makes_its_sandbox_failed_and_says_why(house: 
     await house.sandboxes.destroy(house.admin, "dev")
 
 
+async def test_a_machine_started_anew_at_once_survives_the_tidying_up_after_the_last_one(house: House) -> None:
+    created = await house.sandboxes.create(house.admin, SandboxSpec(name="dev"))
+    id_ = created.sandbox.id
+    member = house.sandboxes.fleet.member(id_)
+    assert member is not None
+    resident = house.sandboxes.sleep.residents[id_]
+    async with resident.lock:  # whoever changes it goes first, as a forced start does
+        await member.machine.kill()
+        async with asyncio.timeout(5):
+            while (await house.sandboxes.get(house.admin, "dev")).state is SandboxState.RUNNING:
+                await asyncio.sleep(0.01)
+        starting = asyncio.create_task(house.sandboxes.start(house.admin, "dev", force=True))
+        await asyncio.sleep(0)
+
+    started = await starting
+    assert started.state is SandboxState.RUNNING
+    for _ in range(3):  # both have had the lock by now
+        async with resident.lock:
+            await asyncio.sleep(0)
+    assert await house.output("dev", "echo", "there") == (b"there\n", 0)
+
+
+async def test_why_a_machine_ended_is_told_even_if_somebody_found_it_gone_first(house: House) -> None:
+    created = await house.sandboxes.create(house.admin, SandboxSpec(name="dev"))
+    id_ = created.sandbox.id
+    member = house.sandboxes.fleet.member(id_)
+    assert member is not None
+    store = house.sandboxes.store.sandboxes
+    await store.transition(id_, (SandboxState.RUNNING,), SandboxState.LOST, error="found gone")
+
+    await member.machine.kill()
+
+    async with asyncio.timeout(5):
+        while (await house.sandboxes.get(house.admin, "dev")).state is SandboxState.LOST:
+            await asyncio.sleep(0.01)
+    sandbox = await house.sandboxes.get(house.admin, "dev")
+    assert (sandbox.state, sandbox.exit_cause is not None) == (SandboxState.FAILED, True)
+    assert "SIGKILL" in (sandbox.error or "")
+
+
 async def test_a_full_disk_refuses_a_creation_before_anything_is_made(opened_full: House) -> None:
     with pytest.raises(NoSpace) as caught:
         await opened_full.sandboxes.create(opened_full.admin, SandboxSpec(name="dev"))

@@ -29,13 +29,26 @@ class Deaths:
         """Make a sandbox FAILED whose machine has ended; one that is being destroyed is left to that."""
         self.residents[sandbox_id].heat = Heat.COLD
         cause = explain(Death(at=self.workshop.clock.now(), **asdict(end)))
+        # Whoever wanted to use it at this moment may have found it gone, and not known why.
+        found = (SandboxState.RUNNING, SandboxState.LOST)
         try:
             await self.store.sandboxes.transition(
-                sandbox_id, (SandboxState.RUNNING,), SandboxState.FAILED, error=cause.detail, exit_cause=cause
+                sandbox_id, found, SandboxState.FAILED, error=cause.detail, exit_cause=cause
             )
             log.warning("sandbox failed", sandbox=sandbox_id, kind=cause.kind, detail=cause.detail)
-            await self.workshop.put_out(sandbox_id)
         except (NotFound, Conflict):
             log.debug("its end is no news: it is being destroyed", sandbox=sandbox_id)
+        except (HearthError, OSError) as error:
+            log.error("the end of a machine was not stored", sandbox=sandbox_id, error=str(error))
+
+    async def tidy(self, sandbox_id: str) -> None:
+        """Remove what a dead machine leaves, unless its sandbox is up again or is being removed."""
+        try:
+            await self.store.sandboxes.get(sandbox_id)
+            async with self.residents[sandbox_id].lock:
+                if (await self.store.sandboxes.get(sandbox_id)).state is SandboxState.FAILED:
+                    await self.workshop.put_out(sandbox_id)
+        except NotFound:
+            log.debug("nothing to tidy up: it is destroyed", sandbox=sandbox_id)
         except (HearthError, OSError) as error:
             log.error("the end of a machine was not tidied up", sandbox=sandbox_id, error=str(error))

@@ -17,6 +17,8 @@ OnDeath = Callable[[str, MachineEnd], Awaitable[None]]
 """Called with the sandbox's id and how its VMM ended."""
 
 
+Tidy = Callable[[str], Awaitable[None]]
+"""Called with the sandbox's id when all who used a dead machine were told; may wait for them."""
 OnHalt = Callable[[str, str], Awaitable[None]]
 """Called with the sandbox's id and why its VMM stopped the CPUs."""
 
@@ -33,8 +35,9 @@ class Member:
 class Fleet:
     """Machines by sandbox id. One task a machine waits for its end; a machine taken out first dies unwatched."""
 
-    def __init__(self, on_death: OnDeath, on_halt: OnHalt) -> None:
+    def __init__(self, on_death: OnDeath, on_halt: OnHalt, tidy: Tidy) -> None:
         self._on_death = on_death
+        self._tidy = tidy
         self._on_halt = on_halt
         self._members: dict[str, Member] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
@@ -90,10 +93,12 @@ class Fleet:
         self._watchers.pop(sandbox_id, None)
         try:
             await member.machine.release()
-            await self._on_death(sandbox_id, end)
+            if sandbox_id not in self._members:  # else it is up again by now
+                await self._on_death(sandbox_id, end)
         finally:
             # A dead guest says no goodbye: without this, whoever reads from it would wait for TCP to give up.
             member.guest.disconnect()
+        await self._tidy(sandbox_id)
 
     async def _watch_halts(self, sandbox_id: str, machine: Machine) -> None:
         while isinstance(machine, SleepingMachine):

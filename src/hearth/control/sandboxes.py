@@ -75,11 +75,11 @@ class Sandboxes:
         self._images = images
         self.workshop = workshop
         self._limits = limits
-        residents = Residents()
+        residents, settings = Residents(), workshop.settings
         self.networking = Networking(store=store, workshop=workshop, residents=residents, egress=egress)
-        self.fleet = Fleet(Deaths(store=store, workshop=workshop, residents=residents).note, self._on_halt)
+        deaths = Deaths(store=store, workshop=workshop, residents=residents)
+        self.fleet = Fleet(deaths.note, self._on_halt, deaths.tidy)
         self.templates = Templates(workshop)
-        settings = workshop.settings
         self.pool = Pool(workshop, self.templates, ready=settings.pool_ready, waiting=settings.pool_waiting)
         self.shelf = Shelf(store=store, workshop=workshop, images=images, in_use=self.pool.templates)
         self.volumes = Volumes(store=store, workshop=workshop)

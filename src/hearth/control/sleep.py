@@ -199,6 +199,7 @@ class Sleep:
                 raise cannot_wake(await self._store.sandboxes.get(sandbox_id))
             await self._wake(sandbox_id, resident, force=force)
         elif sandbox.state is SandboxState.STOPPED or (sandbox.state in BOOTABLE and force):
+            await self._workshop.put_out(sandbox_id)  # what its last machine has left, should nobody have come to that
             await self._start(sandbox, resident, force=force)
         else:
             raise cannot_wake(sandbox)
