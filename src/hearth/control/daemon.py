@@ -18,6 +18,7 @@ from hearth.control.fabric import make_network, opened
 from hearth.control.heat import HeatLoop, host_reader
 from hearth.control.images import Images
 from hearth.control.limits import host_limits
+from hearth.control.logs import keep_logs_short
 from hearth.control.machine_templates import MachineTemplates
 from hearth.control.publishing import Publishing
 from hearth.control.reconcile import Reconciler
@@ -108,6 +109,7 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
             background = Background()
             try:
                 background.start("heat", heat.run())
+                background.start("logs", keep_logs_short(data.machines, clock))
                 if sandboxes.can_sleep:
                     background.start("pool", sandboxes.pool.run())
                     background.start("preload", sandboxes.templates.preload())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from hearth.engine.qemu.command import Descriptor
 
 VMM_LOG = "vmm.log"
 LOG_TAIL_BYTES = 2000
+LOG_MAX_BYTES = 1 << 20
 
 
 def connect(path: Path) -> socket.socket:
@@ -102,3 +104,30 @@ def read_log(directory: Path) -> str:
         return os.pread(descriptor, LOG_TAIL_BYTES, max(0, size - LOG_TAIL_BYTES)).decode("utf-8", "replace").strip()
     finally:
         os.close(descriptor)
+
+
+def trim_logs(machines: Path) -> list[str]:
+    """Empty the logs that have grown past ``LOG_MAX_BYTES``; they are appended to, so VMMs write on from the start.
+
+    A guest that breaks its devices over and over has the VMM complain each time, at some MB a second.
+
+    Args:
+        machines: holds one directory for each machine.
+
+    Returns:
+        The machines whose logs they were.
+    """
+    trimmed = []
+    for directory in machines.iterdir():
+        try:
+            descriptor = os.open(directory / VMM_LOG, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            continue  # it has none, or goes at this moment
+        try:
+            status = os.fstat(descriptor)
+            if stat.S_ISREG(status.st_mode) and status.st_size > LOG_MAX_BYTES:
+                os.ftruncate(descriptor, 0)
+                trimmed.append(directory.name)
+        finally:
+            os.close(descriptor)
+    return trimmed
