@@ -11,7 +11,6 @@ import structlog
 from hearth.control.pages import every
 from hearth.control.sandboxes import Sandboxes
 from hearth.control.sleep import Recovered
-from hearth.errors import HearthError
 from hearth.jobs.bringup import Bringup, Workshop
 from hearth.jobs.runner import UNFINISHED, Runner
 from hearth.model import Job, Sandbox, SandboxState
@@ -61,9 +60,9 @@ class Reconciler:
     async def _attempt(self, kind: str, subject: str, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except (HearthError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  whatever a VMM that was broken into answers, the others come up
             self._found.postponed += 1
-            log.error("recovery postponed", kind=kind, subject=subject, error=str(error))
+            log.error("recovery postponed", kind=kind, subject=subject, error=f"{type(error).__name__}: {error}")
 
     async def _unwind(self, job: Job) -> None:
         """Undo a job; holding the directory's lock proves that whoever ran it is dead."""

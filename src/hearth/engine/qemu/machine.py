@@ -14,7 +14,7 @@ from hearth.engine.console import Console
 from hearth.engine.qemu.memory_map import guest_memory, memory_address
 from hearth.engine.qemu.qmp import Qmp, QmpClosed, QmpRefused
 from hearth.engine.qemu.slots import all_slots, attach, clear, detach, occupied_slots
-from hearth.errors import HostUnfit
+from hearth.errors import EngineFailed, HostUnfit
 from hearth.guest.dial import Dialer
 from hearth.host.reclaim import MemoryRange, page_out
 from hearth.host.spawn import Process
@@ -92,9 +92,16 @@ class QemuMachine:
         )
 
     async def run_state(self) -> RunState:
-        """Ask QEMU whether the CPUs run."""
+        """Ask QEMU whether the CPUs run.
+
+        Raises:
+            EngineFailed: it gives no answer to that.
+        """
         status = await self.monitor.execute("query-status")
-        return RunState.RUNNING if status["running"] else RunState.PAUSED
+        running = status.get("running") if isinstance(status, dict) else None
+        if not isinstance(running, bool):
+            raise EngineFailed("QEMU does not tell whether the CPUs run", details=str(status)[:200])
+        return RunState.RUNNING if running else RunState.PAUSED
 
     async def pause(self) -> None:
         """Stop the CPUs; QEMU flushes the disks before it answers."""
