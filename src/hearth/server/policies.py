@@ -54,6 +54,16 @@ def policy_view(policy: Policy) -> NetPolicyView:
     )
 
 
+def stored_policy_view(stored: Mapping[str, object] | None) -> NetPolicyView | None:
+    """Give a sandbox's policy as it is stored; None without one, or with one that nobody can read: it does not run."""
+    if stored is None:
+        return None
+    try:
+        return policy_view(parse_policy(stored))
+    except InvalidInput:
+        return None
+
+
 def egress_view(egress: Egress) -> EgressView:
     """Give what a sandbox tried."""
     return EgressView(

@@ -13,8 +13,7 @@ from hearth.control.volumes import VolumeReport
 from hearth.image.store import Image
 from hearth.model import Ending, ExitCause, Sandbox, Snapshot
 from hearth.model import Heat as Warmth
-from hearth.network.policy import parse_policy
-from hearth.server.policies import policy_view
+from hearth.server.policies import stored_policy_view
 
 HEATS: dict[Warmth, Heat] = {Warmth.HOT: "hot", Warmth.WARM: "warm", Warmth.COLD: "cold"}
 
@@ -56,7 +55,7 @@ def sandbox_view(
         parent=sandbox.parent,
         exit_cause=None if cause is None else exit_cause_view(cause, with_console=with_console),
         address=None if address is None else str(address),
-        net_policy=None if spec.net_policy is None else policy_view(parse_policy(spec.net_policy)),
+        net_policy=stored_policy_view(spec.net_policy),
         timings=list(timings),
         volumes=[mounted_view(each) for each in volumes],
     )
