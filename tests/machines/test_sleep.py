@@ -87,6 +87,21 @@ async def test_a_command_for_a_paused_sandbox_lets_it_run_on(house: VmHouse) -> 
         assert await house.marks(dev) == ("warm", "warm")
 
 
+async def test_a_pause_that_nobody_waits_for_to_its_end_leaves_a_sandbox_that_answers(house: VmHouse) -> None:
+    async with house.sandbox() as dev:
+        machine = awake(house.member(dev).machine)
+        pausing = asyncio.create_task(house.sandboxes.sleep.pause(dev.id))
+        for _ in range(3):  # QEMU has been told and has not answered yet
+            await asyncio.sleep(0)
+        pausing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await pausing
+        assert await machine.run_state() is RunState.PAUSED
+
+        async with asyncio.timeout(10):
+            assert await house.output(dev.id, "echo", "again") == (b"again\n", 0)
+
+
 async def test_a_sandbox_with_a_full_disk_is_not_stopped_and_what_runs_in_it_goes_on(house: VmHouse) -> None:
     async with house.sandbox() as dev:
         await house.shell(dev, FILL)

@@ -122,8 +122,10 @@ class Sleep:
             member = self._fleet.member(sandbox_id)
             if member is None or resident.heat is not Heat.HOT or (idle_only and resident.users):
                 return False
-            await awake(member.machine).pause()
+            machine = awake(member.machine)
+            # First: a VMM that answers too late has obeyed all the same, and a machine that runs may be told to run on.
             resident.heat = Heat.WARM
+            await machine.pause()
             log.info("sandbox paused", sandbox=sandbox_id)
             return True
 

@@ -273,8 +273,9 @@ async def _standing(monitor: Qmp, *, running: bool) -> AsyncIterator[None]:
     if not running:
         yield
         return
-    await monitor.execute("stop", timeout_s=FLUSH_TIMEOUT_S)
     try:
+        # Inside: a QEMU that answers too late stops all the same.
+        await monitor.execute("stop", timeout_s=FLUSH_TIMEOUT_S)
         yield
     finally:
         await monitor.execute("cont", timeout_s=FLUSH_TIMEOUT_S)
