@@ -91,6 +91,8 @@ def _uplink(tag: str, said: str) -> Uplink | None:
     name = said.removeprefix(NAMESPACE)
     if name == said or not name or "/" in name or name.startswith("."):
         raise _invalid("uplink", said, "use host, none or netns:NAME, the name of a network namespace")
+    if name not in namespaces.list_names(name):
+        raise _invalid("uplink", said, "make that namespace first; 'ip netns list' shows those there are")
     return make(namespace=name)
 
 
