@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
@@ -11,7 +12,7 @@ import pytest
 from hearth.errors import Code, Conflict, NotFound
 from hearth.host.clock import ManualClock
 from hearth.model import Job, JobError, JobState, StepPhase, StepRecord
-from hearth.store.base import LeaseLost, PageRequest, Store
+from hearth.store.base import JOBS_KEPT_FOR, JOBS_KEPT_PER_SUBJECT, LeaseLost, PageRequest, Store
 
 PENDING, RUNNING, UNDOING = JobState.PENDING, JobState.RUNNING, JobState.UNDOING
 LEASE_S = 30.0
@@ -226,3 +227,23 @@ async def test_what_is_not_there_cannot_be_read_or_changed(store: Store) -> None
     ):
         with pytest.raises(NotFound, match="job-1"):
             await work
+
+
+async def test_of_jobs_that_have_ended_the_last_ones_are_kept_for_a_while(store: Store, clock: ManualClock) -> None:
+    ended = Job(id="job-0", kind="start", subject="sb-1", input={}, state=JobState.COMPLETED, created_at=clock.now())
+    others = [("first", "create", "sb-1", JobState.COMPLETED), ("other", "start", "sb-2", JobState.FAILED)]
+    unfinished = [("running", "start", "sb-1", RUNNING), ("undoing", "start", "sb-1", UNDOING)]
+    for id_, kind, subject, state in [*others, *unfinished]:
+        await store.jobs.create(dataclasses.replace(ended, id=id_, kind=kind, subject=subject, state=state))
+    for number in range(JOBS_KEPT_PER_SUBJECT + 2):
+        moment = clock.now() + timedelta(seconds=number)
+        await store.jobs.create(dataclasses.replace(ended, id=f"job-{number}", created_at=moment))
+
+    kept = {job.id for job in (await store.jobs.list(page=PageRequest(limit=100))).items}
+    numbers = range(2, JOBS_KEPT_PER_SUBJECT + 2)
+    assert kept == {"first", "other", "running", "undoing", *(f"job-{number}" for number in numbers)}
+
+    clock.advance(JOBS_KEPT_FOR.total_seconds() + 3600)
+    await store.jobs.create(dataclasses.replace(ended, id="new", created_at=clock.now()))
+    kept = {job.id for job in (await store.jobs.list(page=PageRequest(limit=100))).items}
+    assert kept == {"running", "undoing", "new"}

@@ -44,6 +44,8 @@ from hearth.store.volume_store import VolumeStore
 
 ENDINGS_KEPT_FOR = timedelta(days=30)
 ENDINGS_KEPT_PER_OWNER = 1000
+JOBS_KEPT_FOR = timedelta(days=30)
+JOBS_KEPT_PER_SUBJECT = 50
 CHANGEABLE = tuple(state for state in SandboxState if state is not SandboxState.DESTROYING)
 """States in which a sandbox's name, labels and the like may be changed."""
 
@@ -279,7 +281,10 @@ class EndingStore(Protocol):
 
 
 class JobStore(Protocol):
-    """Jobs and their leases. Leases are reckoned by the store's clock."""
+    """Jobs and their leases. Leases are reckoned by the store's clock.
+
+    Of jobs that have ended the last JOBS_KEPT_PER_SUBJECT of each kind and subject are kept, for JOBS_KEPT_FOR.
+    """
 
     async def create(self, job: Job) -> None:
         """Raises Conflict when the id is taken."""

@@ -24,7 +24,15 @@ from hearth.model import (
     User,
 )
 from hearth.store import refusals
-from hearth.store.base import CHANGEABLE, FIRST_PAGE, Page, PageRequest, SandboxExists
+from hearth.store.base import (
+    CHANGEABLE,
+    FIRST_PAGE,
+    JOBS_KEPT_FOR,
+    JOBS_KEPT_PER_SUBJECT,
+    Page,
+    PageRequest,
+    SandboxExists,
+)
 from hearth.store.memory_endings import MemoryEndings
 from hearth.store.memory_publications import MemoryPublications
 from hearth.store.memory_snapshots import MemorySnapshots
@@ -252,6 +260,12 @@ class MemoryJobs:
         if job.id in self._tables.jobs:
             raise refusals.taken("job", job.id)
         self._tables.jobs[job.id] = job
+        ended = [known for known in self._tables.jobs.values() if known.state.is_final]
+        oldest = self._clock.now() - JOBS_KEPT_FOR
+        alike = [known for known in ended if (known.subject, known.kind) == (job.subject, job.kind)]
+        surplus = sorted(alike, key=lambda known: (known.created_at, known.id))[:-JOBS_KEPT_PER_SUBJECT]
+        for known in (*surplus, *(known for known in ended if known.created_at <= oldest)):
+            self._tables.jobs.pop(known.id, None)
 
     async def get(self, job_id: str) -> Job:
         try:

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, Connection, Update, bindparam, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Update, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hearth.errors import HearthError
 from hearth.host.clock import Clock
 from hearth.model import Job, JobError, JobState, StepRecord
 from hearth.store import refusals, rows
-from hearth.store.base import FIRST_PAGE, Page, PageRequest
+from hearth.store.base import FIRST_PAGE, JOBS_KEPT_FOR, JOBS_KEPT_PER_SUBJECT, Page, PageRequest
 from hearth.store.database import Database
 from hearth.store.paging import cut_page, read_request
 from hearth.store.schema import jobs
 from hearth.store.sql_paging import page_of
 
+ENDED = sorted(state for state in JobState if state.is_final)
 GET = select(jobs).where(jobs.c.id == bindparam("job_id"))
 
 
@@ -30,9 +31,18 @@ class SqlJobs:
 
     async def create(self, job: Job) -> None:
         row = rows.job_row(job)
+        ended = jobs.c.state.in_(ENDED)
+        surplus = (
+            select(jobs.c.id)
+            .where(jobs.c.subject == job.subject, jobs.c.kind == job.kind, ended)
+            .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
+            .offset(JOBS_KEPT_PER_SUBJECT)
+        )
 
         def work(connection: Connection) -> None:
             connection.execute(insert(jobs), row)
+            connection.execute(delete(jobs).where(ended, jobs.c.created_at <= self._clock.now() - JOBS_KEPT_FOR))
+            connection.execute(delete(jobs).where(jobs.c.id.in_(surplus)))
 
         try:
             await self._database.write(work)
