@@ -307,6 +307,20 @@ def test_early_hints_pass(daemon: RunningDaemon) -> None:
             assert answer_of(connection)[1] == b"ok"
 
 
+def test_nonsense_after_early_hints_is_502_like_any_other(daemon: RunningDaemon) -> None:
+    def script(connection: socket.socket) -> None:
+        read_head(connection)
+        connection.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\nnonsense\r\n\r\n")
+
+    with serving(script) as server:
+        caller = Caller(daemon, server.port)
+        with caller.connected() as connection:
+            connection.sendall(caller.head())
+            assert read_head(connection).startswith(b"HTTP/1.1 103 ")
+            answer, body = answer_of(connection)
+            assert (answer.status, json.loads(body)["code"]) == (502, "guest_failed")
+
+
 @pytest.mark.parametrize("framing", [b"Content-Length: 3", b"Transfer-Encoding: chunked"])
 def test_a_head_does_not_wait_for_its_body(daemon: RunningDaemon, framing: bytes) -> None:
     may_go_on = threading.Event()

@@ -251,7 +251,8 @@ class Relay:
         elif self.scope["http_version"] == "1.1":
             status_line = _status_line(event.status_code, bytes(event.reason))
             told = head(status_line, response_headers(list(event.headers), self.target.route))
-            await self.send({"type": "hearth.bytes", "body": told})
+            # Not through the middleware: to it the answer would seem to have begun, and no problem could be told.
+            await self.exchange.send({"type": "hearth.bytes", "body": told})
 
     async def _upgrade(self, upstream: Upstream, event: h11.InformationalResponse) -> None:
         given = list(event.headers)
