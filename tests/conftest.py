@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import os
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -35,6 +36,26 @@ SLOW_FILES = (
 """Processes, mounts, namespaces and databases by the dozen; left out of `make check`, which is to take a minute."""
 TASK_END_ROUNDS = 10
 """Turns of the loop a task that was told to end may take to do so."""
+
+
+GROUPS_BEFORE = pytest.StashKey[frozenset[str]]()
+GROUPS_SETTLE_S = 5.0
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.stash[GROUPS_BEFORE] = frozenset(leaks.control_groups())
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Count the control groups of all workers together, once they have ended."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    before, deadline_s = session.config.stash[GROUPS_BEFORE], time.monotonic() + GROUPS_SETTLE_S
+    while (left := set(leaks.control_groups()) - before) and time.monotonic() < deadline_s:
+        time.sleep(0.1)
+    if left:
+        print(f"\nleft behind by the whole run: {', '.join(sorted(left))}")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -27,6 +27,7 @@ CLONE_NEWNS = 0x20000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 RUN_NETNS = Path("/run/netns")
+PYTEST_DIRECTORIES = f"{tempfile.gettempdir()}/pytest-of-"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -122,13 +123,17 @@ def _mounts() -> Iterator[str]:
 
 
 def _loop_devices() -> Iterator[str]:
+    """Those on files of ours: another run on this host has its own."""
+    ours = str(Path(tempfile.gettempdir()).resolve())
     for name in _names(Path("/sys/block")):
         if name.startswith("loop"):
             with contextlib.suppress(OSError):
-                yield f"{name} on {Path('/sys/block', name, 'loop/backing_file').read_text().strip()}"
+                file = Path("/sys/block", name, "loop/backing_file").read_text().strip()
+                if file.startswith((ours, PYTEST_DIRECTORIES)):
+                    yield f"{name} on {file}"
 
 
-def _control_groups() -> Iterator[str]:
+def control_groups() -> Iterator[str]:
     """Empty groups of ours: one with processes is in use, perhaps by somebody else on this host."""
     for pattern in ("hearth-*/*/cgroup.procs", "*/hearth-*/*/cgroup.procs"):
         for file in Path("/sys/fs/cgroup").glob(pattern):
@@ -160,7 +165,8 @@ LOOKS: dict[str, Callable[[], Iterator[str]]] = {
     "link": _links,
     "mount": _mounts,
     "loop device": _loop_devices,
-    "control group": _control_groups,
+    # A group says nothing of whose it is: beside another worker they are counted once, at the end of the whole run.
+    **({} if "PYTEST_XDIST_WORKER" in os.environ else {"control group": control_groups}),
     "temporary file": _temporary_files,
     "descriptor": _descriptors,
     "thread": _threads,
