@@ -21,7 +21,7 @@ BODIES: list[tuple[type[object], bytes, str]] = [
     (CreateSandbox, b'{"cpus":1e999}', "cpus"),
     (CreateSandbox, b'{"memory_mb":1}', "memory_mb"),
     (CreateSandbox, b'{"name":"A"}', "name"),
-    (CreateSandbox, b'{"volumes":[]}', "volumes"),
+    (CreateSandbox, b'{"flavour":[]}', "flavour"),
     (CreateSandbox, b'{"env":{"A B":"x"}}', "env"),
     (CreateSandbox, b'{"env":{"A":1}}', "env.A"),
     (ExecCommand, b"{}", "cmd"),
