@@ -139,8 +139,8 @@ class Pool:
             exercised = len(shelf.ready) < self._ready
             try:
                 made = await self._make(shelf, exercised=exercised)
-            except (HearthError, OSError) as error:
-                log.warning("nothing made ahead", template=shelf.template_id, error=str(error))
+            except Exception as error:  # noqa: BLE001  one that cannot be made must not end the making of all others
+                log.warning("nothing made ahead", template=shelf.template_id, error=repr(error))
                 return
             kept = shelf.ready if exercised else shelf.waiting
             kept.append(made)

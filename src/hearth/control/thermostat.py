@@ -49,7 +49,8 @@ class Thermostat:
             if found.next_cursor is None:
                 break
             page = PageRequest(limit=MAX_PAGE, cursor=found.next_cursor)
-        return await asyncio.gather(*(self._look(sandbox) for sandbox in sandboxes))
+        looks = await asyncio.gather(*(self._try_to_look(sandbox) for sandbox in sandboxes))
+        return [look for look in looks if look is not None]
 
     async def pause(self, sandbox_id: str) -> None:
         """Stop the CPUs of a hot, unused sandbox."""
@@ -69,6 +70,13 @@ class Thermostat:
     async def expire(self, sandbox_id: str) -> None:
         """Destroy a sandbox whose time to live is over."""
         await self._expire(await self._store.sandboxes.get(sandbox_id))
+
+    async def _try_to_look(self, sandbox: Sandbox) -> Observation | None:
+        try:
+            return await self._look(sandbox)
+        except Exception as error:  # noqa: BLE001  one sandbox that cannot be looked at must hide no other
+            log.error("sandbox not looked at", sandbox=sandbox.id, error=repr(error))
+            return None
 
     async def _look(self, sandbox: Sandbox) -> Observation:
         resident = self._sleep.residents[sandbox.id]
