@@ -29,6 +29,12 @@ log = structlog.get_logger(__name__)
 EventSink = Callable[[EgressEvent], None]
 
 
+def log_event(event: EgressEvent) -> None:
+    """Tell the log of what a guest tried."""
+    words = {"sandbox": event.sandbox_id, "rule": event.rule, "host": event.host, "port": event.port}
+    log.info("egress", kind=event.kind.value, address=str(event.address or ""), protocol=event.protocol, **words)
+
+
 class Connection:
     """One machine among its owner's; made when it is connected or found again, closed before it is torn down.
 

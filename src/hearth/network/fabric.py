@@ -20,8 +20,7 @@ from hearth.host.threads import on_own_thread
 from hearth.host.waiting import until_done
 from hearth.network import rules, slot, uplink
 from hearth.network.addresses import SUPERNET, WIDEST_BLOCK, Lease, Ledger
-from hearth.network.connection import Connection, EventSink
-from hearth.network.events import EgressEvent
+from hearth.network.connection import Connection, EventSink, log_event
 from hearth.network.hub import SLOT_PORT_PREFIX, Hub, Reach
 from hearth.network.plan import AddressPlan, check_owner, hub_name, namespace_name, slot_prefix
 from hearth.network.policy import DEFAULT, Policy
@@ -33,12 +32,6 @@ from hearth.network.upstream import Memory, Opener, Server, Upstream, open_here
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-
-
-def log_event(event: EgressEvent) -> None:
-    """Tell the log of what a guest tried."""
-    words = {"sandbox": event.sandbox_id, "rule": event.rule, "host": event.host, "port": event.port}
-    log.info("egress", kind=event.kind.value, address=str(event.address or ""), protocol=event.protocol, **words)
 
 
 @dataclass(frozen=True, kw_only=True)
