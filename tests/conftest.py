@@ -34,6 +34,8 @@ SLOW_FILES = (
     "volume/test_locks.py",
 )
 """Processes, mounts, namespaces and databases by the dozen; left out of `make check`, which is to take a minute."""
+LONG_FILES = ("agent/test_suite_in_machine.py", "machines/test_recovery.py", "machines/test_volume_recovery.py")
+"""Minutes each: begun first, so that no worker is left alone with one at the end."""
 TASK_END_ROUNDS = 10
 """Turns of the loop a task that was told to end may take to do so."""
 
@@ -73,6 +75,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.daemon)
         if item.path.as_posix().endswith(SLOW_FILES):
             item.add_marker(pytest.mark.slow)
+
+    items.sort(key=lambda item: not item.path.as_posix().endswith(LONG_FILES))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
