@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -52,6 +53,10 @@ COMMENT = 0
 NATIVE_ORDER = struct.pack("=BBI", 0, 4, 1)
 """NFTNL_UDATA_SET_KEYBYTEORDER: the host's"""
 END_OF_SPACE = 1 << 32
+
+LISTINGS_MAX = 20
+LISTING_PAUSE_S = 0.002
+"""Between two listings, for the kernel to go on growing the set."""
 
 
 class Message(IntEnum):
@@ -341,7 +346,21 @@ class NftSocket:
         return ""
 
     def keys(self, table_name: str, set_name: str) -> set[bytes]:
-        """Tell the keys a set holds now."""
+        """Tell the keys a set holds now.
+
+        While the kernel grows a set that has got many, a listing misses some without a word (rhashtable_walk_start(9)
+        in nft_rhash_walk): it is asked again until two answers agree.
+        """
+        before = self._list_keys(table_name, set_name)
+        for _ in range(LISTINGS_MAX):
+            time.sleep(LISTING_PAUSE_S)
+            now = self._list_keys(table_name, set_name)
+            if now == before:
+                break
+            before = now
+        return before
+
+    def _list_keys(self, table_name: str, set_name: str) -> set[bytes]:
         self._sequence += 1
         body = attributes((1, text(table_name)), (2, text(set_name)))
         command = Command(kind=Message.GETSETELEM, body=body, name="dump")
