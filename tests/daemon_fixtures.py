@@ -19,9 +19,16 @@ def daemon() -> Iterator[RunningDaemon]:
 
 
 @pytest.fixture(scope="package")
-def sandbox(daemon: RunningDaemon) -> Iterator[Sandbox]:
+def shared(daemon: RunningDaemon) -> Iterator[str]:
+    """The id of a sandbox for tests that only run commands in it."""
     with daemon.client() as client, client.create(name="shared") as made:
-        yield made
+        yield made.id
+
+
+@pytest.fixture
+def sandbox(client: Client, shared: str) -> Sandbox:
+    """The shared sandbox by the test's own client: a longer-lived one opens connections whenever the old one idled."""
+    return client.get(shared)
 
 
 @pytest.fixture

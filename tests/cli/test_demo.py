@@ -69,12 +69,10 @@ def test_an_image_that_is_not_there_fails_the_demo(daemon: RunningDaemon, client
     ],
 )
 def test_a_program_that_does_not_do_its_part_fails_the_demo(
-    sandbox: Sandbox, client: Client, command: tuple[str, ...], expected: int, kind: type[HearthError], said: str
+    sandbox: Sandbox, command: tuple[str, ...], expected: int, kind: type[HearthError], said: str
 ) -> None:
-    # By a client of the test's own: the shared sandbox's keeps its connection, which may be a new one by now.
-    own = client.get(sandbox.name)
     with pytest.raises(kind, match=said):
-        carry_out(own, Program(title="a program", command=command, exit_code=expected))
+        carry_out(sandbox, Program(title="a program", command=command, exit_code=expected))
 
 
 def test_what_was_never_made_is_gone(client: Client) -> None:

@@ -52,10 +52,16 @@ def house(images: None) -> Iterator[RunningDaemon]:
 
 
 @pytest.fixture(scope="package")
-def sandbox(house: RunningDaemon) -> Iterator[Sandbox]:
-    """A machine for tests that only run commands in it."""
+def shared(house: RunningDaemon) -> Iterator[str]:
+    """The id of a machine for tests that only run commands in it."""
     with house.client() as client, client.create(name="shared") as made:
-        yield made
+        yield made.id
+
+
+@pytest.fixture
+def sandbox(client: Client, shared: str) -> Sandbox:
+    """The shared machine by the test's own client: a longer-lived one opens connections whenever the old one idled."""
+    return client.get(shared)
 
 
 @pytest.fixture
