@@ -404,11 +404,12 @@ def test_a_slow_client_slows_the_server_and_gets_everything(daemon: RunningDaemo
             assert len(answer_of(connection)[1]) == size
 
 
-def ends_with_its_client(request: bytes, first: bytes) -> Script:
-    """Wait for the request, answer with ``first`` and see the connection end."""
+def ends_with_its_client(request: bytes, first: bytes, reached: threading.Event) -> Script:
+    """Wait for the request, say that it is there, answer with ``first`` and see the connection end."""
 
     def script(connection: socket.socket) -> None:
         read_until(connection, request)
+        reached.set()
         connection.sendall(first)
         assert connection.recv(1) == b""
 
@@ -421,21 +422,23 @@ def ends_with_its_client(request: bytes, first: bytes) -> Script:
     ids=["before the head", "in a sized body", "in a chunked body"],
 )
 def test_a_client_that_leaves_ends_the_servers_work(daemon: RunningDaemon, first: bytes) -> None:
-    with serving(ends_with_its_client(b"\r\n\r\n", first), is_ended_by_peer=True) as server:
+    reached = threading.Event()
+    with serving(ends_with_its_client(b"\r\n\r\n", first, reached), is_ended_by_peer=True) as server:
         caller = Caller(daemon, server.port)
         with caller.connected() as connection:
             connection.sendall(caller.head())
-            assert server.accepted.acquire(timeout=WAIT_S)
+            assert reached.wait(WAIT_S)
             if first:
                 assert connection.recv(12) == b"HTTP/1.1 200"
 
 
 def test_a_client_that_leaves_in_its_body_ends_the_servers_work(daemon: RunningDaemon) -> None:
-    with serving(ends_with_its_client(b"half", b""), is_ended_by_peer=True) as server:
+    reached = threading.Event()
+    with serving(ends_with_its_client(b"half", b"", reached), is_ended_by_peer=True) as server:
         caller = Caller(daemon, server.port)
         with caller.connected() as connection:
             connection.sendall(caller.head("POST", "/", "Content-Length: 8") + b"half")
-            assert server.accepted.acquire(timeout=WAIT_S)
+            assert reached.wait(WAIT_S)
 
 
 @pytest.mark.parametrize(
