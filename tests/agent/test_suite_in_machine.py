@@ -23,7 +23,7 @@ from tests.boot import boot_files
 import hearth.wire
 from hearth.wire.messages import ExecRequest
 
-pytestmark = [pytest.mark.vm, pytest.mark.slow]
+pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(900)]
 
 DISTRIBUTIONS = ("pytest", "hypothesis")
 """What the tests import beyond the standard library; the guest's own Python has none of it."""
