@@ -14,6 +14,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -23,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS = ("v0001", "v0002", "v0003", "v0004")
+REVISIONS = ("v0001", "v0002", "v0003", "v0004", "v0005")
 """All migrations this version of hearth knows, oldest first; the last one is what it works with."""
 
 HEAD = REVISIONS[-1]
@@ -65,6 +66,7 @@ users = Table(
     Column("name", String(63), nullable=False, unique=True),
     Column("admin", Boolean, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("quotas", JSON(none_as_null=True)),
     Index(None, "created_at", "id"),
 )
 
@@ -78,6 +80,13 @@ api_keys = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime),
     Column("revoked_at", UtcDateTime),
+    Column("name", String(63)),
+    Column("kind", String(8)),
+    Column("scope", String(8)),
+    Column("sandbox_id", String(32)),
+    Column("last_used_at", UtcDateTime),
+    Column("sealed", LargeBinary),
+    Column("sealed_by", String(32)),
 )
 
 sandboxes = Table(
@@ -97,6 +106,7 @@ sandboxes = Table(
     Column("expires_at", UtcDateTime),
     Column("exit_cause", JSON(none_as_null=True)),
     Column("stopped_at", UtcDateTime),
+    Column("disk_mib", BigInteger),
     UniqueConstraint("owner", "name"),
     Index(None, "created_at", "id"),
     Index(None, "owner", "created_at", "id"),
@@ -209,4 +219,41 @@ publications = Table(
     Column("port", Integer, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     UniqueConstraint("sandbox_id", "port"),
+)
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("owner", ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    Column("name", String(128), primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("key_id", String(32), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("user_id", String(32), nullable=False),
+    Column("user_name", String(63), nullable=False),
+    Column("key_id", String(32)),
+    Column("action", String(64), nullable=False),
+    Column("object", String(255)),
+    Column("status", Integer, nullable=False),
+    Column("code", String(32)),
+    Column("remote", String(64), nullable=False),
+    Column("request_id", String(128), nullable=False),
+    Index(None, "created_at", "id"),
+    Index(None, "user_id", "created_at", "id"),
+)
+"""Without a reference to users: what somebody did is remembered when they are gone."""
+
+signatures = Table(
+    "signatures",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("expires_at", UtcDateTime, nullable=False, index=True),
 )
