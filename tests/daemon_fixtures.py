@@ -26,9 +26,13 @@ def shared(daemon: RunningDaemon) -> Iterator[str]:
 
 
 @pytest.fixture
-def sandbox(client: Client, shared: str) -> Sandbox:
-    """The shared sandbox by the test's own client: a longer-lived one opens connections whenever the old one idled."""
-    return client.get(shared)
+def sandbox(daemon: RunningDaemon, shared: str) -> Iterator[Sandbox]:
+    """The shared sandbox by the test's own client: a longer-lived one opens connections whenever the old one idled.
+
+    Not by ``client``, which files of asynchronous tests make one of their own kind.
+    """
+    with daemon.client() as own:
+        yield own.get(shared)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import asyncio
 import os
 import select
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from tests.server.daemon import RunningDaemon
@@ -55,7 +56,11 @@ async def test_a_cancelled_command_is_gone_from_the_sandbox(client: AsyncClient,
                 pid.set_result(int(output.data))
 
     following = asyncio.create_task(follow())
-    descriptor = os.pidfd_open(await pid)
+    waited_for: list[asyncio.Future[Any]] = [pid, following]
+    await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+    if following.done():
+        pytest.fail(f"the command ended before it said its number: {following.exception()}")
+    descriptor = os.pidfd_open(pid.result())
     try:
         following.cancel()
         await asyncio.wait([following])
