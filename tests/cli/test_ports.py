@@ -29,6 +29,10 @@ def test_a_port_is_listed_published_and_taken_back(daemon: RunningDaemon, sandbo
         assert server.port in [each["port"] for each in every["items"]]
         (shown,) = json.loads(run_cli(daemon.environment, "publish", sandbox.name, "--json").stdout)
         assert (shown["alias"], shown["port"]) == ("cli-shop", server.port)
+        every = run_cli(daemon.environment, "publish", "--list").stdout.decode().splitlines()
+        assert [sandbox.name, "admin", port, "cli-shop", "/p/cli-shop/"] in [line.split()[:5] for line in every]
+        for words in (["-p", port], ["--list", sandbox.name, "-p", port], [sandbox.name, "--remove"]):
+            assert run_cli(daemon.environment, "publish", *words).returncode == 1
         gone = run_cli(daemon.environment, "publish", sandbox.name, "-p", port, "--remove")
         assert (gone.returncode, gone.stdout) == (0, b"")
         again = run_cli(daemon.environment, "publish", sandbox.name, "-p", port, "--remove")

@@ -9,7 +9,7 @@ import pytest
 from hearth.errors import Conflict, NotFound
 from hearth.host.clock import ManualClock
 from hearth.model import Publication, Sandbox, SandboxSpec, SandboxState, User
-from hearth.store.base import AliasTaken, Store
+from hearth.store.base import AliasTaken, PageRequest, Store
 
 
 @pytest.fixture
@@ -87,3 +87,30 @@ async def test_what_is_taken_away_gives_its_alias_free(
     with pytest.raises(NotFound):
         await store.publications.delete(boxes[0], 3000)
     await store.publications.create(publication(clock, "web", boxes[1]))
+
+
+async def test_all_are_listed_oldest_first_with_the_names_they_belong_to(
+    store: Store, clock: ManualClock, boxes: tuple[str, str], ada: User
+) -> None:
+    eve = User(id="user-eve", name="eve")
+    await store.users.create(eve)
+    spec, state = SandboxSpec(name="hers"), SandboxState.RUNNING
+    await store.sandboxes.create(Sandbox(id="sb-hers", owner=eve.id, spec=spec, state=state, created_at=clock.now()))
+    for alias, sandbox_id, port in [("zebra", boxes[0], 80), ("ant", boxes[0], 81), ("eel", "sb-hers", 80)]:
+        await store.publications.create(publication(clock, alias, sandbox_id, port))
+    clock.advance(1)
+    await store.publications.create(publication(clock, "aardvark", boxes[1]))
+
+    everybody = await store.publications.list(None)
+    assert [(each.publication.alias, each.sandbox, each.owner) for each in everybody.items] == [
+        ("ant", "web", ada.name),
+        ("eel", "hers", "eve"),
+        ("zebra", "web", ada.name),
+        ("aardvark", "db", ada.name),
+    ]
+    assert everybody.next_cursor is None
+    first = await store.publications.list(ada.id, page=PageRequest(limit=2))
+    rest = await store.publications.list(ada.id, page=PageRequest(limit=2, cursor=first.next_cursor))
+    assert [each.publication.alias for each in [*first.items, *rest.items]] == ["ant", "zebra", "aardvark"]
+    assert rest.next_cursor is None
+    assert (await store.publications.list("user-none")).items == []

@@ -8,7 +8,7 @@ from tests.control.conftest import House, OpenHouse
 from hearth.control.publishing import MAX_PER_SANDBOX, PublicAddress, check_alias, proposals
 from hearth.errors import Conflict, InvalidInput, NotFound
 from hearth.model import SandboxSpec, User, check_name
-from hearth.store.base import AliasTaken
+from hearth.store.base import AliasTaken, PageRequest
 
 
 async def test_an_alias_is_made_of_the_name_and_the_same_again_is_fine(house: House) -> None:
@@ -42,6 +42,20 @@ async def test_what_cannot_be_published_is_refused_by_name(house: House) -> None
     with pytest.raises(NotFound):
         await publishing.publish(User(id="user-eve", name="eve"), "web", 80)
     assert (await publishing.publish(house.admin, "www", 80)).publication.alias == "www-80", "www alone is reserved"
+
+
+async def test_users_list_their_own_and_administrators_all(house: House) -> None:
+    await house.sandboxes.create(house.admin, SandboxSpec(name="web"))
+    publishing = house.daemon.publishing
+    for port in (3000, 80):
+        await publishing.publish(house.admin, "web", port)
+    assert (await publishing.page(User(id="user-eve", name="eve"), PageRequest())).items == []
+    found = (await publishing.page(house.admin, PageRequest())).items
+    assert [(each.publication.alias, each.sandbox, each.owner) for each in found] == [
+        ("web", "web", "admin"),
+        ("web-80", "web", "admin"),
+    ]
+    assert sorted(await publishing.aliases()) == ["web", "web-80"]
 
 
 async def test_a_sandbox_has_only_so_many(house: House) -> None:

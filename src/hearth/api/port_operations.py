@@ -12,7 +12,7 @@ from hearth.api.life_operations import SANDBOX, WAKING
 from hearth.api.limits import PREFIX
 from hearth.api.operation import Operation
 from hearth.api.port_schemas import PortList, PublicationList, PublicationView, PublishPort
-from hearth.api.schemas import Nothing
+from hearth.api.schemas import ListPage, Nothing
 from hearth.errors import Code
 
 TUNNEL_PROTOCOL = "hearth-tunnel"
@@ -55,6 +55,14 @@ LIST_PUBLICATIONS = Operation(
     gives=PublicationList,
     errors=(Code.NOT_FOUND,),
 )
+LIST_ALL_PUBLICATIONS = Operation(
+    name="list_all_publications",
+    method="GET",
+    path=f"{PREFIX}/publications",
+    summary="List all the caller's public URLs (everybody's for an administrator), oldest first, a page at a time.",
+    takes=ListPage,
+    gives=PublicationList,
+)
 UNPUBLISH_PORT = Operation(
     name="unpublish_port",
     method="DELETE",
@@ -71,5 +79,6 @@ OPERATIONS: tuple[Operation[Any, Any], ...] = (
     LIST_ALL_PORTS,
     PUBLISH_PORT,
     LIST_PUBLICATIONS,
+    LIST_ALL_PUBLICATIONS,
     UNPUBLISH_PORT,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -43,15 +43,37 @@ class PublishPort(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     alias: Name | None = None
 
 
+class CertificateView(Struct, frozen=True, kw_only=True):
+    """How it stands with the certificate of a public URL.
+
+    ``expires_at`` is that of the one in use; ``error`` tells of the last order, if it failed, ``retry_at`` of the next.
+    """
+
+    state: Literal["ready", "ordered", "failed"]
+    expires_at: datetime | None = None
+    error: str | None = None
+    retry_at: datetime | None = None
+
+
 class PublicationView(Struct, frozen=True, kw_only=True):
-    """A port that everybody can reach without a token, under ``url``."""
+    """A port that everybody can reach without a token, under ``url``.
+
+    ``certificate`` is there where the daemon orders certificates; ``sandbox`` and ``owner``, names both, in the list of
+    all publications.
+    """
 
     sandbox_id: str
     port: int
     alias: str
     url: str
     created_at: datetime
+    certificate: CertificateView | None = None
+    sandbox: str | None = None
+    owner: str | None = None
 
 
 class PublicationList(Struct, frozen=True, kw_only=True):
+    """``next_cursor`` is absent on the last page; a sandbox's own are on one."""
+
     items: list[PublicationView]
+    next_cursor: str | None = None

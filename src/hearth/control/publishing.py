@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Protocol
 
 import structlog
 
+from hearth.control.pages import every
 from hearth.control.sandboxes import Sandboxes
 from hearth.errors import Conflict, InvalidInput, NotFound
 from hearth.host.clock import Clock
 from hearth.host.identity import new_id
 from hearth.model import Publication, Sandbox, User, check_name, check_range
-from hearth.store.base import AliasTaken, Store
+from hearth.store.base import AliasTaken, Page, PageRequest, Store
+from hearth.store.publication_store import NamedPublication
 
 log = structlog.get_logger(__name__)
 
@@ -77,10 +81,39 @@ class PublicAddress:
         return f"{self.scheme}://{f'[{host}]' if ':' in host else host}{'' if usual else f':{self.port}'}{path}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class CertificateState:
+    """How it stands with the certificate of a public name.
+
+    ``expires_at`` is that of the certificate in use; ``error`` and ``retry_at`` tell of the last order, if it failed.
+    """
+
+    state: Literal["ready", "ordered", "failed"]
+    expires_at: datetime | None = None
+    error: str | None = None
+    retry_at: datetime | None = None
+
+
+class Certificates(Protocol):
+    """Whoever orders certificates for public names."""
+
+    def told(self, alias: str) -> CertificateState:
+        """Tell how it stands with an alias's."""
+        ...
+
+    def wanted(self) -> None:
+        """Hear that there is a new name."""
+        ...
+
+
 class Publishing:
-    """The publications of all users of this host. ``address`` is told by whoever listens for the public."""
+    """The publications of all users of this host.
+
+    ``address``, and ``certificates`` where they are ordered, are told by whoever listens for the public.
+    """
 
     address: PublicAddress = PublicAddress()
+    certificates: Certificates | None = None
 
     def __init__(self, *, store: Store, sandboxes: Sandboxes, clock: Clock) -> None:
         self._store = store
@@ -111,6 +144,8 @@ class Publishing:
                 resolution="take one away first",
             )
         made = await self._create(sandbox, port, alias)
+        if self.certificates is not None:
+            self.certificates.wanted()
         log.info("port published", sandbox=sandbox.id, port=port, alias=made.alias)
         return Published(publication=made, new=True)
 
@@ -125,6 +160,15 @@ class Publishing:
     async def list(self, user: User, reference: str) -> Sequence[Publication]:
         """Give a sandbox's publications, by port. Raises NotFound."""
         return await self._store.publications.of_sandbox((await self._sandboxes.get(user, reference)).id)
+
+    async def page(self, user: User, page: PageRequest) -> Page[NamedPublication]:
+        """Give a page of all the user's publications (everybody's for an administrator), oldest first."""
+        return await self._store.publications.list(None if user.admin else user.id, page=page)
+
+    async def aliases(self) -> Sequence[str]:
+        """Give every alias of this host."""
+        found = await every(lambda page: self._store.publications.list(None, page=page))
+        return [each.publication.alias for each in found]
 
     async def unpublish(self, user: User, reference: str, port: int) -> None:
         """Take an alias away.

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hearth.api.port_operations import LIST_ALL_PORTS, LIST_PORTS, LIST_PUBLICATIONS, PUBLISH_PORT, UNPUBLISH_PORT
+from hearth.api.limits import MAX_LIST_LIMIT
+from hearth.api.port_operations import (
+    LIST_ALL_PORTS,
+    LIST_ALL_PUBLICATIONS,
+    LIST_PORTS,
+    LIST_PUBLICATIONS,
+    PUBLISH_PORT,
+    UNPUBLISH_PORT,
+)
 from hearth.api.port_schemas import PortList, PublicationList, PublicationView, PublishPort
-from hearth.api.schemas import Nothing
+from hearth.api.schemas import ListPage, Nothing
 from hearth.model import check_range
 from hearth.sdk.call import LONG_S, Call, call_of, checked
 
@@ -27,6 +35,10 @@ def publish(ref: str, port: int, alias: str | None) -> Call[PublicationView]:
 
 def publications(ref: str) -> Call[PublicationList]:
     return call_of(LIST_PUBLICATIONS, Nothing(), ref=ref)
+
+
+def publications_page(cursor: str | None) -> Call[PublicationList]:
+    return call_of(LIST_ALL_PUBLICATIONS, ListPage(limit=MAX_LIST_LIMIT, cursor=cursor))
 
 
 def unpublish(ref: str, port: int) -> Call[Nothing]:

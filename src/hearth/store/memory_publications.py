@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from hearth.model import Publication
 from hearth.store import refusals
-from hearth.store.memory_tables import Tables
+from hearth.store.memory_tables import Tables, page_of
+from hearth.store.page import FIRST_PAGE, Page, PageRequest
+from hearth.store.publication_store import NamedPublication
 
 
 class MemoryPublications:
@@ -33,6 +35,15 @@ class MemoryPublications:
     async def of_sandbox(self, sandbox_id: str) -> Sequence[Publication]:
         found = [each for each in self._tables.publications.values() if each.sandbox_id == sandbox_id]
         return sorted(found, key=lambda publication: publication.port)
+
+    async def list(self, owner: str | None, *, page: PageRequest = FIRST_PAGE) -> Page[NamedPublication]:
+        found = []
+        for each in self._tables.publications.values():
+            sandbox = self._tables.sandboxes[each.sandbox_id]
+            if owner in (None, sandbox.owner):
+                _, user = self._tables.users[sandbox.owner]
+                found.append(NamedPublication(publication=each, sandbox=sandbox.spec.name, owner=user.name))
+        return page_of(found, page, lambda named: (named.publication.created_at, named.publication.alias))
 
     async def delete(self, sandbox_id: str, port: int) -> Publication:
         found = self._at(sandbox_id, port)

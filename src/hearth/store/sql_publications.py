@@ -11,11 +11,21 @@ from hearth.errors import HearthError
 from hearth.model import Publication
 from hearth.store import refusals, rows
 from hearth.store.database import Database
-from hearth.store.schema import publications, sandboxes
+from hearth.store.page import FIRST_PAGE, Page, PageRequest
+from hearth.store.paging import cut_page, read_request
+from hearth.store.publication_store import NamedPublication
+from hearth.store.schema import publications, sandboxes, users
+from hearth.store.sql_paging import page_by
 
 FIND = select(publications).where(publications.c.alias == bindparam("alias"))
 OF_SANDBOX = (
     select(publications).where(publications.c.sandbox_id == bindparam("sandbox_id")).order_by(publications.c.port)
+)
+
+NAMED = (
+    select(publications, sandboxes.c.name.label("sandbox"), users.c.name.label("owner"))
+    .join(sandboxes, sandboxes.c.id == publications.c.sandbox_id)
+    .join(users, users.c.id == sandboxes.c.owner)
 )
 
 
@@ -47,6 +57,18 @@ class SqlPublications:
         parameters = {"sandbox_id": sandbox_id}
         found = await self._database.read(lambda connection: connection.execute(OF_SANDBOX, parameters).all())
         return [rows.publication_of(row) for row in found]
+
+    async def list(self, owner: str | None, *, page: PageRequest = FIRST_PAGE) -> Page[NamedPublication]:
+        limit, after = read_request(page)
+        chosen = NAMED if owner is None else NAMED.where(sandboxes.c.owner == owner)
+        statement = page_by(chosen, (publications.c.created_at, publications.c.alias), limit, after)
+        found = await self._database.read(lambda connection: connection.execute(statement).all())
+        cut = cut_page(found, limit, lambda row: (row.created_at, row.alias))
+        named = [
+            NamedPublication(publication=rows.publication_of(row), sandbox=row.sandbox, owner=row.owner)
+            for row in cut.items
+        ]
+        return Page(items=named, next_cursor=cut.next_cursor)
 
     async def delete(self, sandbox_id: str, port: int) -> Publication:
         statement = (

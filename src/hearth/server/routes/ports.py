@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
+
+import msgspec
 
 from hearth.api.limits import PREFIX
 from hearth.api.port_operations import (
     LIST_ALL_PORTS,
+    LIST_ALL_PUBLICATIONS,
     LIST_PORTS,
     LIST_PUBLICATIONS,
     PUBLISH_PORT,
     UNPUBLISH_PORT,
 )
-from hearth.api.port_schemas import PortList, PortView, PublicationList, PublicationView, PublishPort
-from hearth.api.schemas import Nothing
+from hearth.api.port_schemas import (
+    CertificateView,
+    PortList,
+    PortView,
+    PublicationList,
+    PublicationView,
+    PublishPort,
+)
+from hearth.api.schemas import ListPage, Nothing
 from hearth.control.ports import Listening, all_ports, ports_of
 from hearth.model import Publication
 from hearth.server.proxy.entry import read_port
 from hearth.server.resource import Call, Reply, bind
+from hearth.store.base import PageRequest
 
 
 async def list_ports(call: Call[Nothing]) -> PortList:
@@ -39,6 +51,15 @@ async def publish(call: Call[PublishPort]) -> PublicationView | Reply[Publicatio
 async def list_publications(call: Call[Nothing]) -> PublicationList:
     found = await call.daemon.publishing.list(call.user, call.ref)
     return PublicationList(items=[_publication_view(call, each) for each in found])
+
+
+async def list_all_publications(call: Call[ListPage]) -> PublicationList:
+    page = await call.daemon.publishing.page(call.user, PageRequest(limit=call.input.limit, cursor=call.input.cursor))
+    items = [
+        msgspec.structs.replace(_publication_view(call, each.publication), sandbox=each.sandbox, owner=each.owner)
+        for each in page.items
+    ]
+    return PublicationList(items=items, next_cursor=page.next_cursor)
 
 
 async def unpublish(call: Call[Nothing]) -> Nothing:
@@ -72,12 +93,15 @@ async def _view(call: Call[Any], listening: Sequence[Listening]) -> PortList:
 
 
 def _publication_view(call: Call[Any], publication: Publication) -> PublicationView:
+    certificates = call.daemon.publishing.certificates
+    certificate = None if certificates is None else certificates.told(publication.alias)
     return PublicationView(
         sandbox_id=publication.sandbox_id,
         port=publication.port,
         alias=publication.alias,
         url=call.daemon.publishing.address.url(publication.alias),
         created_at=publication.created_at,
+        certificate=None if certificate is None else CertificateView(**asdict(certificate)),
     )
 
 
@@ -86,5 +110,6 @@ BOUND = (
     bind(LIST_ALL_PORTS, list_all_ports),
     bind(PUBLISH_PORT, publish),
     bind(LIST_PUBLICATIONS, list_publications),
+    bind(LIST_ALL_PUBLICATIONS, list_all_publications),
     bind(UNPUBLISH_PORT, unpublish),
 )
