@@ -80,6 +80,7 @@ def test_null_equals_absent_and_unknown_fields_are_ignored(cls: type[Any]) -> No
     required |= {"mtime": 1, "pid": 1, "output_file": "o", "kind": "created"}
     required |= {"total_mib": 1, "available_mib": 1, "used_bytes": 1, "total_bytes": 1, "available_bytes": 1}
     required |= {"process": "p", "seconds": 1.0, "uptime_sec": 1.0}
+    required |= {"position": 1, "input_bytes": 1, "input_ended": True}
     if cls is InitHealth:
         required["argv"] = ["a"]
     optional = {field.name for field in fields(cls) if not field.is_required}

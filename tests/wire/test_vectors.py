@@ -301,6 +301,20 @@ VECTORS = [
         '{"volumes":[{"device":"/dev/vdb","mount":"/data"}]}',
     ),
     body(FrameType.VOLUMES_RESP, OK, "00000010 83", OK_JSON),
+    body(
+        FrameType.EXEC_REQ,
+        messages.ExecRequest(argv=["a"], keep="ex-1", after=5),
+        "00000027 10",
+        '{"argv":["a"],"keep":"ex-1","after":5}',
+    ),
+    body(
+        FrameType.EXEC_KEPT,
+        messages.KeptInfo(position=5, running=True, input_bytes=2, input_ended=False),
+        "00000042 85",
+        '{"position":5,"running":true,"input_bytes":2,"input_ended":false}',
+    ),
+    packed(FrameType.OUTPUT_ACK, 2**40 + 1, frames.parse_ack, "00000009 86 0000010000000001"),
+    empty(FrameType.RELEASE, "00000001 88"),
     empty(FrameType.LAST_WORDS_REQ, "00000001 80"),
     body(
         FrameType.LAST_WORDS_RESP,
@@ -338,6 +352,8 @@ def encode(vector: Vector) -> bytes:
             return frames.encode_time_sync(unix_time_ns, entropy)
         case FrameType.ERROR, str(words):
             return frames.encode_error(words)
+        case FrameType.OUTPUT_ACK, int(position):
+            return frames.encode_ack(position)
         case _, bytes(payload):
             return frames.encode(vector.type, payload)
         case _, list(items):

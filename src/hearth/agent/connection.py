@@ -121,6 +121,10 @@ class Connection:
         """Send a JSON message in one frame."""
         self.send(frame_type, encode(message))
 
+    def offer_exit(self, code: int) -> None:
+        """Send EXIT without waiting, as ``offer`` does."""
+        self.offer(FrameType.EXIT, frames.encode_exit(code)[frames.HEADER_SIZE :])
+
     def send_exit(self, code: int) -> None:
         """Send EXIT."""
         self._send_all(frames.encode_exit(code))

@@ -16,5 +16,7 @@ class Patience(Record):
     """The next frame of a body, and how far a body may lag behind the least rate (``body.LEAST_RATE``)."""
     exited_kept_s: float = 30.0
     """A session that has ended keeps its exit code and its last output."""
+    kept_s: float = 3600.0
+    """A kept command that has ended is remembered for its host, with what output that has not taken yet."""
     peer_lost_s: float = 60.0
     """A TCP peer that vanished without a word, as a host does from a machine that was restored elsewhere."""

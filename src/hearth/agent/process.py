@@ -8,6 +8,7 @@ import signal
 import threading
 
 from hearth.agent.handover import Handover
+from hearth.agent.kept_table import KeptTable
 from hearth.agent.options import Address, Options
 from hearth.agent.router import Router, control_handlers, forward_handlers
 from hearth.agent.seal import say, seal
@@ -41,10 +42,11 @@ def run(options: Options, *, in_machine: bool = False, handover: Handover | None
         _enter(options.root)
     threading.stack_size(_STACK_BYTES)
     table = SessionTable(agent)
-    configuration = ConfigureService(agent, table)
+    kept = KeptTable(agent)
+    configuration = ConfigureService(agent, table, kept)
     configuration.resume()
     for name, sock, limit, handlers in (
-        ("control", control, CONTROL_CONNECTIONS, control_handlers(agent, table, configuration)),
+        ("control", control, CONTROL_CONNECTIONS, control_handlers(agent, table, kept, configuration)),
         ("forward", forward, FORWARD_CONNECTIONS, forward_handlers(agent)),
     ):
         serve = Router(agent, handlers).serve

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from hearth.agent.connection import Connection, PeerGone
 from hearth.agent.kernel_log import KernelLog
+from hearth.agent.kept_table import KeptTable
 from hearth.agent.refusal import Refused, refusal_of_os
 from hearth.agent.seal import describe, say
 from hearth.agent.services.archives import ArchiveService
@@ -33,11 +34,13 @@ from hearth.wire.messages import BadMessage
 Handler = Callable[[Connection, bytes], None]
 
 
-def control_handlers(agent: Agent, table: SessionTable, configuration: ConfigureService) -> dict[int, Handler]:
+def control_handlers(
+    agent: Agent, table: SessionTable, kept: KeptTable, configuration: ConfigureService
+) -> dict[int, Handler]:
     """Give the handlers of the control port by request type."""
     sessions = SessionService(table)
     services = (
-        ExecService(agent, sessions),
+        ExecService(agent, sessions, kept),
         sessions,
         FileService(agent),
         ArchiveService(agent),

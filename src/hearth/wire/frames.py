@@ -26,7 +26,7 @@ HEADER_SIZE = 5
 _HEADER = struct.Struct(">IB")
 _EXIT = struct.Struct(">i")
 _RESIZE = struct.Struct(">HH")
-_TIME = struct.Struct(">Q")
+_U64 = struct.Struct(">Q")
 _MAX_SIGNAL = 64
 _MAX_TIME_NS = 2**63 - 1
 _MAX_ENTROPY = 512
@@ -95,6 +95,9 @@ class FrameType(IntEnum):
     LAST_WORDS_RESP = 0x81
     VOLUMES_REQ = 0x82
     VOLUMES_RESP = 0x83
+    EXEC_KEPT = 0x85
+    OUTPUT_ACK = 0x86
+    RELEASE = 0x88
 
 
 class WireError(Exception):
@@ -199,9 +202,14 @@ def encode_time_sync(unix_time_ns: int, entropy: bytes = b"") -> bytes:
     Raises:
         ProtocolError: one of them is not.
     """
-    payload = _pack(_TIME, unix_time_ns) + entropy
+    payload = _pack(_U64, unix_time_ns) + entropy
     parse_time_sync(payload)
     return encode(FrameType.TIME_SYNC, payload)
+
+
+def encode_ack(position: int) -> bytes:
+    """Give an OUTPUT_ACK frame; raises ProtocolError unless ``position`` is a u64."""
+    return encode(FrameType.OUTPUT_ACK, _pack(_U64, position))
 
 
 def encode_error(message: str) -> bytes:
@@ -256,12 +264,20 @@ def parse_time_sync(payload: bytes) -> TimeSync:
     Raises:
         ProtocolError: it has no 8 bytes of time, the time is out of range, or there is too much entropy.
     """
-    if not _TIME.size <= len(payload) <= _TIME.size + _MAX_ENTROPY:
-        raise ProtocolError(f"TIME_SYNC payload has {len(payload)} bytes, not 8 to {_TIME.size + _MAX_ENTROPY}")
-    unix_time_ns: int = _TIME.unpack_from(payload)[0]
+    if not _U64.size <= len(payload) <= _U64.size + _MAX_ENTROPY:
+        raise ProtocolError(f"TIME_SYNC payload has {len(payload)} bytes, not 8 to {_U64.size + _MAX_ENTROPY}")
+    unix_time_ns: int = _U64.unpack_from(payload)[0]
     if unix_time_ns > _MAX_TIME_NS:
         raise ProtocolError(f"TIME_SYNC says {unix_time_ns} ns, the most is {_MAX_TIME_NS}")
-    return TimeSync(unix_time_ns, payload[_TIME.size :])
+    return TimeSync(unix_time_ns, payload[_U64.size :])
+
+
+def parse_ack(payload: bytes) -> int:
+    """Read an OUTPUT_ACK payload; raises ProtocolError unless it is 8 bytes."""
+    if len(payload) != _U64.size:
+        raise ProtocolError(f"OUTPUT_ACK payload has {len(payload)} bytes, not {_U64.size}")
+    position: int = _U64.unpack(payload)[0]
+    return position
 
 
 def check_length(length: int) -> int:

@@ -17,7 +17,10 @@ _COUNT = Bounds(low=0, high=2**63 - 1)
 
 
 class ExecRequest(Record):
-    """Start a command, or attach to a session when ``session_id`` is set. Times in seconds."""
+    """Start a command, or attach to a session when ``session_id`` is set. Times in seconds.
+
+    ``keep`` is the host's name for a command that outlives connections; ``after`` where its output is to go on.
+    """
 
     argv: list[str] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict, repr=False)
@@ -33,6 +36,17 @@ class ExecRequest(Record):
     session: bool = False
     user: str | None = None
     timeout_sec: float | None = None
+    keep: str | None = None
+    after: int | None = field(default=None, bounds=_COUNT)
+
+
+class KeptInfo(Record):
+    """A kept command as a client finds it: where the output it is about to get begins, and how much input came."""
+
+    position: int = field(bounds=_COUNT)
+    running: bool
+    input_bytes: int = field(bounds=_COUNT)
+    input_ended: bool
 
 
 class SessionInfo(Record):

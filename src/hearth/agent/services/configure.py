@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from hearth.agent.connection import Connection
 from hearth.agent.init_script import InitScript, check_policy
+from hearth.agent.kept_table import KeptTable
 from hearth.agent.seal import say
 from hearth.agent.self_check import check_machine
 from hearth.agent.session_table import INIT_SESSION, SessionTable
@@ -20,9 +21,11 @@ from hearth.wire.messages import MachineConfig, Status, decode
 class ConfigureService:
     """Configures; in test mode it keeps to token, environment, user, files and init script."""
 
-    def __init__(self, agent: Agent, table: SessionTable) -> None:
+    def __init__(self, agent: Agent, table: SessionTable, kept: KeptTable) -> None:
         self._agent = agent
         self._table = table
+        self._kept = kept
+        self._sandbox_id: str | None = None
 
     def handlers(self) -> dict[int, Callable[[Connection, bytes], None]]:
         """Give the requests this service answers."""
@@ -80,6 +83,9 @@ class ConfigureService:
 
     def _apply(self, config: MachineConfig, *, starts_init: bool = True) -> None:
         """Take over what only this process knows of a configuration."""
+        if self._sandbox_id not in (None, config.sandbox_id):
+            self._kept.end_all()  # this is a copy: the host of what was kept knows it by the original
+        self._sandbox_id = config.sandbox_id
         self._agent.environment = dict(config.env)
         self._agent.user = config.user
         self._agent.token = os.fsencode(config.token) or None
