@@ -7,8 +7,8 @@ from _operator import _compare_digest as compare_digest  # ``hmac`` gives the sa
 from collections.abc import Callable, Mapping
 
 from hearth.agent.connection import Connection, PeerGone
-from hearth.agent.kernel_log import KernelLog
 from hearth.agent.kept_table import KeptTable
+from hearth.agent.kernel_log import KernelLog
 from hearth.agent.refusal import Refused, refusal_of_os
 from hearth.agent.seal import describe, say
 from hearth.agent.services.archives import ArchiveService
