@@ -37,7 +37,8 @@ microvm,x-option-roms=off,isa-serial=on,pit=on,pic=on,rtc=on,acpi=on,memory-back
 -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
 """
 KERNEL = (
-    "quiet console=ttyS0 reboot=t panic=-1 8250.nr_uarts=1 random.trust_cpu=on cryptomgr.notests init_on_free=1 rcupdate.rcu_expedited=1 "
+    "quiet console=ttyS0 reboot=t panic=-1 8250.nr_uarts=1 random.trust_cpu=on cryptomgr.notests init_on_free=1 "
+    "rcupdate.rcu_expedited=1 "
     "no_timer_check mitigations=off psi=0 lsm=landlock,yama,bpf "
     "tsc=reliable tsc_early_khz=2300000 lpj=9200000 "
     "hearth.root=/dev/vda hearth.rootfs=ext4 hearth.ip=172.16.0.2/30 hearth.gw=172.16.0.1"
