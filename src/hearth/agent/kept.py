@@ -194,7 +194,7 @@ class KeptCommand:
             position=position,
             running=self.running,
             input_bytes=self._input_bytes,
-            input_ended=self._input_ends or self._stdin is None,
+            input_ended=self._input_ends,
         )
         try:
             client.connection.send_message(FrameType.EXEC_KEPT, info)

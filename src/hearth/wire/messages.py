@@ -41,7 +41,7 @@ class ExecRequest(Record):
 
 
 class KeptInfo(Record):
-    """A kept command as a client finds it: where the output it is about to get begins, and how much input came."""
+    """A kept command as a client finds it: where the output it is about to get begins, and what input came."""
 
     position: int = field(bounds=_COUNT)
     running: bool
