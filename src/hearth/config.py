@@ -136,6 +136,9 @@ class Settings:
     """So many volumes one user may have."""
     volumes_max_mib: int = 100 * 1024
     """So large they may be together, as their guests see them."""
+    net: str = "auto"
+    """``full``: networks of this host's kernel, which takes root's rights; ``user``: user-mode networking, which takes
+    none; ``auto``: the first where it is to be had."""
     net_default: str = "deny"
     """What a sandbox reaches of the world unless somebody says otherwise: ``deny`` nothing, ``public`` what is not
     private. A program nobody trusts does not speak from this host's address before somebody lets it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -33,12 +34,12 @@ def unheard(_: EgressEvent) -> None: ...
 )
 def test_a_setting_that_cannot_be_meant_is_named(changed: dict[str, str], field: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        make_network(TAG, replace(Settings(), **changed), unheard)  # type: ignore[arg-type]
+        make_network(TAG, replace(Settings(), **changed), unheard, Path("machines"))  # type: ignore[arg-type]
     assert caught.value.field == field
 
 
 async def test_the_development_engine_is_connected_to_nothing() -> None:
-    network = make_network(TAG, Settings(engine="local"), unheard)
+    network = make_network(TAG, Settings(engine="local"), unheard, Path("machines"))
     assert (network.connects, network.resolvers) == (False, [])
     async with opened(network):
         assert hub_name(TAG) not in namespaces.list_names("hearth-")
@@ -47,7 +48,7 @@ async def test_the_development_engine_is_connected_to_nothing() -> None:
 @pytest.mark.root
 async def test_networks_are_open_for_the_length_of_the_context_and_leave_nothing() -> None:
     tag = secrets.token_hex(4)
-    network = make_network(tag, Settings(uplink="none", network_slots=1), unheard)
+    network = make_network(tag, Settings(uplink="none", network_slots=1), unheard, Path("machines"))
     async with opened(network):
         assert network.resolvers == ["172.16.0.1"]
         await network.fabric.slots_ready()

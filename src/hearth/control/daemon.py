@@ -20,6 +20,7 @@ from hearth.control.images import Images
 from hearth.control.limits import host_limits
 from hearth.control.logs import keep_logs_short
 from hearth.control.machine_templates import MachineTemplates
+from hearth.control.net_mode import confinement_of
 from hearth.control.publishing import Publishing
 from hearth.control.reconcile import Reconciler
 from hearth.control.sandboxes import Sandboxes
@@ -83,7 +84,7 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(store.close)
             egress = EgressLog(clock)
-            network = make_network(load_tag(data), settings, egress.tell)
+            network = make_network(load_tag(data), settings, egress.tell, data.machines)
             workshop = make_workshop(data, settings, clock, store, network)
             images = Images(ImageStore(data))
             users = Users(store.users, clock)
@@ -182,6 +183,7 @@ def make_engine(data: DataDirectory, settings: Settings, tag: str, network: Mach
             dialer_for=network.dialer,
             cgroups=detect(tag),
             max_layers=settings.max_disk_layers,
+            confinement=confinement_of(network),
         )
     if settings.engine == LocalEngine.name:
         log.warning("the local engine isolates nothing: commands run on this host")

@@ -12,6 +12,7 @@ import structlog
 
 from hearth.config import Settings
 from hearth.control.background import Background
+from hearth.control.net_mode import NetMode, choose
 from hearth.engine.local.engine import LocalEngine
 from hearth.errors import InvalidInput
 from hearth.host import namespaces
@@ -22,6 +23,7 @@ from hearth.network.plan import uplink_name
 from hearth.network.policy import Base
 from hearth.network.uplink import Uplink, uplink_network
 from hearth.network.upstream import Opener, Server, open_here, parse_server, servers_in
+from hearth.network.user import UserNetwork
 from hearth.network.watch import watch_addresses
 
 log = structlog.get_logger(__name__)
@@ -31,16 +33,19 @@ RESOLVER_FILES = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.co
 NAMESPACE = "netns:"
 
 
-def make_network(tag: str, settings: Settings, tell: EventSink) -> MachineNetwork:
-    """Give the machines' network; the development engine's have none to be connected to.
+def make_network(tag: str, settings: Settings, tell: EventSink, machines: Path) -> MachineNetwork:
+    """Give the network of the machines in the directory ``machines``; the development engine's have none.
 
     Raises:
         InvalidInput: names the setting at fault.
+        HostUnfit: this process cannot make the networks that were asked for.
     """
     if settings.engine == LocalEngine.name:
         return MachineNetwork(tag)
     if settings.net_default not in tuple(Base):
         raise _invalid("net_default", settings.net_default, "use deny or public")
+    if choose(settings) is NetMode.USER:
+        return UserNetwork(tag, machines)
     uplink = _uplink(tag, settings.uplink)
     fabric = FabricSettings(
         uplink=uplink,

@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 from ipaddress import IPv4Address
+from typing import Protocol
 
 import structlog
 
@@ -29,6 +30,12 @@ CLOSED = (
 )
 """Under /proc/sys/net. A new namespace copies the IPv4 settings of the host, which may well forward (ip-sysctl.rst,
 devconf_inherit_init_net); ``all`` for IPv6 covers the links still to come."""
+
+
+class AgentDialer(Protocol):
+    """``hearth.guest.dial.Dialer`` by its shape."""
+
+    async def connect(self, port: int) -> socket.socket: ...
 
 
 class MachineNetwork:
@@ -55,6 +62,11 @@ class MachineNetwork:
     def connects(self) -> bool:
         """True when machines with an owner reach others."""
         return self._fabric is not None
+
+    @property
+    def why_closed(self) -> str:
+        """Say why machines reach nothing, where nothing connects them."""
+        return "this daemon's engine connects no machines"
 
     @property
     def resolvers(self) -> list[str]:
@@ -182,7 +194,7 @@ class MachineNetwork:
             address=address,
         )
 
-    def dialer(self, sandbox_id: str, *, answers: bool = False) -> NamespaceDialer:
+    def dialer(self, sandbox_id: str, *, answers: bool = False) -> AgentDialer:
         """Give a way to the sandbox's agent; keep it, it learns how patient to be.
 
         Args:

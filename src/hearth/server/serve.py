@@ -79,6 +79,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `serve` takes about sandboxes' networks."""
     parser.add_argument(
+        "--net",
+        choices=("auto", "full", "user"),
+        help="networks by this host's kernel (full), in user mode without root's rights, or what there is (default)",
+    )
+    parser.add_argument(
         "--net-default",
         choices=("deny", "public"),
         help=f"what sandboxes reach of the world unless told otherwise (default: {Settings.net_default})",
@@ -130,6 +135,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         "idle_pause_s": arguments.idle_pause,
         "idle_stop_s": arguments.idle_stop,
         "pool_ready": arguments.pool,
+        "net": arguments.net,
         "net_default": arguments.net_default,
         "uplink": arguments.uplink,
         "dns_servers": None if arguments.dns is None else tuple(arguments.dns),

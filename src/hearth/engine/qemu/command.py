@@ -10,8 +10,10 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from ipaddress import IPv4Interface
 
 from hearth.engine.qemu.slots import all_slots, slot_words
+from hearth.guest.dial import CONTROL_PORT, FORWARD_PORT
 from hearth.model import Accelerator
 
 JIFFIES_PER_S = 250
@@ -30,7 +32,11 @@ DRIVES = ("root", *(slot.node for slot in all_slots()))
 
 
 class Descriptor(IntEnum):
-    """The child's numbers of the descriptors it is given; ``LAYER`` is the first of as many as there are layers."""
+    """The child's numbers of the descriptors it is given; ``LAYER`` is the first of as many as there are layers.
+
+    ``TAP`` is the machine's end of its network; with user-mode networking its gate, which the VMM itself does not get.
+    13 to 15 are those of ``hearth.host.enclosure``.
+    """
 
     QMP = 3
     CONSOLE = 4
@@ -51,6 +57,7 @@ class QemuSpec:
     Args:
         layers: read-only qcow2 files between the root file system and the machine's own disk, as clones have.
         restored: the machine starts with the memory in ``Descriptor.MEMORY`` and waits for its device state.
+        user_network: QEMU itself is the other end of the wire, in place of a TAP.
     """
 
     name: str
@@ -64,6 +71,7 @@ class QemuSpec:
     disk: bool = True
     layers: int = 0
     restored: bool = False
+    user_network: bool = False
 
 
 def build(binary: str, spec: QemuSpec) -> list[str]:
@@ -198,7 +206,21 @@ def _images(spec: QemuSpec) -> list[tuple[str, str, int]]:
 
 
 def _network(spec: QemuSpec) -> list[str]:
+    backend = _user_network(spec) if spec.user_network else f"tap,id=net0,fd={Descriptor.TAP:d}"
     return [
-        *("-netdev", f"tap,id=net0,fd={Descriptor.TAP:d}"),
+        *("-netdev", backend),
         *("-device", f"virtio-net-{_bus(spec)},netdev=net0,mac={spec.mac}"),
     ]
+
+
+def _user_network(spec: QemuSpec) -> str:
+    """Give QEMU's own network: nothing the guest begins leaves it, and its loopback's agent ports lead to the guest.
+
+    Source: qemu-options.hx, ``-netdev user``; ``restrict`` leaves but the forwards given here.
+    """
+    words = ["user,id=net0,restrict=on,ipv6=off"]
+    if spec.guest_cidr and spec.gateway:
+        guest, network = IPv4Interface(spec.guest_cidr).ip, IPv4Interface(f"{spec.gateway}/24").network
+        words += [f"net={network}", f"host={spec.gateway}", f"dhcpstart={guest}", f"dns={guest + 1}"]
+        words += [f"hostfwd=tcp:127.0.0.1:{port}-{guest}:{port}" for port in (CONTROL_PORT, FORWARD_PORT)]
+    return ",".join(words)

@@ -17,6 +17,7 @@ from hearth.engine.manifest import Stamp
 from hearth.engine.qemu.accelerator import Verdict, VerdictCache, host_cpu_model, kvm_obstacle, verdict_key
 from hearth.engine.qemu.capture import QemuCapture, take
 from hearth.engine.qemu.command import EMULATED_CPU, Descriptor, QemuSpec, shape
+from hearth.engine.qemu.confinement import Confinement, RootsMeans
 from hearth.engine.qemu.counter import steady_tsc_khz
 from hearth.engine.qemu.disk import MAX_LAYERS, OVERLAY, Layers
 from hearth.engine.qemu.handover import Files, opened
@@ -52,11 +53,22 @@ class QemuEngine:
     capabilities = Capabilities(isolated=True, sleep=True, volume_places=PLACES)
 
     def __init__(
-        self, *, verdicts: Path, dialer_for: DialerFor, cgroups: Cgroups, max_layers: int = MAX_LAYERS
+        self,
+        *,
+        verdicts: Path,
+        dialer_for: DialerFor,
+        cgroups: Cgroups,
+        max_layers: int = MAX_LAYERS,
+        confinement: Confinement | None = None,
     ) -> None:
         self._max_layers = min(max_layers, MAX_LAYERS)
         self._verdicts = VerdictCache(verdicts)
-        self._launcher = Launcher(dialer_for=dialer_for, cgroups=cgroups, capturer=self._capture)
+        self._launcher = Launcher(
+            dialer_for=dialer_for,
+            cgroups=cgroups,
+            capturer=self._capture,
+            confinement=confinement or RootsMeans(),
+        )
         self._bases = MemoryBases()
         self._layers = Layers()
         self._proving = asyncio.Lock()
@@ -165,6 +177,7 @@ class QemuEngine:
             cpus=spec.cpus,
             memory_mib=spec.memory_mib,
             tsc_khz=await self._counter_khz(),
+            user_network=self._launcher.user_network,
         )
 
     async def _counter_khz(self) -> int | None:

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import functools
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from hearth.engine.base import MachinePlace
 from hearth.engine.console import Console
-from hearth.engine.qemu.accelerator import kvm_groups
 from hearth.engine.qemu.command import Descriptor, QemuSpec, build
-from hearth.engine.qemu.handover import connect, listening, log_file, read_log
+from hearth.engine.qemu.confinement import Bounds, Confinement
+from hearth.engine.qemu.handover import connect, listening, read_log
 from hearth.engine.qemu.machine import Capturer, QemuMachine
 from hearth.engine.qemu.qmp import GREETING_TIMEOUT_S, Qmp
 from hearth.engine.qemu.vmm_user import is_vmm_user, user_of
 from hearth.errors import EngineFailed, HearthError
 from hearth.guest.dial import Dialer
-from hearth.host import namespaces
 from hearth.host.cgroups import Cgroups
-from hearth.host.processes import find_by_arguments, owner_of
-from hearth.host.spawn import Child, Process, adopt, identify, setpriv_prefix, spawn
+from hearth.host.processes import find_by_arguments, owner_of, words_after
+from hearth.host.spawn import Process, adopt, identify
 
 BINARY = "qemu-system-x86_64"
 VMM_OVERHEAD_MIB = 256
@@ -51,9 +49,13 @@ class Launcher:
         dialer_for: gives the way to the agent of a machine by its id.
         cgroups: confine the processes and mark them as this daemon's.
         capturer: what the machines take their snapshots with.
+        confinement: how the processes are kept from this host.
     """
 
-    def __init__(self, *, dialer_for: DialerFor, cgroups: Cgroups, capturer: Capturer) -> None:
+    def __init__(
+        self, *, dialer_for: DialerFor, cgroups: Cgroups, capturer: Capturer, confinement: Confinement
+    ) -> None:
+        self._confinement = confinement
         self._dialer_for = dialer_for
         self._capturer = capturer
         self._cgroups = cgroups
@@ -61,6 +63,11 @@ class Launcher:
     def process_name(self, machine_id: str) -> str:
         """Name a machine's process: what ``living`` looks for."""
         return f"{self.prefix}{machine_id}"
+
+    @property
+    def user_network(self) -> bool:
+        """Whether QEMU itself is the other end of the guests' wires."""
+        return self._confinement.user_network
 
     @property
     def prefix(self) -> str:
@@ -75,25 +82,18 @@ class Launcher:
         Raises:
             EngineFailed: it ended at once; ``details`` holds what it said.
         """
-        directory = place.directory
         sockets = _sockets(place)
-        with listening(sockets.qmp) as qmp, listening(sockets.console) as console, log_file(directory) as output:
+        bounds = Bounds(memory_mib=memory_limit_mib(qemu), tasks=VMM_TASKS_MAX + qemu.cpus)
+        with listening(sockets.qmp) as qmp, listening(sockets.console) as console:
             handed = {**descriptors, Descriptor.QMP: qmp.fileno(), Descriptor.CONSOLE: console.fileno()}
-            command = [*_unprivileged(directory), *build(BINARY, qemu)]
-
-            def start() -> Child:
-                return spawn(command, descriptors=handed, output=output)
-
-            # Inside the machine's own namespace: a VMM that was broken out of finds no network there either.
-            process = await namespaces.enter(namespace, start, discard=_abandon) if namespace else start()
-        self._confine(qemu, place.id, process.pid)
+            command = build(BINARY, qemu)
+            process = await self._confinement.start(command, place.directory, namespace, handed, bounds)
+        self._confine(bounds, place.id, process.pid)
         return await self._attach(place, process, sockets, answers=qemu.restored)
 
-    def _confine(self, qemu: QemuSpec, machine_id: str, pid: int) -> None:
+    def _confine(self, bounds: Bounds, machine_id: str, pid: int) -> None:
         cgroup = self._cgroups.create(
-            machine_id,
-            memory_max_bytes=memory_limit_mib(qemu) * 1024 * 1024,
-            pids_max=VMM_TASKS_MAX + qemu.cpus,
+            machine_id, memory_max_bytes=bounds.memory_mib * 1024 * 1024, pids_max=bounds.tasks
         )
         if cgroup is not None:
             cgroup.add(pid)
@@ -154,8 +154,9 @@ class Launcher:
         self._cgroups.remove(place.id)
 
     def grouped(self) -> set[str]:
-        """Tell the ids of machines that have a cgroup, with or without a directory."""
-        return self._cgroups.list()
+        """Tell the ids of machines that have a cgroup, or a process, with or without a directory."""
+        named = {name.removeprefix(self.prefix) for name in words_after("-name", beginning=self.prefix)}
+        return named | self._cgroups.list()
 
     def living(self, place: MachinePlace) -> list[int]:
         """Find this machine's processes: by name or cgroup, and only those of its own user.
@@ -177,21 +178,9 @@ def memory_limit_mib(qemu: QemuSpec) -> int:
     return qemu.memory_mib * (2 if qemu.restored else 1) + VMM_OVERHEAD_MIB
 
 
-def _unprivileged(directory: Path) -> list[str]:
-    user = user_of(directory)
-    return setpriv_prefix(user, user, groups=kvm_groups()) if user and os.geteuid() == 0 else []
-
-
 def _watch(pid: int) -> Process | None:
     identity = identify(pid)
     return adopt(identity) if identity is not None else None
-
-
-def _abandon(process: Child) -> None:
-    """End a process that nobody waits for any more, and bury it."""
-    process.kill()
-    os.waitid(os.P_PID, process.pid, os.WEXITED)
-    process.close()
 
 
 def _sockets(place: MachinePlace) -> _Sockets:

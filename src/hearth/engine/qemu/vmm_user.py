@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hearth.errors import Unavailable
 from hearth.host.processes import PROC
+from hearth.host.rights import may_give_users
 
 FIRST = 1_900_000_000
 COUNT = 134_217_728
@@ -22,12 +23,12 @@ DRAWS = 100
 
 
 def take_user(directory: Path) -> int:
-    """Give a fresh machine directory to a user id that no sibling and no process has; without root it stays ours.
+    """Give a fresh machine directory to a user id that no sibling and no process has; without the rights it stays ours.
 
     Raises:
         Unavailable: no free id was found.
     """
-    if os.geteuid() != 0:
+    if not may_give_users():
         return os.geteuid()
     taken = {*_owners(directory.parent), *_owners(PROC)}
     user = next((number for number in (_draw() for _ in range(DRAWS)) if number not in taken), None)
@@ -49,7 +50,8 @@ def is_vmm_user(user: int | None, owner: int | None) -> bool:
     """Tell whether a process of ``user`` can be the VMM of a machine of ``owner`` (None: its directory is gone)."""
     if owner is not None:
         return user == owner
-    return user is not None and FIRST <= user < FIRST + COUNT
+    is_ours = user == os.geteuid() and not may_give_users()
+    return user is not None and (is_ours or FIRST <= user < FIRST + COUNT)
 
 
 def _draw() -> int:

@@ -1,0 +1,204 @@
+"""Starting a program enclosed, without root: it sees no network, no files but the system's and no process of this host.
+
+A user namespace gives the rights for that to whoever has none; ``enclosed`` is the program that does it. What comes to
+the enclosed program from outside are the descriptors it is handed, and connections to its loopback by the gate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import select
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from hearth.errors import HostUnfit
+from hearth.host.process import SMALL_ENVIRONMENT
+from hearth.host.spawn import Child, identify, spawn
+
+PROGRAM = Path(__file__).with_name("enclosed.py")
+INTERPRETERS = ("/usr/bin/python3", sys.executable)
+"""The system's is open to every user; ours may lie in somebody's home."""
+SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix", "/gnu")
+LINKER_CACHE = ("/etc/ld.so.cache", "/etc/alternatives")
+DEVICES = ("/dev/null", "/dev/urandom")
+STATUS, ORDERS, SOURCE = 13, 14, 15
+"""Descriptors of the enclosing program, closed before the enclosed one begins."""
+START_TIMEOUT_S = 30.0
+GATE_TIMEOUT_S = 2.0
+GATE_BACKLOG = 128
+HOW_TO_PERMIT = (
+    "let this user make user namespaces: 'sysctl user.max_user_namespaces', on Ubuntu "
+    "'sysctl kernel.apparmor_restrict_unprivileged_userns=0', in a container a seccomp profile that permits unshare; "
+    "or run the daemon as root"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enclosed:
+    """What is started and what it gets.
+
+    Args:
+        argv: program, looked up on PATH, and its arguments.
+        devices: device files it may open beside /dev/null and /dev/urandom.
+        limits: names of ``resource`` (``RLIMIT_DATA``) and how much of it.
+        gate: the number, among its descriptors, of a listening Unix socket: whoever connects there is sent a socket of
+            the enclosure's network, see ``socket_inside``. The program itself does not get it.
+    """
+
+    argv: Sequence[str]
+    devices: Sequence[str] = ()
+    limits: Mapping[str, int]
+    gate: int
+
+
+def start(enclosed: Enclosed, *, descriptors: Mapping[int, int], output: int, prefix: Sequence[str] = ()) -> Child:
+    """Start a program enclosed and return when it runs; blocking for about 40 ms.
+
+    Args:
+        descriptors: the program's number (3 or more, but not 13 to 15) → ours, which stays open here.
+        output: descriptor of a log file.
+        prefix: words before the command that does it, as ``spawn.setpriv_prefix`` gives them.
+
+    Raises:
+        HostUnfit: the kernel permits no enclosure, or the program cannot be started.
+    """
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    with (
+        os.fdopen(reader, "rb", buffering=0) as status,
+        tempfile.TemporaryFile() as orders,
+        PROGRAM.open("rb") as source,
+    ):
+        orders.write(json.dumps(_orders(enclosed)).encode())
+        orders.flush()
+        orders.seek(0)
+        own = {STATUS: writer, ORDERS: orders.fileno(), SOURCE: source.fileno()}
+        words = [_interpreter(), "-IS", f"/dev/fd/{SOURCE}", *map(str, (STATUS, enclosed.gate, ORDERS, SOURCE))]
+        try:
+            encloser = spawn([*prefix, *words], descriptors={**descriptors, **own}, output=output)
+        finally:
+            os.close(writer)
+        try:
+            said = _read_all(status)
+        finally:
+            bury(encloser)
+    return _child(said)
+
+
+def bury(process: Child) -> None:
+    """End a process that nobody waits for, and collect it."""
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED)
+    process.close()
+
+
+def open_gate(path: Path) -> socket.socket:
+    """Listen at ``path`` for those who want sockets of an enclosure; only its owner may connect."""
+    gate = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.unlink(missing_ok=True)
+        gate.bind(str(path))
+        path.chmod(0o600)
+        gate.listen(GATE_BACKLOG)
+    except BaseException:
+        gate.close()
+        raise
+    return gate
+
+
+async def socket_inside(gate: Path) -> socket.socket:
+    """Ask at a gate for a TCP socket of its enclosure's network, not connected, non-blocking; the caller closes it.
+
+    Raises:
+        OSError: the enclosed program has ended; TimeoutError when nothing came.
+    """
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        asking.setblocking(False)
+        async with asyncio.timeout(GATE_TIMEOUT_S):
+            await loop.sock_connect(asking, str(gate))
+            arrived = asyncio.Event()
+            loop.add_reader(asking, arrived.set)
+            try:
+                await arrived.wait()
+            finally:
+                loop.remove_reader(asking)
+        _, descriptors, _, _ = socket.recv_fds(asking, 1, 1, socket.MSG_CMSG_CLOEXEC)
+    if not descriptors:
+        raise ConnectionRefusedError(f"nothing lives behind {gate}")
+    made = socket.socket(fileno=descriptors[0])
+    made.setblocking(False)
+    return made
+
+
+def obstacle() -> str | None:
+    """Try an enclosure and tell, in the system's words, what hinders one; None when it works. Blocking, 50 ms."""
+    with tempfile.TemporaryDirectory() as directory, open(os.devnull, "wb") as output:
+        gate = open_gate(Path(directory) / "gate")
+        with gate:
+            trial = Enclosed(argv=["true"], limits={}, gate=12)
+            try:
+                bury(start(trial, descriptors={12: gate.fileno()}, output=output.fileno()))
+            except (HostUnfit, OSError) as error:
+                return error.details if isinstance(error, HostUnfit) else str(error)
+    return None
+
+
+def _orders(enclosed: Enclosed) -> dict[str, object]:
+    program = shutil.which(enclosed.argv[0], path=SMALL_ENVIRONMENT["PATH"])
+    if program is None:
+        raise HostUnfit(
+            f"{enclosed.argv[0]} cannot be started",
+            details="it is not installed",
+            resolution="run 'make setup' or install its package",
+        )
+    return {
+        "argv": [program, *enclosed.argv[1:]],
+        "environment": SMALL_ENVIRONMENT,
+        "read_only": [*SYSTEM, *LINKER_CACHE],
+        "devices": [*DEVICES, *enclosed.devices],
+        "limits": dict(enclosed.limits),
+    }
+
+
+def _interpreter() -> str:
+    return next(path for path in INTERPRETERS if os.access(path, os.X_OK))
+
+
+def _read_all(status: IO[bytes]) -> bytes:
+    """Read until all who could tell something have closed it: the program has begun by then, or never will."""
+    poll, said, deadline_s = select.poll(), b"", time.monotonic() + START_TIMEOUT_S
+    poll.register(status, select.POLLIN)
+    while poll.poll(max(0.0, deadline_s - time.monotonic()) * 1000):
+        data = status.read(4096)
+        if not data:
+            return said
+        said += data
+    return said + b"it took too long\n"
+
+
+def _child(said: bytes) -> Child:
+    first, _, complaint = said.decode("utf-8", "replace").partition("\n")
+    if not first.isdigit():
+        raise _unfit(first or "it ended without a word")
+    pid = int(first)
+    pidfd, identity = os.pidfd_open(pid), identify(pid)
+    if identity is None:
+        raise AssertionError("a child stays in /proc until it is collected")
+    child = Child(identity, pidfd)
+    if complaint:
+        bury(child)
+        raise _unfit(complaint.strip())
+    return child
+
+
+def _unfit(why: str) -> HostUnfit:
+    return HostUnfit("this host does not let programs be enclosed", details=why, resolution=HOW_TO_PERMIT)
