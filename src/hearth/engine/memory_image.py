@@ -1,11 +1,13 @@
 """Files of guest memory: all of it, sparse, or what a machine wrote over another snapshot's memory, packed.
 
-A diff is a header, the extents with data, the extents of zeros, padding to a page, then the data of all extents in a
-row. All numbers are little-endian; offsets are bytes from the start of the guest's memory.
+A diff is a header, the extents with data, the extents of zeros, then the data of all extents in a row, as
+``hearth.engine.packing`` packs it. All numbers are little-endian; offsets are bytes from the start of the guest's
+memory.
 """
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 import re
@@ -17,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hearth.engine.manifest import FileRecord, refused
+from hearth.engine.packing import packed, unpacked
 from hearth.host.block_hash import BLOCK_BYTES, BlockHash, transfer_blocks
 from hearth.host.files import new_file, opened
-from hearth.host.memory import IOV_MAX, Data, Extent, buffer_of, total_bytes, write_extents
+from hearth.host.memory import Data, Extent, buffer_of, total_bytes, write_extents
 
 PAGE_BYTES = mmap.PAGESIZE
 ZERO_PAGE = bytes(PAGE_BYTES)
@@ -28,7 +31,7 @@ WORD_BYTES = 8
 HEADER = struct.Struct("<8sIIQQQ")
 """magic, version, page size, size of the memory, extents with data, extents of zeros."""
 MAGIC = b"hearthdf"
-VERSION = 1
+VERSION = 2
 ENTRY = struct.Struct("<QQ")
 """offset, length."""
 
@@ -39,11 +42,11 @@ class Diff:
     ``data`` holds the bytes of ``extents`` in a row; ``zeros`` are pages that became zero.
     """
 
-    def __init__(self, content: mmap.mmap, start: int, extents: Sequence[Extent], zeros: Sequence[Extent]) -> None:
+    def __init__(self, content: mmap.mmap, extents: Sequence[Extent], zeros: Sequence[Extent]) -> None:
         self._content = content
         self.extents = extents
         self.zeros = zeros
-        self.data = memoryview(content)[start : start + total_bytes(extents)]
+        self.data = memoryview(content)[: total_bytes(extents)]
 
     def apply(self, pid: int, address: int) -> None:
         """Write it over the memory of a process that maps the base privately at ``address``.
@@ -130,16 +133,14 @@ def write_diff(path: Path, memory_bytes: int, extents: Sequence[Extent], data: D
     """
     check_extents(extents, memory_bytes)
     with _split(extents, data) as pages, new_file(path) as descriptor:
-        parts = [memoryview(_head(memory_bytes, pages.runs, pages.zeros)), *pages.rows]
-
-        def compute() -> str:
-            checksum = BlockHash()
-            for part in parts:
-                checksum.update(part)
-            return checksum.hexdigest()
-
-        checksum = _write_and_hash(descriptor, lambda: _write_in_a_row(descriptor, parts), compute)
-        return FileRecord(size_bytes=sum(part.nbytes for part in parts), block_hash=checksum)
+        checksum = BlockHash()
+        size = 0
+        for part in itertools.chain([_head(memory_bytes, pages.runs, pages.zeros)], packed(pages.rows)):
+            _write_at(descriptor, size, memoryview(part))
+            checksum.update(part)
+            size += len(part)
+        os.fsync(descriptor)
+        return FileRecord(size_bytes=size, block_hash=checksum.hexdigest())
 
 
 def read_diff(path: Path, memory_bytes: int, *, expected: FileRecord) -> Diff:
@@ -150,14 +151,14 @@ def read_diff(path: Path, memory_bytes: int, *, expected: FileRecord) -> Diff:
     """
     name = f"{path.parent.name}/{path.name}"
     try:
-        with opened(path) as descriptor, ExitStack() as undo:
-            content = undo.enter_context(_checked_content(descriptor, name, expected))
+        with opened(path) as descriptor, _checked_content(descriptor, name, expected) as content:
             try:
                 extents, zeros, start = _parse(content, memory_bytes)
+                with memoryview(content) as whole, whole[start : expected.size_bytes] as chunks:
+                    data = unpacked(chunks, total_bytes(extents))
             except (ValueError, struct.error) as error:
                 raise refused(name, f"the memory's index is damaged: {error}") from error
-            undo.pop_all()
-            return Diff(content, start, extents, zeros)
+            return Diff(data, extents, zeros)
     except (OSError, EOFError) as error:
         raise refused(name, f"the memory cannot be read: {error}") from error
 
@@ -199,16 +200,12 @@ def _parse(content: mmap.mmap, memory_bytes: int) -> tuple[list[Extent], list[Ex
     zeros = [Extent(*entry) for entry in ENTRY.iter_unpack(content[middle:end])]
     check_extents(sorted([*extents, *zeros]), memory_bytes)
     check_extents(extents, memory_bytes)
-    start = _aligned(end)
-    if start + total_bytes(extents) != len(content):
-        raise ValueError(f"extents of {total_bytes(extents)} bytes after {start} in a file of {len(content)}")
-    return extents, zeros, start
+    return extents, zeros, end
 
 
 def _head(memory_bytes: int, extents: Sequence[Extent], zeros: Sequence[Extent]) -> bytes:
     header = HEADER.pack(MAGIC, VERSION, PAGE_BYTES, memory_bytes, len(extents), len(zeros))
-    head = header + b"".join(ENTRY.pack(*extent) for extent in [*extents, *zeros])
-    return head.ljust(_aligned(len(head)), b"\0")
+    return header + b"".join(ENTRY.pack(*extent) for extent in [*extents, *zeros])
 
 
 def check_extents(extents: Sequence[Extent], memory_bytes: int) -> None:
@@ -290,26 +287,7 @@ def _write_and_hash(descriptor: int, write: Callable[[], None], compute: Callabl
         return checksum.result()
 
 
-def _write_in_a_row(descriptor: int, parts: Sequence[memoryview]) -> None:
-    for start in range(0, len(parts), IOV_MAX):
-        batch = parts[start : start + IOV_MAX]
-        done = os.writev(descriptor, batch)
-        for part in batch:
-            if done < part.nbytes:
-                _write_rest(descriptor, part[done:])
-            done = max(0, done - part.nbytes)
-
-
-def _write_rest(descriptor: int, rest: memoryview) -> None:
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
-
-
 def _write_at(descriptor: int, offset: int, view: memoryview) -> None:
     done = 0
     while done < view.nbytes:
         done += os.pwrite(descriptor, view[done:], offset + done)
-
-
-def _aligned(size: int) -> int:
-    return -(-size // PAGE_BYTES) * PAGE_BYTES
