@@ -33,6 +33,11 @@ class DataDirectory:
         return self.root / "agent.secret"
 
     @property
+    def master_key(self) -> Path:
+        """What users' secrets are sealed with, unless an operator keeps it elsewhere."""
+        return self.root / "master.key"
+
+    @property
     def lock(self) -> Path:
         return self.root / "daemon.lock"
 
@@ -136,6 +141,8 @@ class Settings:
     """So many volumes one user may have."""
     volumes_max_mib: int = 100 * 1024
     """So large they may be together, as their guests see them."""
+    master_key: Path | None = None
+    """The file of the key that users' secrets are sealed with; None is ``master.key`` in the data directory."""
     net: str = "auto"
     """``full``: networks of this host's kernel, which takes root's rights; ``user``: user-mode networking, which takes
     none; ``auto``: the first where it is to be had."""

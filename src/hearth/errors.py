@@ -95,6 +95,19 @@ class TooLarge(HearthError):
     code = Code.TOO_LARGE
 
 
+class RateLimited(HearthError):
+    """Too much was asked in too short a time; after ``retry_after_s`` it may be asked again."""
+
+    code = Code.RATE_LIMITED
+    retry_after_s = 1.0
+
+
+class QuotaExceeded(HearthError):
+    """A user has as much as may be had; ``details`` tell of what, how much there is and how much may be."""
+
+    code = Code.QUOTA_EXCEEDED
+
+
 class NoSpace(HearthError):
     """The disk or a pool is full; nothing half-made is left."""
 

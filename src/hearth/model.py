@@ -9,6 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from hearth.errors import Code, InvalidInput
+from hearth.tenancy import KeyKind, KeyScope, SecretUse
 
 NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 ENV_NAME_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -127,6 +128,7 @@ class SandboxSpec:
     idle_pause_s: float | None = None
     idle_stop_s: float | None = None
     net_policy: Mapping[str, object] | None = None
+    secrets: tuple[SecretUse, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +187,8 @@ class Sandbox:
 
     ``image_id`` is the image its name stood for at its creation, whatever that name stands for later. ``origin`` is the
     snapshot whose frozen disk its own lies over; ``parent`` the sandbox or checkpoint it was forked
-    from, which may be gone. ``exit_cause`` tells why its machine ended, until another runs.
+    from, which may be gone. ``exit_cause`` tells why its machine ended, until another runs. Its disk has ``disk_mib``
+    MiB.
     """
 
     id: str
@@ -200,6 +203,7 @@ class Sandbox:
     expires_at: datetime | None = None
     exit_cause: ExitCause | None = None
     stopped_at: datetime | None = None
+    disk_mib: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,11 +285,15 @@ class User:
     id: str
     name: str
     admin: bool = False
+    created_at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ApiKey:
-    """What is known of a key besides its hash; ``prefix`` is the part that may be shown."""
+    """What is known of a key besides its hash; ``prefix`` is the part that may be shown.
+
+    One with a ``sandbox_id`` opens that sandbox alone.
+    """
 
     id: str
     user_id: str
@@ -293,6 +301,11 @@ class ApiKey:
     created_at: datetime
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
+    name: str = ""
+    kind: KeyKind = KeyKind.BEARER
+    scope: KeyScope = KeyScope.FULL
+    sandbox_id: str | None = None
+    last_used_at: datetime | None = None
 
     def is_valid(self, now: datetime) -> bool:
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)

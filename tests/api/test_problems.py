@@ -30,11 +30,8 @@ def test_an_error_survives_the_way_to_the_caller(kind: type[HearthError]) -> Non
         assert (got.brief, got.details, got.resolution, got.code) == ("brief", "details", "resolution", kind.code)
 
 
-@pytest.mark.parametrize("code", [Code.RATE_LIMITED, Code.QUOTA_EXCEEDED])
-def test_a_code_without_a_class_of_its_own_is_kept(code: Code) -> None:
-    error = error_from(Problem(error="slow down", code=code.value))
-    assert type(error) is HearthError
-    assert error.code is code
+def test_every_code_but_that_of_the_unexpected_has_a_class() -> None:
+    assert {kind.code for kind in CLASSES} == set(Code) - {Code.INTERNAL}
     assert HearthError.code is Code.INTERNAL
 
 

@@ -18,7 +18,7 @@ from hearth.control.volumes import NewVolume, Volumes, WantedVolumes
 from hearth.engine.local.engine import LocalEngine
 from hearth.engine.manifest import VolumeRecord
 from hearth.engine.qemu.engine import PLACES
-from hearth.errors import Conflict, InvalidInput, NotFound
+from hearth.errors import Conflict, InvalidInput, NotFound, QuotaExceeded
 from hearth.host.clock import SystemClock
 from hearth.jobs.bringup import Workshop
 from hearth.jobs.volumes import MachineVolumes
@@ -29,7 +29,6 @@ from hearth.volume.base import VolumeInUse, VolumeSpec
 from hearth.volume.file import FileVolumes
 from hearth.volume.locks import Attachments
 from hearth.volume.mounting import VolumeRequest
-from hearth.volume.quota import QuotaExceeded
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ADA, BOB = User(id="user-ada", name="ada"), User(id="user-bob", name="bob")

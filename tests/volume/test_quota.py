@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hearth.errors import Code
+from hearth.errors import Code, QuotaExceeded
 from hearth.volume.base import MEBIBYTE
-from hearth.volume.quota import QuotaExceeded, VolumeQuota, check_quota
+from hearth.volume.quota import VolumeQuota, check_quota
 
 QUOTA = VolumeQuota(count=3, total_mib=100)
 TEN = 10 * MEBIBYTE

@@ -16,6 +16,7 @@ from hearth.api.sleep_schemas import (
     StartSandbox,
 )
 from hearth.errors import Code
+from hearth.tenancy import KeyScope
 
 SANDBOX = f"{PREFIX}/sandboxes/{{ref}}"
 WAKING = (
@@ -50,6 +51,7 @@ GET_EGRESS = Operation(
 STOP_SANDBOX = Operation(
     name="stop_sandbox",
     method="POST",
+    scope=KeyScope.EXEC,
     path=f"{SANDBOX}/stop",
     summary="Bring a sandbox to disk, its memory with it, and end its process; any use wakes it again.",
     takes=Nothing,
@@ -59,6 +61,7 @@ STOP_SANDBOX = Operation(
 START_SANDBOX = Operation(
     name="start_sandbox",
     method="POST",
+    scope=KeyScope.EXEC,
     path=f"{SANDBOX}/start",
     summary="Wake a sandbox ahead of its use; force boots from disk what cannot be woken with its memory.",
     takes=StartSandbox,
@@ -69,6 +72,7 @@ START_SANDBOX = Operation(
 PAUSE_SANDBOX = Operation(
     name="pause_sandbox",
     method="POST",
+    scope=KeyScope.EXEC,
     path=f"{SANDBOX}/pause",
     summary="Stop a sandbox's CPUs; its memory stays where it is. Any use makes them run again.",
     takes=Nothing,
@@ -78,6 +82,7 @@ PAUSE_SANDBOX = Operation(
 RESUME_SANDBOX = Operation(
     name="resume_sandbox",
     method="POST",
+    scope=KeyScope.EXEC,
     path=f"{SANDBOX}/resume",
     summary="Let a paused sandbox's CPUs run again.",
     takes=Nothing,

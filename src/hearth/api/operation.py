@@ -7,6 +7,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from hearth.api.schemas import Nothing
 from hearth.errors import Code
+from hearth.tenancy import KeyScope
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
@@ -25,6 +26,7 @@ class Operation(Generic[Input, Output]):
         public: needs no token.
         body_optional: no body at all means one without a field.
         streams: the schemas of its lines when the caller accepts NDJSON.
+        scope: what a key must be allowed; None is to read for a GET, else to write.
     """
 
     name: str
@@ -38,6 +40,12 @@ class Operation(Generic[Input, Output]):
     public: bool = False
     body_optional: bool = False
     streams: tuple[type[Any], ...] = ()
+    scope: KeyScope | None = None
+
+    @property
+    def needed_scope(self) -> KeyScope:
+        """What a key must be allowed to make this call."""
+        return self.scope or (KeyScope.READ if self.method == "GET" else KeyScope.WRITE)
 
     @property
     def has_body(self) -> bool:
@@ -53,7 +61,7 @@ class Operation(Generic[Input, Output]):
         """All codes this call may answer, those of every call included."""
         usual = [Code.INVALID, Code.INTERNAL]
         if not self.public:
-            usual += [Code.UNAUTHENTICATED, Code.UNAVAILABLE]
+            usual += [Code.UNAUTHENTICATED, Code.FORBIDDEN, Code.RATE_LIMITED, Code.UNAVAILABLE]
         if self.has_body:
             usual.append(Code.TOO_LARGE)
         return tuple(dict.fromkeys([*usual, *self.errors]))

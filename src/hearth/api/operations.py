@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hearth.api import life_operations, snapshot_operations, volume_operations
+from hearth.api import life_operations, snapshot_operations, user_operations, volume_operations
 from hearth.api.limits import PREFIX
 from hearth.api.operation import Operation
 from hearth.api.port_operations import OPERATIONS as PORT_OPERATIONS
@@ -26,6 +26,7 @@ from hearth.api.schemas import (
     StdoutEvent,
 )
 from hearth.errors import Code
+from hearth.tenancy import KeyScope
 
 CREATE_SANDBOX = Operation(
     name="create_sandbox",
@@ -77,6 +78,7 @@ DESTROY_SANDBOX = Operation(
 EXEC = Operation(
     name="exec",
     method="POST",
+    scope=KeyScope.EXEC,
     path=f"{PREFIX}/sandboxes/{{ref}}/exec",
     summary="Run a command; with Accept: application/x-ndjson its output streams and ends in one exit or error line.",
     takes=ExecCommand,
@@ -150,6 +152,7 @@ OPERATIONS: tuple[Operation[Any, Any], ...] = (
     *snapshot_operations.OPERATIONS,
     *volume_operations.OPERATIONS,
     LIST_IMAGES,
+    *user_operations.OPERATIONS,
     HEALTH,
     HEALTHZ,
     LIVEZ,

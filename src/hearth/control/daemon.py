@@ -26,6 +26,7 @@ from hearth.control.reconcile import Reconciler
 from hearth.control.sandboxes import Sandboxes
 from hearth.control.thermal import policy_of
 from hearth.control.users import Users
+from hearth.control.vault import Vault
 from hearth.control.volumes import Volumes
 from hearth.engine.base import Engine
 from hearth.engine.local.engine import LocalEngine
@@ -87,7 +88,8 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
             network = make_network(load_tag(data), settings, egress.tell, data.machines)
             workshop = make_workshop(data, settings, clock, store, network)
             images = Images(ImageStore(data))
-            users = Users(store.users, clock)
+            vault = Vault(settings.master_key or data.master_key, store.secrets)
+            users = Users(store, clock, vault)
             runner = Runner(store.jobs, clock=clock, owner=new_id("daemon"))
             await stack.enter_async_context(opened(network))
             sandboxes = Sandboxes(

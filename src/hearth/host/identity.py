@@ -49,6 +49,16 @@ def new_api_key() -> str:
     return f"hk_{secrets.token_hex(32)}"
 
 
+def new_signing_secret() -> str:
+    """Give a new secret to sign requests with: ``hs_`` and 64 hexadecimal digits. It is never sent again."""
+    return f"hs_{secrets.token_hex(32)}"
+
+
+def hash_signing_secret(secret: str) -> str:
+    """Give the SHA-256 of a signing secret; nothing is looked up by it, it only has to be one of its own."""
+    return hashlib.sha256(secret.encode("ascii")).hexdigest()
+
+
 def hash_api_key(key: str) -> str:
     """Give the SHA-256 of a key, as 64 hexadecimal digits: the form in which it is stored and looked up.
 

@@ -18,6 +18,7 @@ from hearth.errors import Conflict, GuestFailed, HearthError, NotFound
 from hearth.sdk import calls, sleep_calls, volume_calls
 from hearth.sdk.async_ports import AsyncPorts
 from hearth.sdk.async_transport import AsyncIncoming, AsyncTransport
+from hearth.sdk.async_users import AsyncUsers
 from hearth.sdk.call import Call, Page, read_problem
 from hearth.sdk.calls import CreateOptions, ExecOptions
 from hearth.sdk.died import NEWS_POLL_S, NEWS_S, SandboxDied, cause_in, may_be_news
@@ -58,6 +59,11 @@ class AsyncClient:
     def ports(self) -> AsyncPorts:
         """What listens in sandboxes, what is published, and ways to it."""
         return AsyncPorts(self, self._transport.endpoint)
+
+    @property
+    def users(self) -> AsyncUsers:
+        """Users and their keys."""
+        return AsyncUsers(self)
 
     async def create(self, **options: Unpack[CreateOptions]) -> AsyncSandbox:
         """Create a sandbox and wait until it runs; an existing one of this name is given as it is."""

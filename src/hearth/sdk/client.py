@@ -26,6 +26,7 @@ from hearth.sdk.transport import Incoming, Transport
 
 if TYPE_CHECKING:
     from hearth.sdk.ports import Ports
+    from hearth.sdk.users import Users
 
 Value = TypeVar("Value")
 Item = TypeVar("Item")
@@ -60,6 +61,12 @@ class Client:
     def ports(self) -> Ports:
         """What listens in sandboxes, what is published, and ways to it."""
         found: Ports = import_module("hearth.sdk.ports").Ports(self, self._transport.endpoint)
+        return found
+
+    @property
+    def users(self) -> Users:
+        """Users and their keys."""
+        found: Users = import_module("hearth.sdk.users").Users(self)
         return found
 
     def create(self, **options: Unpack[CreateOptions]) -> Sandbox:

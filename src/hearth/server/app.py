@@ -28,6 +28,7 @@ from hearth.server.routes import (
     openapi,
     sandboxes,
     snapshots,
+    users,
     volumes,
 )
 from hearth.server.routes.ports import BOUND as PORTS
@@ -43,6 +44,7 @@ BOUND: tuple[Bound, ...] = (
     *machine_templates.BOUND,
     *volumes.BOUND,
     *images.BOUND,
+    *users.BOUND,
     *health.BOUND,
 )
 
@@ -55,7 +57,9 @@ def build_app(daemon: Daemon, gateway: Gateway) -> ASGIApp:
     """
     router = Router([*_routes(daemon), openapi.ROUTE], redirect_slashes=False, default=_unknown_path)
     limited = BodyLimit(router, max_bytes=MAX_BODY_BYTES)
-    return observed(Crossing(limited, public=gateway.gate(), daemon=daemon, upstreams=gateway.upstreams))
+    return observed(
+        Crossing(limited, public=gateway.gate(), daemon=daemon, upstreams=gateway.upstreams, trust=gateway.trust)
+    )
 
 
 def wrap(app: ASGIApp) -> ASGIApp:
@@ -75,7 +79,7 @@ def _routes(daemon: Daemon) -> list[Route]:
     for bound in BOUND:
         endpoint: ASGIApp = Endpoint(bound, daemon)
         if not bound.operation.public:
-            endpoint = Authenticated(endpoint, users=daemon.users)
+            endpoint = Authenticated(endpoint, daemon=daemon, operation=bound.operation)
         paths.setdefault(bound.operation.path, {})[bound.operation.method] = endpoint
     return [Route(path, Resource(endpoints)) for path, endpoints in paths.items()]
 

@@ -15,6 +15,7 @@ from hearth.api.limits import JSON
 from hearth.api.operation import Operation
 from hearth.api.schemas import Nothing
 from hearth.control.daemon import Daemon
+from hearth.control.users import Caller
 from hearth.errors import MethodNotAllowed
 from hearth.model import User
 from hearth.server.inputs import check_content_type, read_body, read_query
@@ -44,6 +45,12 @@ class Call(Generic[Input]):
         """Who asks; only operations that are not public have one."""
         user: User = self.request.state.user
         return user
+
+    @property
+    def caller(self) -> Caller:
+        """Who asks, and with which key."""
+        caller: Caller = self.request.state.caller
+        return caller
 
     @property
     def ref(self) -> str:

@@ -21,7 +21,6 @@ from typing import Protocol
 
 from hearth.errors import Code, Conflict, HearthError
 from hearth.model import (
-    ApiKey,
     Ending,
     ExitCause,
     Job,
@@ -33,13 +32,14 @@ from hearth.model import (
     Snapshot,
     SnapshotState,
     StepRecord,
-    User,
 )
 from hearth.store.page import FIRST_PAGE as FIRST_PAGE
 from hearth.store.page import MAX_PAGE as MAX_PAGE
 from hearth.store.page import Page as Page
 from hearth.store.page import PageRequest as PageRequest
 from hearth.store.publication_store import PublicationStore
+from hearth.store.secret_store import SecretStore
+from hearth.store.user_store import UserStore as UserStore
 from hearth.store.volume_store import VolumeStore
 
 ENDINGS_KEPT_FOR = timedelta(days=30)
@@ -83,40 +83,6 @@ class AliasTaken(Conflict):
 
 class LeaseLost(Conflict):
     """The job's lease belongs to somebody else, or the job has ended: stop, and leave what it made alone."""
-
-
-class UserStore(Protocol):
-    """Users and their API keys. Of a key only its SHA-256 (``digest``) is kept."""
-
-    async def create(self, user: User) -> None:
-        """Raises Conflict when the id or the name is taken."""
-        ...
-
-    async def get(self, user_id: str) -> User: ...
-
-    async def find(self, name: str) -> User: ...
-
-    async def list(self, page: PageRequest = FIRST_PAGE) -> Page[User]: ...
-
-    async def delete(self, user_id: str) -> None:
-        """Remove a user with keys and endings. Raises Conflict while the user owns sandboxes, snapshots or volumes."""
-        ...
-
-    async def add_key(self, key: ApiKey, digest: str) -> None:
-        """Raises NotFound without the user, Conflict when the key is known."""
-        ...
-
-    async def authenticate(self, digest: str) -> tuple[User, ApiKey]:
-        """Tell whose key it is. Raises Unauthenticated, in the same words for unknown, expired and revoked."""
-        ...
-
-    async def list_keys(self, user_id: str) -> Sequence[ApiKey]:
-        """All keys of a user, oldest first, expired and revoked ones too."""
-        ...
-
-    async def revoke_key(self, key_id: str) -> None:
-        """End a key now. Raises NotFound when there is none or it is revoked already."""
-        ...
 
 
 class SandboxStore(Protocol):
@@ -377,6 +343,9 @@ class Store(Protocol):
 
     @property
     def volumes(self) -> VolumeStore: ...
+
+    @property
+    def secrets(self) -> SecretStore: ...
 
     @property
     def publications(self) -> PublicationStore: ...

@@ -8,11 +8,10 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from hearth.host.clock import Clock, SystemClock
 from hearth.model import (
-    ApiKey,
     ExitCause,
     Job,
     JobError,
@@ -21,7 +20,6 @@ from hearth.model import (
     SandboxChanges,
     SandboxState,
     StepRecord,
-    User,
 )
 from hearth.store import refusals
 from hearth.store.base import (
@@ -35,8 +33,10 @@ from hearth.store.base import (
 )
 from hearth.store.memory_endings import MemoryEndings
 from hearth.store.memory_publications import MemoryPublications
+from hearth.store.memory_secrets import MemorySecrets
 from hearth.store.memory_snapshots import MemorySnapshots
 from hearth.store.memory_tables import Tables, page_of
+from hearth.store.memory_users import MemoryUsers
 from hearth.store.memory_volumes import MemoryVolumes
 
 
@@ -52,77 +52,11 @@ class MemoryStore:
         self.snapshots = MemorySnapshots(tables)
         self.endings = MemoryEndings(tables, clock)
         self.volumes = MemoryVolumes(tables)
+        self.secrets = MemorySecrets(tables)
         self.publications = MemoryPublications(tables)
 
     async def close(self) -> None:
         """Nothing is held."""
-
-
-class MemoryUsers:
-    """``UserStore`` in memory."""
-
-    def __init__(self, tables: Tables, clock: Clock) -> None:
-        self._tables = tables
-        self._clock = clock
-
-    async def create(self, user: User) -> None:
-        if user.id in self._tables.users or any(other.name == user.name for _, other in self._tables.users.values()):
-            raise refusals.taken("user", user.name)
-        self._tables.users[user.id] = (self._clock.now(), user)
-
-    async def get(self, user_id: str) -> User:
-        return self._row(user_id)[1]
-
-    async def find(self, name: str) -> User:
-        for _, user in self._tables.users.values():
-            if user.name == name:
-                return user
-        raise refusals.not_found("user", name)
-
-    async def list(self, page: PageRequest = FIRST_PAGE) -> Page[User]:
-        cut = page_of(self._tables.users.values(), page, lambda row: (row[0], row[1].id))
-        return Page(items=[user for _, user in cut.items], next_cursor=cut.next_cursor)
-
-    async def delete(self, user_id: str) -> None:
-        self._row(user_id)
-        sandboxes = sum(sandbox.owner == user_id for sandbox in self._tables.sandboxes.values())
-        snapshots = sum(snapshot.owner == user_id for snapshot in self._tables.snapshots.values())
-        volumes = sum(volume.owner == user_id for volume in self._tables.volumes.values())
-        if sandboxes or snapshots or volumes:
-            raise refusals.owns(user_id, sandboxes, snapshots, volumes)
-        del self._tables.users[user_id]
-        for sandbox_id in [ending.sandbox_id for ending in self._tables.endings.values() if ending.owner == user_id]:
-            del self._tables.endings[sandbox_id]
-        for key_id in [key.id for _, key in self._tables.keys.values() if key.user_id == user_id]:
-            del self._tables.keys[key_id]
-
-    async def add_key(self, key: ApiKey, digest: str) -> None:
-        self._row(key.user_id)
-        if key.id in self._tables.keys or any(known == digest for known, _ in self._tables.keys.values()):
-            raise refusals.taken("key", key.id)
-        self._tables.keys[key.id] = (digest, key)
-
-    async def authenticate(self, digest: str) -> tuple[User, ApiKey]:
-        for known, key in self._tables.keys.values():
-            if known == digest and key.is_valid(self._clock.now()):
-                return self._row(key.user_id)[1], key
-        raise refusals.bad_key()
-
-    async def list_keys(self, user_id: str) -> Sequence[ApiKey]:
-        mine = [key for _, key in self._tables.keys.values() if key.user_id == user_id]
-        return sorted(mine, key=lambda key: (key.created_at, key.id))
-
-    async def revoke_key(self, key_id: str) -> None:
-        known = self._tables.keys.get(key_id)
-        if known is None or known[1].revoked_at is not None:
-            raise refusals.not_found("valid key", key_id)
-        self._tables.keys[key_id] = (known[0], dataclasses.replace(known[1], revoked_at=self._clock.now()))
-
-    def _row(self, user_id: str) -> tuple[datetime, User]:
-        try:
-            return self._tables.users[user_id]
-        except KeyError:
-            raise refusals.not_found("user", user_id) from None
 
 
 class MemorySandboxes:

@@ -7,19 +7,24 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import TypeVar
 
-from hearth.model import ApiKey, Ending, Job, NamedVolume, Publication, Sandbox, Snapshot, User, VolumePlacement
+from hearth.model import Ending, Job, NamedVolume, Publication, Sandbox, Snapshot, User, VolumePlacement
 from hearth.store.base import Page, PageRequest
 from hearth.store.paging import Position, cut_page, read_request
+from hearth.store.user_store import NewKey
+from hearth.tenancy import SealedSecret
 
 T = TypeVar("T")
 
 
 @dataclasses.dataclass(kw_only=True)
 class Tables:
-    """Keyed by id (endings by the sandbox's, placements by sandbox's and volume's, publications by alias)."""
+    """Keyed by id (endings by the sandbox's, secrets by owner and name, placements by sandbox's and volume's,
+    publications by alias)."""
 
     users: dict[str, tuple[datetime, User]] = dataclasses.field(default_factory=dict)
-    keys: dict[str, tuple[str, ApiKey]] = dataclasses.field(default_factory=dict)
+    keys: dict[str, NewKey] = dataclasses.field(default_factory=dict)
+    signatures: dict[str, datetime] = dataclasses.field(default_factory=dict)
+    secrets: dict[tuple[str, str], SealedSecret] = dataclasses.field(default_factory=dict)
     sandboxes: dict[str, Sandbox] = dataclasses.field(default_factory=dict)
     snapshots: dict[str, Snapshot] = dataclasses.field(default_factory=dict)
     endings: dict[str, Ending] = dataclasses.field(default_factory=dict)

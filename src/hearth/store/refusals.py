@@ -108,6 +108,27 @@ def published(sandbox_id: str, port: int) -> Conflict:
     )
 
 
+def too_many_keys(user_id: str, most: int) -> Conflict:
+    return Conflict(
+        "the user has too many keys",
+        details=f"{user_id} has {most} valid ones",
+        resolution="revoke some that are not needed",
+    )
+
+
+def too_many_secrets(most: int) -> Conflict:
+    return Conflict("there are too many secrets", details=f"{most} are there", resolution="delete some", field="name")
+
+
+def last_admin(user_id: str) -> Conflict:
+    return Conflict(
+        "nobody would be administrator any more",
+        details=f"{user_id} is the only one",
+        resolution="make another user administrator first",
+        field="admin",
+    )
+
+
 def bad_key() -> Unauthenticated:
     return Unauthenticated(
         "the API key is not valid",

@@ -11,6 +11,7 @@ from hearth.store.sql_endings import SqlEndings
 from hearth.store.sql_jobs import SqlJobs
 from hearth.store.sql_publications import SqlPublications
 from hearth.store.sql_sandboxes import SqlSandboxes
+from hearth.store.sql_secrets import SqlSecrets
 from hearth.store.sql_snapshots import SqlSnapshots
 from hearth.store.sql_users import SqlUsers
 from hearth.store.sql_volumes import SqlVolumes
@@ -34,6 +35,7 @@ class SqlStore:
         self.snapshots = SqlSnapshots(database)
         self.endings = SqlEndings(database, clock)
         self.volumes = SqlVolumes(database)
+        self.secrets = SqlSecrets(database)
         self.publications = SqlPublications(database)
 
     async def close(self) -> None:

@@ -5,14 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from hearth.errors import Code, HearthError
+from hearth.errors import QuotaExceeded
 from hearth.volume.base import MEBIBYTE
-
-
-class QuotaExceeded(HearthError):
-    """An owner has as much as may be had; ``details`` tell how much that is."""
-
-    code = Code.QUOTA_EXCEEDED
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,25 +1,56 @@
-"""Bearer authentication for the operations that need it: the token is looked up, never logged, never kept."""
+"""Authentication of the operations that need it, and what the caller's key is for; a secret is never logged or kept."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from hearth.control.users import Users
-from hearth.errors import Unauthenticated
+from hearth.api.limits import PREFIX
+from hearth.api.operation import Operation
+from hearth.control.daemon import Daemon
+from hearth.control.users import Caller, require_scope
+from hearth.errors import Forbidden, Unauthenticated
+from hearth.store.refusals import not_found
+
+OF_SANDBOX = f"{PREFIX}/sandboxes/{{ref}}"
 
 
 class Authenticated:
-    """Puts the ``user`` into the scope's state, or raises before anything of the body is read."""
+    """Puts ``caller`` and ``user`` into the scope's state, or raises before anything of the body is read."""
 
-    def __init__(self, app: ASGIApp, *, users: Users) -> None:
+    def __init__(self, app: ASGIApp, *, daemon: Daemon, operation: Operation[Any, Any]) -> None:
         self.app = app
-        self.users = users
+        self.daemon = daemon
+        self.operation = operation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        user = await self.users.authenticate(bearer_token(scope))
-        scope["state"]["user"] = user
-        scope["state"]["log"] = {"user": user.name}
+        caller = await self.daemon.users.identify(bearer_token(scope))
+        scope["state"]["caller"] = caller
+        scope["state"]["user"] = caller.user
+        scope["state"]["log"] = {"user": caller.user.name}
+        require_scope(caller, self.operation.needed_scope)
+        if caller.sandbox_id is not None:
+            await self._confine(caller, caller.sandbox_id, scope)
         await self.app(scope, receive, send)
+
+    async def _confine(self, caller: Caller, sandbox_id: str, scope: Scope) -> None:
+        """Keep a key for one sandbox to that; from here on its id stands for it, whatever name it has a moment later.
+
+        Raises:
+            NotFound: the call is about another sandbox.
+            Forbidden: it is about something else.
+        """
+        if not f"{self.operation.path}/".startswith(f"{OF_SANDBOX}/"):
+            raise Forbidden(
+                "the API key is for one sandbox",
+                details=f"it opens {sandbox_id} and nothing else",
+                resolution="use another key",
+            )
+        reference = scope["path_params"]["ref"]
+        if (await self.daemon.sandboxes.get(caller.user, reference)).id != sandbox_id:
+            raise not_found("sandbox", reference)
+        scope["path_params"]["ref"] = sandbox_id
 
 
 def bearer_token(scope: Scope) -> str:
