@@ -20,6 +20,11 @@ STATE_STYLES = {
     "warning": "yellow",
     "failed": "red",
     "lost": "red",
+    "held": "green",
+    "allowed": "blue",
+    "not tried": "yellow",
+    "unproven": "yellow",
+    "BROKEN": "bold red",
 }
 
 

@@ -1,0 +1,308 @@
+"""An attack from its beginning to its end: the cast is brought in, probes are sent out, evidence is gathered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import secrets
+import struct
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from hearth.api.net_schemas import EgressView, NetPolicyView
+from hearth.api.schemas import SandboxView
+from hearth.attack import observer as watching
+from hearth.attack.carrying import given, read_outcome, said
+from hearth.attack.cast import Witness, standing, throw_away
+from hearth.attack.host_side import ask_proxy, face_impostor, trap, unwell
+from hearth.attack.judge import judge
+from hearth.attack.model import Evidence, Expect, Flow, Outcome, Passage, Probe, Report, Where
+from hearth.attack.plan import WITNESS_PORT, Scene, probes_for
+from hearth.errors import Conflict, GuestFailed, HearthError
+from hearth.sdk.async_client import AsyncClient
+
+Tell = Callable[[str], None]
+Counted = Mapping[tuple[str, str, str, str, int], int]
+"""Kind, host, address, protocol and port of what the daemon refused → times."""
+WITNESS_S = 1800
+SETTLE_S = 1.0
+"""What the daemon tells of refusals, and an observer of frames, may come this much later."""
+LATE = ("scan", "crowd agent", "speak to agent")
+"""Actions that make so many refusals, or so much noise, that they come after the others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the caller chose.
+
+    Args:
+        seconds: how long a prober may take.
+        also: addresses and ports besides, which the target must not reach.
+    """
+
+    sandbox: str
+    neighbours: bool = True
+    seconds: int = 300
+    also: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(kw_only=True)
+class Attack:
+    """One run: who takes part, and what is known so far."""
+
+    client: AsyncClient
+    other: AsyncClient | None
+    options: Options
+    tell: Tell
+    run: str = field(default_factory=lambda: secrets.token_hex(4))
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+    async def carry_out(self) -> Report:
+        """Try everything and judge it.
+
+        Raises:
+            Conflict: the sandbox has no network.
+            HearthError: it, or a throw-away one, cannot be used.
+        """
+        target = await self._target()
+        async with contextlib.AsyncExitStack() as undo:
+            friend, spare, stranger = await self._cast(target, undo)
+            place = watching.find_place(target.id, target.address or "")
+            scene = await self._scene(target, friend, stranger, place)
+            probes = (*probes_for(scene), *_afterwards(friend))
+            evidence = await self._probe(probes, target, friend, stranger, place)
+            if spare is not None and friend is not None:
+                evidence = await self._spoil(probes, spare, friend, target, evidence)
+            evidence = await self._look_after(target, friend, evidence)
+        return Report(
+            sandbox=target.name,
+            policy=target.net_policy.default if target.net_policy else "",
+            observed="yes" if evidence.passage else place if isinstance(place, str) else "frames were lost",
+            rows=judge(probes, evidence),
+        )
+
+    async def _target(self) -> SandboxView:
+        await self.client.start(self.options.sandbox)
+        view = (await self.client.get(self.options.sandbox)).view
+        if view.net_policy is None or view.address is None:
+            raise Conflict(
+                "the sandbox has no network to attack",
+                details=f"{view.name} is connected to nothing",
+                resolution="attack one that was created by 'hearth create'",
+            )
+        return view
+
+    async def _cast(
+        self, target: SandboxView, undo: contextlib.AsyncExitStack
+    ) -> tuple[SandboxView | None, SandboxView | None, SandboxView | None]:
+        """Create the throw-away sandboxes: friend, spare and stranger."""
+
+        async def made(client: AsyncClient, role: str) -> SandboxView:
+            self.tell(f"creating a throw-away sandbox: {role}")
+            return await undo.enter_async_context(throw_away(client, f"attack-{role}-{self.run}", target))
+
+        friend = spare = stranger = None
+        if self.options.neighbours:
+            friend, spare = await made(self.client, "friend"), await made(self.client, "spare")
+            if self.other is not None:
+                stranger = await made(self.other, "stranger")
+        return friend, spare, stranger
+
+    async def _scene(
+        self,
+        target: SandboxView,
+        friend: SandboxView | None,
+        stranger: SandboxView | None,
+        place: watching.Place | str,
+    ) -> Scene:
+        policy = target.net_policy or NetPolicyView(default="deny")
+        is_open = policy.default == "public" or policy.audit
+        hosts: tuple[str, ...] = ()
+        if not isinstance(place, str):
+            uplink = await watching.uplink_address(place)
+            hosts = (*((uplink,) if uplink else ()), *watching.own_addresses(place))
+        return Scene(
+            run=self.run,
+            gateway=await self._gateway(),
+            address=target.address or "",
+            friend=friend.address if friend else None,
+            friend_name=friend.name if friend else "",
+            stranger=stranger.address if stranger else None,
+            stranger_name=stranger.name if stranger else "",
+            has_spare=friend is not None,
+            is_open=is_open,
+            neighbours=policy.neighbours,
+            allowed=tuple(ipaddress.IPv4Network(each) for each in policy.allow_cidrs),
+            hosts=tuple(dict.fromkeys(hosts)),
+            also=self.options.also,
+        )
+
+    async def _gateway(self) -> str:
+        """Ask the guest for its default gateway.
+
+        Raises:
+            GuestFailed: it knows none.
+        """
+        result = await self.client.run(self.options.sandbox, ["cat", "/proc/net/route"], timeout_sec=60)
+        for line in result.stdout.splitlines()[1:]:
+            fields = line.split()
+            if len(fields) > 2 and fields[1] == "00000000":
+                with contextlib.suppress(ValueError, struct.error):
+                    return str(ipaddress.IPv4Address(struct.pack("=I", int(fields[2], 16))))
+        raise GuestFailed("the guest has no default route", resolution="attack a sandbox whose network was left alone")
+
+    async def _probe(
+        self,
+        probes: tuple[Probe, ...],
+        target: SandboxView,
+        friend: SandboxView | None,
+        stranger: SandboxView | None,
+        place: watching.Place | str,
+    ) -> Evidence:
+        """Send the probes of all but the spare, with witnesses and observer about."""
+        witnesses: dict[str, Witness] = {}
+        async with contextlib.AsyncExitStack() as undo:
+            caught = await undo.enter_async_context(trap())
+            cast = ((Where.TARGET, self.client, target), (Where.FRIEND, self.client, friend))
+            for where, client, view in (*cast, (Where.STRANGER, self.other, stranger)):
+                if client is not None and view is not None:
+                    self.tell(f"setting up a witness: {where.value}")
+                    witness = standing(
+                        client,
+                        view.id,
+                        where.value,
+                        run=self.run,
+                        port=WITNESS_PORT,
+                        seconds=WITNESS_S,
+                        redirect=caught.url,
+                    )
+                    witnesses[where.value] = await undo.enter_async_context(witness)
+            passage = await self._watched(probes, target, friend, stranger, place, undo)
+            self.tell("asking through the proxy")
+            self.outcomes |= await ask_proxy(self.client, target.id, WITNESS_PORT, caught)
+            refusals, names = passage[1], passage[2]
+        return Evidence(
+            outcomes=dict(self.outcomes),
+            seen_by={name: frozenset(witness.seen) for name, witness in witnesses.items()},
+            callers={name: frozenset(witness.callers) for name, witness in witnesses.items()},
+            refusals=refusals,
+            names_refused=names,
+            passage=passage[0],
+        )
+
+    async def _watched(
+        self,
+        probes: tuple[Probe, ...],
+        target: SandboxView,
+        friend: SandboxView | None,
+        stranger: SandboxView | None,
+        place: watching.Place | str,
+        undo: contextlib.AsyncExitStack,
+    ) -> tuple[Passage | None, frozenset[Flow], frozenset[str]]:
+        """Probe under an observer's eyes; gives what it saw and what the daemon tells meanwhile."""
+        observer = None
+        if not isinstance(place, str):
+            observer = await undo.enter_async_context(watching.observing(self.run, place))
+        views = [each for each in (target, friend) if each is not None]
+        before = {view.id: _counted(await self.client.egress(view.id)) for view in views}
+        await self._send(self.client, target.id, _of(probes, Where.TARGET))
+        if friend is not None:
+            await self._send(self.client, friend.id, _of(probes, Where.FRIEND))
+        if stranger is not None and self.other is not None:
+            await self._send(self.other, stranger.id, _of(probes, Where.STRANGER))
+        await asyncio.sleep(SETTLE_S)
+        passage = observer.finish() if observer is not None else None
+        refusals: set[Flow] = set()
+        names: set[str] = set()
+        for view in views:
+            for kind, host, address, protocol, port in _new(
+                _counted(await self.client.egress(view.id)), before[view.id]
+            ):
+                if kind == "name_denied":
+                    names.add(host)
+                elif kind == "denied" and view is target:
+                    refusals.add((protocol, address, port))
+                elif kind == "denied" and address == target.address:
+                    # Refused on the friend's side: it was called.
+                    refusals.add((protocol, view.address or "", port))
+        if passage is not None and friend is not None:
+            passage = _seen_clearly(passage, friend.address or "", self.outcomes)
+        return passage, frozenset(refusals), frozenset(names)
+
+    async def _send(self, client: AsyncClient, ref: str, probes: list[Probe]) -> None:
+        """Have a sandbox carry out its probes and take down what it says."""
+        if not probes:
+            return
+        self.tell(f"{len(probes)} probes from {ref}")
+        ids = {each.id for each in probes}
+        async for line in said(client, ref, given(self.run, probes, self.options.seconds), self.options.seconds + 30):
+            found = read_outcome(line)
+            if found is not None and found[0] in ids:
+                self.outcomes[found[0]] = found[1]
+
+    async def _spoil(
+        self, probes: tuple[Probe, ...], spare: SandboxView, friend: SandboxView, target: SandboxView, known: Evidence
+    ) -> Evidence:
+        """Do to the spare what would spoil the target."""
+        others = [friend.id, target.id]
+        harm: dict[str, str] = {}
+        for probe in _of(probes, Where.SPARE):
+            await self._send(self.client, spare.id, [probe])
+            if probe.do == "become agent":
+                self.tell("talking to an impostor in the agent's place")
+                self.outcomes |= await face_impostor(self.client, spare.id, self.run, others)
+            elif words := await unwell(self.client, others):
+                harm[probe.id] = words
+        rules: Mapping[str, int] = {}
+        with contextlib.suppress(HearthError):
+            rules = (await self.client.egress(spare.id)).counts
+        return replace(known, outcomes=dict(self.outcomes), rules=rules, harm=harm)
+
+    async def _look_after(self, target: SandboxView, friend: SandboxView | None, known: Evidence) -> Evidence:
+        """See whether everybody serves after all of it."""
+        for name, view in (("well-target", target), ("well-friend", friend)):
+            if view is not None:
+                words = await unwell(self.client, [view.id])
+                self.outcomes[name] = Outcome(word="harmed" if words else "well", detail=words)
+        return replace(known, outcomes=dict(self.outcomes))
+
+
+def _of(probes: tuple[Probe, ...], where: Where) -> list[Probe]:
+    """Give the probes to send from somewhere: those that make noise come last, and an impostor after them."""
+    mine = [each for each in probes if each.where is where and each.do and each.tried_at_all]
+    return sorted(mine, key=lambda each: (each.do == "become agent", each.do in LATE))
+
+
+def _afterwards(friend: SandboxView | None) -> list[Probe]:
+    found = []
+    for identity, target in (("well-target", "the target"), ("well-friend", "a neighbour")):
+        probe = Probe(id=identity, group="afterwards", target=target, tried="a command", expect=Expect.SURVIVED)
+        found.append(probe)
+    return found if friend is not None else found[:1]
+
+
+def _counted(view: EgressView) -> Counted:
+    return {(each.kind, each.host, each.address or "", each.protocol, each.port): each.count for each in view.attempts}
+
+
+def _new(after: Counted, before: Counted) -> list[tuple[str, str, str, str, int]]:
+    return [each for each, count in after.items() if count > before.get(each, 0)]
+
+
+def _seen_clearly(passage: Passage, friend: str, outcomes: Mapping[str, Outcome]) -> Passage | None:
+    """Give what an observer saw without what may pass; None if it missed even that."""
+    called = outcomes.get("friend-dial")
+    if called is not None and called.word == "open" and not any(flow[1] == friend for flow in passage.flows_passed):
+        return None
+    may_pass = frozenset(flow for flow in passage.flows_passed if flow[1] == friend)
+    return replace(passage, flows_passed=passage.flows_passed - may_pass)
+
+
+@contextlib.asynccontextmanager
+async def clients(url: str | None, other_key: str | None) -> AsyncIterator[tuple[AsyncClient, AsyncClient | None]]:
+    """Give the caller's client, and another owner's where there is a key of theirs."""
+    async with contextlib.AsyncExitStack() as undo:
+        client = await undo.enter_async_context(AsyncClient(url))
+        other = await undo.enter_async_context(AsyncClient(url, other_key)) if other_key else None
+        yield client, other
