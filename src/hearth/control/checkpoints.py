@@ -56,8 +56,8 @@ class Checkpoints:
             NoSpace, EngineFailed, GuestFailed, TimedOut, SnapshotRefused: nothing is left of the attempt.
         """
         check_name(name)
-        sleeping(self._workshop.engine)
         found = await self._store.sandboxes.resolve(_scope(user), reference)
+        sleeping(self._workshop.engine)
         sandbox = await self._creation.settle(found)
         await require_space(self._workshop, self._shelf)
         snapshot = Snapshot(
@@ -153,6 +153,7 @@ class Checkpoints:
                 resolution="see 'hearth list' and 'hearth snapshots'",
                 field="from",
             ) from error
+        sleeping(self._workshop.engine)
         async with self._shelf.hold(snapshot.id):
             model = await self._model(snapshot)
             (made,) = await self._copies(user, model, [inherit(spec, model.spec)], volumes)

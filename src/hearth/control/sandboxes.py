@@ -157,11 +157,10 @@ class Sandboxes:
             return await self._existing(known)
         try:
             await self.volumes.check_wanted(user, volumes)
-            made = self._make(user, spec, volumes) if from_ is None else self._copy(user, spec, from_, volumes)
-            sandbox = await made
+            make = self._make(user, spec, volumes) if from_ is None else self._copy(user, spec, from_, volumes)
+            return Created(sandbox=await make, new=True)
         except SandboxExists as error:
             return await self._existing(error.existing)
-        return Created(sandbox=sandbox, new=True)
 
     async def _make(self, user: User, spec: SandboxSpec, volumes: WantedVolumes) -> Sandbox:
         spec = self.networking.with_policy(spec)
@@ -174,12 +173,13 @@ class Sandboxes:
         return await outcome(self.creation.begin(sandbox, boot, claimed=claimed, volumes=volumes), sandbox)
 
     async def _copy(self, user: User, spec: SandboxSpec, reference: str, volumes: WantedVolumes) -> Sandbox:
-        sleeping(self.workshop.engine)
         self.networking.check(spec)
         try:
-            source = await self.creation.settle(await self.get(user, reference))
+            found = await self.get(user, reference)
         except NotFound:
             return await self.checkpoints.resume_as(user, reference, spec, volumes)
+        sleeping(self.workshop.engine)
+        source = await self.creation.settle(found)
         (made,) = await self.forks.fork(user, source, [inherit(spec, source.spec)], volumes)
         return made
 

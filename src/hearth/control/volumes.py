@@ -172,6 +172,7 @@ class Volumes:
         """
         if not wanted:
             return
+        ready = {request.name: await self._ready(user.id, request.name) for request in wanted.existing}
         places = self._machines.places
         if not places:
             raise no_places("the daemon's engine has no places for volumes")
@@ -180,8 +181,7 @@ class Volumes:
         for each in wanted.new:
             check_size(each.size_mib)
         for request in wanted.existing:
-            volume = await self._ready(user.id, request.name)
-            await self.placing.require_detached(volume, but_readers=request.read_only)
+            await self.placing.require_detached(ready[request.name], but_readers=request.read_only)
 
     async def provide(self, sandbox: Sandbox, wanted: WantedVolumes) -> Sequence[VolumePlacement]:
         """Say where in a sandbox, whose row is there, its owner's volumes go, and make the new ones.

@@ -1,0 +1,198 @@
+"""Nobody learns of another's things: every operation of the API, with another user's ids and names, answers 404.
+
+The answer is the same, word for word, as for what does not exist. An operation that is new fails here until this file
+says what it is about.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from tests.server.daemon import RunningDaemon, data_directory, publish_images, running_daemon
+from tests.server.test_app import ask
+
+from hearth.api.limits import PREFIX
+from hearth.api.operation import Operation
+from hearth.api.operations import OPERATIONS
+from hearth.sdk.client import Client
+
+NOBODYS = "no-such-thing"
+NAME = "private"
+SNAPSHOT = "cp-private00000"
+HOSTS = ("machine-templates",)
+"""Kinds of things that are the host's, and so everybody's."""
+BODIES: dict[str, object] = {
+    "update_sandbox": {"keep_hot": True},
+    "start_sandbox": {},
+    "fork_sandbox": {},
+    "checkpoint_sandbox": {"name": "mine"},
+    "save_image": {"name": "mine"},
+    "exec": {"cmd": ["true"]},
+    "publish_port": {"port": 80},
+    "resume_snapshot": {},
+    "resize_volume": {"size_mb": 32},
+    "clone_volume": {"name": "mine"},
+    "attach_volume": {"name": "mine", "mount": "/srv/x"},
+    "change_user": {"admin": True},
+    "create_key": {},
+    "rotate_key": {},
+}
+"""For operations on one thing that take a body: one that nothing is wrong with."""
+PARAMETERS = {"port": "80", "volume": NAME, "key": "key-000000000000"}
+"""The second part of an address."""
+LISTS = {
+    *("list_sandboxes", "list_all_ports", "list_all_publications", "list_snapshots", "list_endings", "list_volumes"),
+    *("list_images", "list_machine_templates"),
+}
+"""They show the caller's own; asked by another, the private things are not among them."""
+ADMINISTRATORS = {"create_user": {"name": "eve"}, "list_users": None}
+"""403 for everybody else."""
+PUBLIC = {"health", "healthz", "livez", "readyz"}
+MAKES: dict[str, list[object]] = {
+    "create_sandbox": [
+        {"name": "mine", "from": NAME},
+        {"name": "mine", "from": "{sandbox}"},
+        {"name": "mine", "from": SNAPSHOT},
+        {"name": "mine", "volumes": [{"name": NAME, "mount": "/srv/x"}]},
+    ],
+    "create_volume": [],
+    "warm_machine_template": [],
+}
+"""They make something of the caller's own; with another's in the body it is 404."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Private:
+    """A daemon with two users, of whom the one owns a thing of every kind. ``ids`` by the first part of an address."""
+
+    daemon: RunningDaemon
+    owner: str
+    stranger: str
+    ids: dict[str, list[str]]
+
+    def ask(self, token: str, operation: Operation[Any, Any], path: str, body: object) -> tuple[int, Any]:
+        content = None if body is None else json.dumps(body).encode()
+        status, _, answer = ask(self.daemon, operation.method, path, content, token=token)
+        return status, answer
+
+
+@pytest.fixture(scope="module")
+def private() -> Iterator[Private]:
+    with data_directory() as data:
+        publish_images(data)
+        with running_daemon(data) as daemon, daemon.client() as admin:
+            owner, stranger = admin.users.create("owner"), admin.users.create("stranger")
+            with Client(daemon.url, owner.secret) as theirs:
+                sandbox, volume = theirs.create(name=NAME), theirs.create_volume(NAME, 16)
+                theirs.ports.publish(NAME, 80, alias="private-alias")
+                with theirs.create(name="ended") as ended:
+                    pass
+                _insert_snapshot(daemon, owner.user.id, sandbox.id)
+                ids = {
+                    "sandboxes": [sandbox.id, NAME],
+                    "volumes": [volume.id, NAME],
+                    "snapshots": [SNAPSHOT, NAME],
+                    "endings": [ended.id, "ended"],
+                    "users": [owner.user.id, "owner", "admin"],
+                }
+                yield Private(daemon=daemon, owner=owner.secret, stranger=stranger.secret, ids=ids)
+                for each in theirs.list():
+                    each.destroy()
+
+
+def _insert_snapshot(daemon: RunningDaemon, owner: str, sandbox_id: str) -> None:
+    """The development engine makes no checkpoints: here is the row of one."""
+    connection = sqlite3.connect(daemon.data.database, timeout=30)
+    connection.execute(
+        "INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, NULL, ?, 'debian', 1, 256, 0, 'ready')",
+        (SNAPSHOT, owner, NAME, sandbox_id, NAME, "2026-01-01 00:00:00.000000"),
+    )
+    connection.commit()
+    connection.close()
+
+
+ON_ONE_THING = [operation for operation in OPERATIONS if "{ref}" in operation.path]
+OTHERS = {operation.name for operation in OPERATIONS if "{ref}" not in operation.path}
+
+
+def kind_of(operation: Operation[Any, Any]) -> str:
+    return operation.path.removeprefix(f"{PREFIX}/").split("/")[0]
+
+
+def address(operation: Operation[Any, Any], reference: str) -> str:
+    return re.sub(r"{(\w+)}", lambda match: PARAMETERS[match[1]], operation.path.replace("{ref}", reference))
+
+
+@pytest.mark.parametrize("operation", ON_ONE_THING, ids=lambda operation: operation.name)
+def test_anothers_thing_is_not_there(private: Private, operation: Operation[Any, Any]) -> None:
+    kind = kind_of(operation)
+    if kind in HOSTS:
+        return
+    assert kind in private.ids, f"say in this file what {operation.path} is about"
+    if operation.has_body and operation.needs_body:
+        assert operation.name in BODIES, f"say in this file what {operation.name} takes"
+    body = BODIES.get(operation.name)
+    status, unknown = private.ask(private.stranger, operation, address(operation, NOBODYS), body)
+    assert status == 404, unknown
+    for reference in private.ids[kind]:
+        status, hidden = private.ask(private.stranger, operation, address(operation, reference), body)
+        assert (status, hidden["code"]) == (404, "not_found")
+        for word in ("error", "details", "resolution"):
+            assert hidden[word].replace(reference, NOBODYS) == unknown[word]
+
+
+def test_every_other_operation_is_accounted_for() -> None:
+    known = LISTS | set(ADMINISTRATORS) | PUBLIC | set(MAKES)
+    assert known == OTHERS, "say in this file what a new operation shows to whom"
+
+
+@pytest.mark.parametrize("name", sorted(LISTS))
+def test_a_list_shows_nothing_of_anothers(private: Private, name: str) -> None:
+    (operation,) = [each for each in OPERATIONS if each.name == name]
+    status, answer = private.ask(private.stranger, operation, operation.path, None)
+    assert status == 200
+    shown = str(answer)
+    hidden = {reference for references in private.ids.values() for reference in references} - {"admin"}
+    assert [reference for reference in hidden if reference in shown] == []
+
+
+@pytest.mark.parametrize("name", sorted(MAKES))
+def test_what_is_made_is_not_made_of_anothers(private: Private, name: str) -> None:
+    (operation,) = [each for each in OPERATIONS if each.name == name]
+    for body in MAKES[name]:
+        text = json.dumps(body).replace("{sandbox}", private.ids["sandboxes"][0])
+        status, _, problem = ask(private.daemon, "POST", operation.path, text.encode(), token=private.stranger)
+        assert (status, problem["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize("name", sorted(ADMINISTRATORS))
+def test_what_administrators_do_is_forbidden(private: Private, name: str) -> None:
+    (operation,) = [each for each in OPERATIONS if each.name == name]
+    status, problem = private.ask(private.stranger, operation, operation.path, ADMINISTRATORS[name])
+    assert (status, problem["code"]) == (403, "forbidden")
+
+
+@pytest.mark.parametrize("way", ["proxy/80/", "tunnel/80"])
+def test_no_way_leads_to_anothers_ports(private: Private, way: str) -> None:
+    upgrade = ("Upgrade", "hearth-tunnel") if way.startswith("tunnel") else ("close", "")
+    for reference in (*private.ids["sandboxes"], NOBODYS):
+        path = f"{PREFIX}/sandboxes/{reference}/{way}"
+        status, _, problem = ask(
+            private.daemon, "GET", path, token=private.stranger, Connection=upgrade[0], Upgrade=upgrade[1]
+        )
+        assert (status, problem["code"]) == (404, "not_found")
+
+
+def test_the_things_are_there_for_their_owner_after_all_that(private: Private) -> None:
+    for kind, references in private.ids.items():
+        for reference in references:
+            if reference == "admin":
+                continue
+            status, _, view = ask(private.daemon, "GET", f"{PREFIX}/{kind}/{reference}", token=private.owner)
+            assert status == 200, view
