@@ -13,6 +13,7 @@ from hearth.guest.execution import Collector, ExecResult, Execution, read_exit
 from hearth.guest.faults import Deadline, decode_reply, decode_reply_list, encode_request
 from hearth.guest.files import Files
 from hearth.guest.forward import ForwardStream, forward
+from hearth.guest.kept import KeptExecution
 from hearth.guest.patience import DEFAULT_PATIENCE, Patience
 from hearth.guest.sessions import Sessions
 from hearth.guest.status import expect_ok
@@ -164,6 +165,19 @@ class Guest:
         _check_plain(request)
         return Execution(self._connector, encode_request(FrameType.EXEC_REQ, request))
 
+    def keep(self, request: ExecRequest) -> KeptExecution:
+        """Give a command that outlives its connection, named by ``keep``: to be started, or the one of that name.
+
+        Entering the context raises StartFailed, NotFound (there is none, and no arguments to start one) or Unavailable
+        (too many are kept).
+
+        Raises:
+            InvalidInput: the request is for a session, or names nothing.
+        """
+        if request.keep is None or request.tty or request.session or request.session_id is not None:
+            raise InvalidInput("not a kept command", details="keep names it; sessions are started differently")
+        return KeptExecution(self._connector, encode_request(FrameType.EXEC_REQ, request))
+
     async def run(
         self, request: ExecRequest, *, timeout_s: float, max_output_bytes: int, stdin: bytes = b""
     ) -> ExecResult:
@@ -260,7 +274,7 @@ class Guest:
 
 
 def _check_plain(request: ExecRequest) -> None:
-    if request.tty or request.session or request.detach or request.session_id is not None:
+    if request.tty or request.session or request.detach or (request.session_id, request.keep) != (None, None):
         raise InvalidInput("not a plain command", details="sessions and detached commands are started differently")
 
 

@@ -71,8 +71,11 @@ class ProcessStream:
             return Output("stdout", frame.payload)
         if frame.type == FrameType.STDERR:
             return Output("stderr", frame.payload)
-        self._exit_code = read_exit(frame.payload)
+        self._exit_code = self._read_exit(frame.payload)
         raise StopAsyncIteration
+
+    def _read_exit(self, payload: bytes) -> int:
+        return read_exit(payload)
 
     @property
     def exit_code(self) -> int:

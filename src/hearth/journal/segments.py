@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from hearth.journal.records import HEAD, decode_head, decode_records
 
-_NAME = re.compile(r"(ex-[0-9a-f]+)\.([0-9]{20})\.log")
+_NAME = re.compile(r"(ex-[0-9a-z]+)\.([0-9]{20})\.log")
 READ_BYTES = 2 * 1024 * 1024
 """Holds the longest record."""
 

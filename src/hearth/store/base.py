@@ -33,6 +33,7 @@ from hearth.model import (
     SnapshotState,
     StepRecord,
 )
+from hearth.store.exec_store import ExecStore
 from hearth.store.page import FIRST_PAGE as FIRST_PAGE
 from hearth.store.page import MAX_PAGE as MAX_PAGE
 from hearth.store.page import Page as Page
@@ -349,6 +350,9 @@ class Store(Protocol):
 
     @property
     def publications(self) -> PublicationStore: ...
+
+    @property
+    def execs(self) -> ExecStore: ...
 
     async def close(self) -> None:
         """Finish what is under way and let go of the database; doing it twice is fine."""

@@ -32,6 +32,7 @@ from hearth.store.base import (
     SandboxExists,
 )
 from hearth.store.memory_endings import MemoryEndings
+from hearth.store.memory_execs import MemoryExecs
 from hearth.store.memory_publications import MemoryPublications
 from hearth.store.memory_secrets import MemorySecrets
 from hearth.store.memory_snapshots import MemorySnapshots
@@ -54,6 +55,7 @@ class MemoryStore:
         self.volumes = MemoryVolumes(tables)
         self.secrets = MemorySecrets(tables)
         self.publications = MemoryPublications(tables)
+        self.execs = MemoryExecs(tables)
 
     async def close(self) -> None:
         """Nothing is held."""

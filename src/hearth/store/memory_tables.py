@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import TypeVar
 
+from hearth.execs import Exec
 from hearth.model import Ending, Job, NamedVolume, Publication, Sandbox, Snapshot, User, VolumePlacement
 from hearth.store.base import Page, PageRequest
 from hearth.store.paging import Position, cut_page, read_request
@@ -31,6 +32,7 @@ class Tables:
     volumes: dict[str, NamedVolume] = dataclasses.field(default_factory=dict)
     placements: dict[tuple[str, str], VolumePlacement] = dataclasses.field(default_factory=dict)
     publications: dict[str, Publication] = dataclasses.field(default_factory=dict)
+    execs: dict[str, Exec] = dataclasses.field(default_factory=dict)
     jobs: dict[str, Job] = dataclasses.field(default_factory=dict)
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Dialect,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -24,7 +25,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS = ("v0001", "v0002", "v0003", "v0004", "v0005")
+REVISIONS = ("v0001", "v0002", "v0003", "v0004", "v0005", "v0006")
 """All migrations this version of hearth knows, oldest first; the last one is what it works with."""
 
 HEAD = REVISIONS[-1]
@@ -256,4 +257,33 @@ signatures = Table(
     metadata,
     Column("digest", String(64), primary_key=True),
     Column("expires_at", UtcDateTime, nullable=False, index=True),
+)
+
+execs = Table(
+    "execs",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("sandbox_id", ForeignKey("sandboxes.id", ondelete="CASCADE"), nullable=False),
+    Column("owner", String(32), nullable=False),
+    Column("argv", JSON, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("cwd", Text),
+    Column("run_as", Text),
+    Column("kept", Boolean, nullable=False),
+    Column("detached", Boolean, nullable=False),
+    Column("linger_s", Float, nullable=False),
+    Column("timeout_s", Float),
+    Column("stdin_open", Boolean, nullable=False),
+    Column("output_file", Text),
+    Column("state", String(16), nullable=False),
+    Column("exit_code", Integer),
+    Column("failure", JSON(none_as_null=True)),
+    Column("ended_at", UtcDateTime),
+    Column("output_bytes", BigInteger, nullable=False),
+    Column("log_start", BigInteger, nullable=False),
+    Column("log_bytes", BigInteger, nullable=False),
+    Index(None, "sandbox_id", "created_at", "id"),
+    Index(None, "owner"),
+    Index(None, "state"),
+    Index(None, "ended_at", "id"),
 )

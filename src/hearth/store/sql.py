@@ -8,6 +8,7 @@ from hearth.errors import HostUnfit
 from hearth.host.clock import Clock, SystemClock
 from hearth.store.database import Database
 from hearth.store.sql_endings import SqlEndings
+from hearth.store.sql_execs import SqlExecs
 from hearth.store.sql_jobs import SqlJobs
 from hearth.store.sql_publications import SqlPublications
 from hearth.store.sql_sandboxes import SqlSandboxes
@@ -37,6 +38,7 @@ class SqlStore:
         self.volumes = SqlVolumes(database)
         self.secrets = SqlSecrets(database)
         self.publications = SqlPublications(database)
+        self.execs = SqlExecs(database)
 
     async def close(self) -> None:
         await self._database.close()
