@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from hearth.control.rehearsal import rehearse
+from hearth.control.rehearsal import rehearse, rehearse_stop
 from hearth.control.templates import Shape, Templates
 from hearth.engine.base import Machine, MachineSpec, WaitingMachine
 from hearth.errors import HearthError
@@ -182,7 +182,9 @@ class Pool:
                 return Claimed(sandbox_id=sandbox_id, template_id=shelf.template_id, reserve=Reserve(waiting=waiting))
             machine = await waiting.load()
             await machine.resume()
-            await rehearse(self._workshop, Guest(machine.dialer, None), sandbox_id, lives=LIVES, token=None)
+            guest = Guest(machine.dialer, None)
+            await rehearse(self._workshop, guest, sandbox_id, lives=LIVES, token=None)
+            await rehearse_stop(guest)
             await asyncio.sleep(SETTLE_S)
             await machine.pause()
             return Claimed(sandbox_id=sandbox_id, template_id=shelf.template_id, reserve=Reserve(ready=machine))

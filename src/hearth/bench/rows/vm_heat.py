@@ -13,7 +13,7 @@ from hearth.bench.daemon import data_directory, serving
 from hearth.bench.house import House, Living, house, need_root, output_of
 from hearth.bench.row import Measurement, Row, at_most
 from hearth.bench.rows.vm import NO_POOL, lived, streamed_output
-from hearth.bench.samples import Effort, Operation, Series, alternate
+from hearth.bench.samples import Count, Effort, Operation, Series, alternate
 from hearth.control.capturing import run_on, take
 from hearth.engine.qemu.machine import QemuMachine
 from hearth.engine.qemu.memory_map import memory_address
@@ -61,12 +61,30 @@ def measure_warm_wake(effort: Effort) -> Measurement:
 
 def measure_stop_diff(effort: Effort) -> Measurement:
     """Bring a clone that wrote 10 MB to disk and end it."""
-    return _measure_stop(effort, lambda machines: machines.clone)
+    return _measure_stop(effort.samples(20, 1), lambda machines: machines.clone)
+
+
+def measure_stop_pooled(effort: Effort) -> Measurement:
+    """Bring a clone from the pool, which was rehearsed, to disk after it wrote 10 MB, and end it."""
+    sizes: list[int] = []
+    with house() as machines, machines.pool() as pool:
+
+        def stop() -> float:
+            machines.run(machines.fill(pool))
+            living = machines.run(machines.claim(pool))
+            machines.run(output_of(living.guest, DIRTY))
+            machines.run(machines.fill(pool))  # the next one is not made beside the stop
+            took_s, size_bytes = machines.run(_stop(machines, living))
+            sizes.append(size_bytes)
+            return took_s
+
+        ours, theirs = alternate(stop, _plain_write(machines.workshop.data.root), effort.samples(20, 2))
+    return _stops(machines, ours, theirs, sizes)
 
 
 def measure_stop_full(effort: Effort) -> Measurement:
     """Bring a machine that booted, and wrote 10 MB, to disk and end it."""
-    return _measure_stop(effort, lambda machines: machines.boot)
+    return _measure_stop(effort.samples(8, 1), lambda machines: machines.boot)
 
 
 def measure_stop_bytes(effort: Effort) -> Measurement:
@@ -179,7 +197,7 @@ def _measure_api(effort: Effort, *, first: bool) -> Measurement:
     return Measurement(measured=ours, reference=theirs)
 
 
-def _measure_stop(effort: Effort, how: Callable[[House], Callable[[], Coroutine[Any, Any, Living]]]) -> Measurement:
+def _measure_stop(count: Count, how: Callable[[House], Callable[[], Coroutine[Any, Any, Living]]]) -> Measurement:
     sizes: list[int] = []
     with house() as machines:
         make = how(machines)
@@ -191,7 +209,11 @@ def _measure_stop(effort: Effort, how: Callable[[House], Callable[[], Coroutine[
             sizes.append(size_bytes)
             return took_s
 
-        ours, theirs = alternate(stop, _plain_write(machines.workshop.data.root), effort.samples(8, 1))
+        ours, theirs = alternate(stop, _plain_write(machines.workshop.data.root), count)
+    return _stops(machines, ours, theirs, sizes)
+
+
+def _stops(machines: House, ours: Series, theirs: Series, sizes: list[int]) -> Measurement:
     note = f"{sorted(sizes)[len(sizes) // 2] / MIB:.1f} MiB on disk"
     return Measurement(measured=ours, reference=theirs, accelerator=machines.accelerator, note=note)
 
@@ -298,6 +320,14 @@ ROWS = (
         goals=at_most(p50_ms=150),
         goals_on_kvm=at_most(p50_ms=100),
         measure=measure_stop_diff,
+    ),
+    Row(
+        name="vm.stop_pooled",
+        what="stop a clone of the pool that wrote 10 MB",
+        reference="write and fsync 10 MB",
+        goals=at_most(p50_ms=150),
+        goals_on_kvm=at_most(p50_ms=100),
+        measure=measure_stop_pooled,
     ),
     Row(
         name="vm.stop_full",
