@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from hearth.api.schemas import SandboxView
 from hearth.attack.carrying import given, printable, said
 from hearth.attack.model import Expect, Probe
-from hearth.errors import HearthError, NotFound, TimedOut
+from hearth.errors import Forbidden, HearthError, NotFound, TimedOut
 from hearth.sdk.async_client import AsyncClient
 
 LABEL = "hearth-attack"
@@ -41,6 +41,21 @@ async def throw_away(client: AsyncClient, name: str, like: SandboxView) -> Async
             await asyncio.shield(asyncio.ensure_future(client.destroy(name)))
 
 
+@contextlib.asynccontextmanager
+async def throw_away_owner(client: AsyncClient, name: str) -> AsyncIterator[AsyncClient | None]:
+    """Make a user to own a sandbox, and give a client of theirs; None where the caller may not make users."""
+    try:
+        made = await client.users.create(name)
+    except (Forbidden, NotFound):
+        yield None
+        return
+    try:
+        async with AsyncClient(token=made.secret) as theirs:
+            yield theirs
+    finally:
+        await asyncio.shield(asyncio.ensure_future(client.users.delete(made.user.id)))
+
+
 @dataclass(kw_only=True)
 class Witness:
     """A sandbox that takes connections and tells what reached it."""
@@ -48,16 +63,14 @@ class Witness:
     name: str
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     seen: set[str] = field(default_factory=set)
-    callers: set[str] = field(default_factory=set)
 
     async def stand(self, client: AsyncClient, ref: str, stdin: bytes, seconds: int) -> None:
         """Listen to the sandbox until the prober in it ends."""
         async for line in said(client, ref, stdin, seconds):
             if "ready" in line:
                 self.ready.set()
-            for kind, known in (("seen", self.seen), ("caller", self.callers)):
-                if isinstance(told := line.get(kind), str) and len(known) < MOST_TOLD:
-                    known.add(printable(told)[:60])
+            if isinstance(told := line.get("seen"), str) and len(self.seen) < MOST_TOLD:
+                self.seen.add(printable(told)[:60])
 
 
 @contextlib.asynccontextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from hearth.attack.model import Evidence, Expect, Outcome, Passage, Probe, Row, Verdict, Where
+from hearth.attack.model import Evidence, Expect, Outcome, Probe, Row, Verdict, Where
 
 CLOSED = frozenset({"refused", "reset", "prohibited", "silence", "no route"})
 UNNAMED = frozenset({"refused", "unknown"})
@@ -113,10 +113,11 @@ def _contained(probe: Probe, outcome: Outcome, evidence: Evidence) -> Judged:
         return Verdict.BROKEN, outcome.detail or "it was answered"
     if through := _handed_on(probe, evidence):
         return Verdict.BROKEN, through
+    if outcome.word == "refused":
+        return Verdict.HELD, "it was reset"
     if outcome.word != "sent":
         return Verdict.NOT_TRIED, "the prober failed"
-    passage: Passage | None = evidence.passage
-    if passage is None:
+    if (passage := evidence.passage) is None:
         return Verdict.HELD, "the honest frame arrived, this one did not"
     if probe.id in passage.left:
         return Verdict.HELD, "it left the guest and was handed on to nobody"

@@ -116,7 +116,6 @@ class Evidence:
 
     Args:
         seen_by: witness → probes whose mark reached it.
-        callers: witness → addresses that connected to it.
         refusals: what the daemon told that it refused meanwhile; ``names_refused`` the names among that.
         rules: what it told of the spare: rule → times.
         passage: None where nobody watched, or the watch is not to be relied on.
@@ -125,7 +124,6 @@ class Evidence:
 
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
     seen_by: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    callers: Mapping[str, frozenset[str]] = field(default_factory=dict)
     refusals: frozenset[Flow] = frozenset()
     names_refused: frozenset[str] = frozenset()
     rules: Mapping[str, int] = field(default_factory=dict)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from hearth.attack import frames
+from hearth.attack import frames, spoils
 from hearth.attack.model import Expect, Flow, Probe, Where
+from hearth.attack.spoils import AGENT_PORTS
 
 WITNESS_PORT = 47_600
-AGENT_PORTS = (1024, 1025)
 GATEWAY_PORTS = (22, 80, 443, 2375, 6443, 8080)
 DNS = 53
 METADATA = {
@@ -35,7 +35,7 @@ PRIVATE = {
 }
 OUTSIDE = {("9.9.9.9", 53): "a DNS server", ("1.1.1.1", 853): "DNS over TLS", ("1.1.1.1", 443): "DNS over HTTPS"}
 NEEDS_FRIEND = "no neighbour of the same owner: leave out --no-neighbours, and let the policy have neighbours"
-NEEDS_STRANGER = "no sandbox of another owner: --other-key names the file with another owner's API key"
+NEEDS_STRANGER = "no sandbox of another owner: call as an administrator, or with --other-key"
 A, TXT, NULL = 1, 16, 10
 
 
@@ -85,8 +85,8 @@ def _all(scene: Scene) -> Iterator[Probe]:
     yield from _names(scene)
     yield from _world(scene)
     yield from frames.shots(scene.gateway, scene.address, scene.friend or "", scene.stranger or "", WITNESS_PORT)
-    yield from _floods(scene)
-    yield from _proxy()
+    yield from spoils.floods(scene.gateway, scene.friend or "", scene.friend_name)
+    yield from spoils.proxy()
 
 
 def _missing(scene: Scene, probe: Probe) -> str:
@@ -285,17 +285,7 @@ def _agents(scene: Scene) -> Iterator[Probe]:
         do="crowd agent",
         how={"address": "127.0.0.1", "port": AGENT_PORTS[0]},
     )
-    yield Probe(
-        id="impostor",
-        group="agent",
-        target="the daemon, from an agent's place",
-        tried="hostile frames, endless and silent answers",
-        expect=Expect.SURVIVED,
-        where=Where.SPARE,
-        do="become agent",
-        how={"seconds": 240},
-        control=("impostor-heard",),
-    )
+    yield spoils.impostor()
 
 
 def _names(scene: Scene) -> Iterator[Probe]:
@@ -334,72 +324,3 @@ def _world(scene: Scene) -> Iterator[Probe]:
         yield _outward(scene, f"world-{address}-{port}", "world", f"{address} ({what})", flow, public=True)
     flow = ("udp", "9.9.9.9", DNS)
     yield _outward(scene, "world-udp-53", "world", "9.9.9.9 (a DNS server)", flow, public=True)
-
-
-def _floods(scene: Scene) -> Iterator[Probe]:
-    server = {"server": scene.gateway, "name": f"{scene.friend_name}.hearth"}
-    spare: dict[str, Any] = {"group": "floods", "where": Where.SPARE}
-    yield Probe(
-        id="flood-nonsense",
-        target="the resolver",
-        tried="nonsense, and streams held open",
-        expect=Expect.SURVIVED,
-        do="nonsense",
-        how=server,
-        **spare,
-    )
-    yield Probe(
-        id="flood-questions",
-        target="the resolver",
-        tried="2 000 questions at once",
-        expect=Expect.BOUNDED,
-        do="questions",
-        how={**server, "count": 2000},
-        **spare,
-    )
-    yield Probe(
-        id="flood-flows",
-        target="connection tables",
-        tried="12 000 flows to a neighbour",
-        expect=Expect.BOUNDED,
-        do="flows",
-        how={"address": scene.friend or "", "count": 12_000, "seconds": 30, "needed": 10_000},
-        **spare,
-    )
-    yield Probe(
-        id="flood-console",
-        target="the console",
-        tried="up to 4 MiB in 10 s",
-        expect=Expect.SURVIVED,
-        do="console",
-        how={"bytes": 4 << 20, "seconds": 10},
-        **spare,
-    )
-
-
-def _proxy() -> Iterator[Probe]:
-    common: dict[str, Any] = {"group": "proxy", "control": ("proxy-plain",)}
-    yield Probe(
-        id="proxy-plain",
-        group="proxy",
-        target="the target's server",
-        tried="GET through the daemon",
-        expect=Expect.ALLOWED,
-        because="its owner may",
-        control=("gateway-dns",),
-    )
-    yield Probe(
-        id="proxy-redirect",
-        target="the daemon's host",
-        tried="a redirect to its loopback",
-        expect=Expect.SURVIVED,
-        **common,
-    )
-    for port in AGENT_PORTS:
-        yield Probe(
-            id=f"proxy-agent-{port}",
-            target="the target's agent",
-            tried=f"GET of port {port} through the daemon",
-            expect=Expect.SURVIVED,
-            **common,
-        )

@@ -14,7 +14,7 @@ from hearth.api.net_schemas import EgressView, NetPolicyView
 from hearth.api.schemas import SandboxView
 from hearth.attack import observer as watching
 from hearth.attack.carrying import given, read_outcome, said
-from hearth.attack.cast import Witness, standing, throw_away
+from hearth.attack.cast import Witness, standing, throw_away, throw_away_owner
 from hearth.attack.host_side import ask_proxy, face_impostor, trap, unwell
 from hearth.attack.judge import judge
 from hearth.attack.model import Evidence, Expect, Flow, Outcome, Passage, Probe, Report, Where
@@ -105,6 +105,8 @@ class Attack:
         friend = spare = stranger = None
         if self.options.neighbours:
             friend, spare = await made(self.client, "friend"), await made(self.client, "spare")
+            if self.other is None:
+                self.other = await undo.enter_async_context(throw_away_owner(self.client, f"attack-{self.run}"))
             if self.other is not None:
                 stranger = await made(self.other, "stranger")
         return friend, spare, stranger
@@ -185,7 +187,6 @@ class Attack:
         return Evidence(
             outcomes=dict(self.outcomes),
             seen_by={name: frozenset(witness.seen) for name, witness in witnesses.items()},
-            callers={name: frozenset(witness.callers) for name, witness in witnesses.items()},
             refusals=refusals,
             names_refused=names,
             passage=passage[0],

@@ -14,7 +14,7 @@ MARKED = re.compile(rb"hearth-attack:([0-9a-f]{8}):([a-z0-9-]{1,60});")
 IPV4, ARP, IPV6, VLAN, VLAN_OUTER = 0x0800, 0x0806, 0x86DD, 0x8100, 0x88A8
 BROADCAST = b"\xff" * 6
 ETHERNET_BYTES = 14
-SYN, ACK = 0x02, 0x10
+SYN, RST, ACK = 0x02, 0x04, 0x10
 UNREACHABLE, TOO_OLD, BAD_HEADER = 3, 11, 12
 ICMP_ERRORS = (UNREACHABLE, TOO_OLD, BAD_HEADER)
 """ICMP messages that quote what they refuse (RFC 792)."""

@@ -19,6 +19,7 @@ LINK = "eth0"
 SIOCSIFMTU = 0x8922
 USUAL_MTU = 1500
 LISTEN_S = 0.7
+TINY_PORT = 4001
 TIMES = 3
 """Each frame is sent so often: one alone may be lost on a loaded host."""
 ALL_NODES = "ff02::1"
@@ -40,6 +41,7 @@ class Shot(NamedTuple):
 
     frames: list[bytes]
     is_answer: Callable[[bytes, p.Seen], bool] = lambda _frame, _seen: False
+    is_refused: Callable[[p.Seen], bool] = lambda _seen: False
 
 
 def wire_of(gateway: str) -> Wire:
@@ -79,7 +81,7 @@ def _datagram(wire: Wire, how: dict[str, Any], marked: bytes) -> Shot:
 
 
 def _comes_from(seen: p.Seen, address: str) -> bool:
-    return seen.source == address and not seen.is_refusal and not seen.tcp_flags & 0x04
+    return seen.source == address and not seen.is_refusal and not seen.tcp_flags & p.RST
 
 
 def _tagged(wire: Wire, how: dict[str, Any], marked: bytes) -> Shot:
@@ -105,13 +107,21 @@ def _fragments(wire: Wire, how: dict[str, Any], marked: bytes) -> Shot:
 
 def _tiny_fragments(wire: Wire, how: dict[str, Any], _marked: bytes) -> Shot:
     """A SYN whose ports come in eight bytes and whose flags come later (RFC 1858)."""
-    segment = p.tcp_syn(wire.own, how["address"], 4001, how["port"])
+    segment = p.tcp_syn(wire.own, how["address"], TINY_PORT, how["port"])
     frames = [
         _sent_ip(wire, p.ipv4(wire.own, how["address"], TCP, segment[at : at + 8], offset=at, more=at + 8 < 40))
         for at in range(0, 40, 8)
     ]
     wanted = p.SYN | p.ACK
-    return Shot(frames, lambda _, seen: seen.source_port == how["port"] and seen.tcp_flags & wanted == wanted)
+    return Shot(
+        frames,
+        lambda _, seen: _is_reply(seen, how["port"]) and seen.tcp_flags & wanted == wanted,
+        lambda seen: _is_reply(seen, how["port"]) and bool(seen.tcp_flags & p.RST),
+    )
+
+
+def _is_reply(seen: p.Seen, port: int) -> bool:
+    return (seen.source_port, seen.destination_port) == (port, TINY_PORT)
 
 
 def _other_protocol(wire: Wire, how: dict[str, Any], marked: bytes) -> Shot:
@@ -226,8 +236,14 @@ def _send_and_listen(made: socket.socket, probe: str, shot: Shot) -> None:
         made.settimeout(left_s)
         with contextlib.suppress(TimeoutError):
             frame, sender = made.recvfrom(65_535)
-            if sender[2] != socket.PACKET_OUTGOING and shot.is_answer(frame, p.read_frame(frame)):
+            seen = p.read_frame(frame)
+            if sender[2] == socket.PACKET_OUTGOING:
+                continue
+            if shot.is_answer(frame, seen):
                 outcome(probe, "answered", f"{len(frame)} bytes came back", sent=sent)
+                return
+            if shot.is_refused(seen):
+                outcome(probe, "refused", "it was reset", sent=sent)
                 return
     outcome(probe, "sent", f"{sent} frames", sent=sent)
 

@@ -33,9 +33,8 @@ def stand(run: str, probe: str, how: dict[str, Any]) -> None:
 def _greet(listener: socket.socket, redirect: str | None) -> None:
     """Greet whoever calls; who speaks HTTP is sent on to ``redirect``."""
     while True:
-        caller, peer = listener.accept()
+        caller, _ = listener.accept()
         with caller:
-            say(caller=peer[0])
             try:
                 caller.settimeout(1.0)
                 first = caller.recv(4096) if redirect else b""
