@@ -16,7 +16,6 @@ from hearth.bench.rows.vm import NO_POOL, lived, streamed_output
 from hearth.bench.samples import Count, Effort, Operation, Series, alternate
 from hearth.control.capturing import run_on, take
 from hearth.engine.qemu.machine import QemuMachine
-from hearth.engine.qemu.memory_map import memory_address
 from hearth.engine.snapshot import discard
 from hearth.host.memory import total_bytes, written
 from hearth.sdk.client import Sandbox
@@ -237,7 +236,7 @@ async def _dirtied_bytes(living: Living) -> int:
     if not isinstance(machine, QemuMachine):
         raise AssertionError("the bench's machines are QEMU's")
     await machine.pause()
-    address = await memory_address(machine.monitor)
+    address = await machine.memory_address()
     extents = written(machine.pid, address, living.member.spec.memory_mib * MIB)
     await run_on(living.guest, machine)
     return total_bytes(extents)

@@ -35,7 +35,7 @@ from hearth.engine.memory_image import write_diff, write_full
 from hearth.engine.qemu.command import DRIVES
 from hearth.engine.qemu.disk import OVERLAY, frozen_root, layers_of
 from hearth.engine.qemu.machine import QemuMachine
-from hearth.engine.qemu.memory_map import guest_memory, memory_address
+from hearth.engine.qemu.memory_map import guest_memory
 from hearth.engine.qemu.merging import Chain, merge
 from hearth.engine.qemu.overlay import copy_overlay
 from hearth.engine.snapshot import DISK, MEMORY_DIFF, MEMORY_FULL, STATE, load, record, write_manifest
@@ -138,7 +138,7 @@ async def take(
     if await machine.run_state() is not RunState.PAUSED:
         raise Conflict("only a paused machine can be captured", details=spec.id, resolution="pause it first")
     overlay = spec.directory / OVERLAY
-    address = await memory_address(machine.monitor)
+    address = await machine.memory_address()
     # While QEMU writes its state: the guest stands still until all of this is done.
     copying = asyncio.create_task(_copy_disk(overlay, staging, wanted=with_disk), name=f"copy disk of {spec.id}")
     looking = asyncio.create_task(asyncio.to_thread(_look, machine.pid, address, spec), name=f"look at {spec.id}")

@@ -59,6 +59,7 @@ class QemuMachine:
         self.monitor = monitor
         self.lent_sets: set[int] = set()
         """Descriptor sets taken back from a paused QEMU: it closes them only while its CPUs run (monitor/fds.c)."""
+        self._memory_address: int | None = None
 
     @property
     def id(self) -> str:
@@ -134,8 +135,18 @@ class QemuMachine:
         Raises:
             HostUnfit: the host has no swap, or its kernel refuses.
         """
-        address = await memory_address(self.monitor)
+        address = await self.memory_address()
         return await on_own_thread("page out", lambda: _page_out(self.pid, address))
+
+    async def memory_address(self) -> int:
+        """Say where in its own address space the VMM has the guest's memory: asked once, it stays there.
+
+        Raises:
+            EngineFailed: QEMU does not say.
+        """
+        if self._memory_address is None:
+            self._memory_address = await memory_address(self.monitor)
+        return self._memory_address
 
     async def capture(self, spec: MachineSpec, staging: Path, *, with_disk: bool) -> Capture:
         """Take what a snapshot needs; see ``hearth.engine.qemu.capture``."""

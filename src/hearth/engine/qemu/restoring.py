@@ -14,7 +14,6 @@ from hearth.engine.memory_image import Diff, read_diff
 from hearth.engine.qemu.command import Descriptor
 from hearth.engine.qemu.handover import read_log
 from hearth.engine.qemu.machine import QemuMachine
-from hearth.engine.qemu.memory_map import memory_address
 from hearth.engine.qemu.qmp import Events, QmpClosed
 from hearth.engine.snapshot import StoredSnapshot
 from hearth.errors import EngineFailed, TimedOut
@@ -89,7 +88,7 @@ async def load_state(machine: QemuMachine, pages: Diff | None) -> None:
         TimedOut: it did not come to an end with it.
     """
     if pages is not None:
-        address = await memory_address(machine.monitor)
+        address = await machine.memory_address()
         await on_own_thread("fill memory", lambda: pages.apply(machine.pid, address))
     with machine.monitor.watch("MIGRATION") as events:
         capabilities = [{"capability": "events", "state": True}]
