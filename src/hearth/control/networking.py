@@ -52,11 +52,10 @@ class Networking:
         """Give the spec of a new sandbox with a whole policy: what it does not say is as the daemon was told.
 
         Raises:
-            InvalidInput: a field is not acceptable, or sandboxes have no networks here.
+            InvalidInput: a field is not acceptable, or asks for what networks here have not.
         """
         if not self._network.connects:
-            self._refuse_policies(spec.net_policy)
-            return spec
+            return replace(spec, net_policy=self._without_networks(spec.net_policy))
         return replace(spec, net_policy=_completed(self._default, spec.net_policy or {}).describe())
 
     def check(self, spec: SandboxSpec) -> None:
@@ -84,12 +83,12 @@ class Networking:
         Fields of ``net_policy`` that are left out stay. A caller who leaves does not stop it half-way.
 
         Raises:
-            InvalidInput: sandboxes have no networks here, or a field is not acceptable.
+            InvalidInput: a field is not acceptable, or asks for what networks here have not.
             HostUnfit: the kernel refused; everything is as it was.
             SandboxExists: the user has another of the new name.
         """
-        if not self._network.connects:
-            self._refuse_policies(changes.net_policy)
+        if not self._network.connects and changes.net_policy is not None:
+            changes = replace(changes, net_policy=self._without_networks(changes.net_policy))
         if changes.net_policy is None and changes.name is None:
             return await self._store.sandboxes.update(sandbox.id, changes)
         async with self._residents[sandbox.id].lock:  # it neither wakes nor sleeps meanwhile
@@ -99,7 +98,7 @@ class Networking:
 
     async def _update(self, sandbox_id: str, changes: SandboxChanges) -> Sandbox:
         current = await self._store.sandboxes.get(sandbox_id)
-        if changes.net_policy is not None:
+        if changes.net_policy is not None and self._network.connects:
             policy = _completed(policy_of(current), changes.net_policy)
             changes = replace(changes, net_policy=policy.describe())
         updated = await self._store.sandboxes.update(sandbox_id, changes)
@@ -124,14 +123,19 @@ class Networking:
                 raise
             raise refused(error) from error
 
-    def _refuse_policies(self, said: Fields | None) -> None:
-        if said is not None:
-            raise InvalidInput(
-                "sandboxes have no networks here",
-                details="this daemon's engine connects no machines",
-                resolution="leave net_policy out, or run the daemon with the engine qemu",
-                field="net_policy",
-            )
+    def _without_networks(self, said: Fields | None) -> Fields | None:
+        """Give the policy that holds where nothing is connected; what else is asked for cannot be had."""
+        widest = self._network.widest
+        if widest is not None and (policy := _completed(widest, said or {})).is_within(widest):
+            return policy.describe()
+        if said is None:
+            return None
+        raise InvalidInput(
+            "such a network policy cannot be had here",
+            details=self._network.why_closed,
+            resolution="leave net_policy out, or ask the operator for a daemon of the engine qemu that runs as root",
+            field="net_policy",
+        )
 
 
 def inherited(wanted: Fields | None, source: Fields | None) -> Fields | None:

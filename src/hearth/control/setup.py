@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 from hearth.config import DataDirectory
 from hearth.control.images import Images
+from hearth.control.net_mode import NetMode, available, confinement_of
 from hearth.engine.base import BootFiles, EngineReport
 from hearth.engine.qemu.engine import QemuEngine
 from hearth.errors import HostUnfit, NotFound, Unavailable
@@ -17,6 +17,7 @@ from hearth.image.progress import OnProgress, Progress
 from hearth.image.store import Image, ImageStore
 from hearth.model import SandboxSpec
 from hearth.network.machine import MachineNetwork
+from hearth.network.user import UserNetwork
 
 PROBE_TAG = "probe"
 """Marks what a probe makes while it runs: it may run beside the daemon of the same directory."""
@@ -41,7 +42,6 @@ async def set_up(data: DataDirectory, on_progress: OnProgress) -> SetUp:
         NoSpace: there is no room for the images.
         CommandFailed: a build step failed; the details hold its last words.
     """
-    require_root()
     data.check()
     data = prepare_directory(data)
     built = await build_all(ImageStore(data), on_progress)
@@ -57,25 +57,16 @@ async def set_up(data: DataDirectory, on_progress: OnProgress) -> SetUp:
     return SetUp(kernel=built.kernel, agent=built.agent, rootfs=built.rootfs, report=report)
 
 
-def require_root() -> None:
-    """Refuse to begin what only root can finish, and say why it takes root.
-
-    Raises:
-        HostUnfit: this process is not root's.
-    """
-    if os.geteuid() != 0:
-        raise HostUnfit(
-            "hearth needs root on this host",
-            details="root file systems hold files of many owners, every machine gets a network namespace and a TAP, "
-            "and its VMM runs as a user of its own",
-            resolution="run the same command with sudo, for example 'sudo make demo'",
-        )
-
-
 async def probe_engine(data: DataDirectory, boot: BootFiles) -> EngineReport:
     """Ask the QEMU engine how it runs machines here; the first time on a host this boots one."""
-    network = MachineNetwork(PROBE_TAG)
-    engine = QemuEngine(verdicts=data.verdicts, dialer_for=network.dialer, cgroups=detect(PROBE_TAG))
+    in_user_mode = available() is NetMode.USER
+    network = UserNetwork(PROBE_TAG, data.machines) if in_user_mode else MachineNetwork(PROBE_TAG)
+    engine = QemuEngine(
+        verdicts=data.verdicts,
+        dialer_for=network.dialer,
+        cgroups=detect(PROBE_TAG),
+        confinement=confinement_of(network),
+    )
     return await engine.probe(boot)
 
 

@@ -83,8 +83,11 @@ def enclose() -> None:
     uid, gid = os.geteuid(), os.getegid()
     _check(_libc.unshare(CLONE_NEWUSER), "user namespace")
     for file, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-        with open(f"/proc/self/{file}", "w") as stream:
-            stream.write(text)
+        try:
+            with open(f"/proc/self/{file}", "w") as stream:
+                stream.write(text)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, f"user namespace's {file}") from error
     _check(_libc.unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS), "namespaces")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", IFF_UP))

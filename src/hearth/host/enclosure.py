@@ -38,7 +38,7 @@ GATE_BACKLOG = 128
 HOW_TO_PERMIT = (
     "let this user make user namespaces: 'sysctl user.max_user_namespaces', on Ubuntu "
     "'sysctl kernel.apparmor_restrict_unprivileged_userns=0', in a container a seccomp profile that permits unshare; "
-    "or run the daemon as root"
+    "or run the daemon as root with its rights; root without CAP_SETFCAP has fewer than an ordinary user here"
 )
 
 

@@ -15,6 +15,7 @@ from hearth.errors import HostUnfit, Unavailable
 from hearth.host import files, process
 from hearth.host.threads import on_own_thread
 from hearth.image import tools
+from hearth.image.apt_state import AptState
 from hearth.image.store import ImageStore, hash_aside
 
 QUERY_TIMEOUT_S = 60.0
@@ -82,6 +83,7 @@ class Apt:
 
     def __init__(self, store: ImageStore) -> None:
         self._store = store
+        self._state = AptState(store.root / "apt")
         self._refreshing = asyncio.Lock()
         self.is_fresh = False
         """True once the package lists were fetched by this object."""
@@ -107,7 +109,8 @@ class Apt:
 
     async def _show(self, wanted: Sequence[str]) -> dict[str, Package]:
         try:
-            shown = await process.run(["apt-cache", "show", "--no-all-versions", *wanted], timeout_s=QUERY_TIMEOUT_S)
+            argv = ["apt-cache", "show", "--no-all-versions", *wanted]
+            shown = await process.run(argv, timeout_s=QUERY_TIMEOUT_S, environment=self._state.environment())
         except process.CommandFailed:
             # apt-cache fails as a whole when one name is unknown; which one, asking one by one tells.
             if len(wanted) == 1:
@@ -123,8 +126,9 @@ class Apt:
         """
         async with self._refreshing:
             if not self.is_fresh:
+                self._state.begin_own()
                 try:
-                    await tools.run(["apt-get", "-q", "update"], timeout_s=REFRESH_TIMEOUT_S, where=self._store.root)
+                    await self._run(["apt-get", "-q", "update"], timeout_s=REFRESH_TIMEOUT_S, where=self._store.root)
                 except process.CommandFailed as error:
                     raise tools.fetch_failed("apt could not fetch the package lists", error) from error
                 self.is_fresh = True
@@ -143,7 +147,7 @@ class Apt:
             files.require_free(aside, package.size_bytes)
             argv = ["apt-get", "-q", *AS_ROOT, "download", f"{package.name}={package.version}"]
             try:
-                await tools.run(argv, timeout_s=DOWNLOAD_TIMEOUT_S, where=aside)
+                await self._run(argv, timeout_s=DOWNLOAD_TIMEOUT_S, where=aside)
             except process.CommandFailed as error:
                 raise tools.fetch_failed(f"apt could not download {package.name}", error) from error
             (arrived,) = aside.glob("*.deb")
@@ -179,7 +183,7 @@ class Apt:
         """Tell what apt knows of its archives, ``REPO_URI|RELEASE|ORIGIN|CODENAME`` a line."""
         line = "$(REPO_URI)|$(RELEASE)|$(ORIGIN)|$(CODENAME)"
         argv = ["apt-get", "indextargets", "--format", line, "Created-By: Packages"]
-        shown = await process.run(argv, timeout_s=QUERY_TIMEOUT_S)
+        shown = await process.run(argv, timeout_s=QUERY_TIMEOUT_S, environment=self._state.environment())
         return shown.stdout.decode()
 
     async def closure(self, source_lines: Sequence[str], wanted: Sequence[str]) -> dict[str, int]:
@@ -195,7 +199,7 @@ class Apt:
         async with self._store.alone("closure") as scratch:
             argv = fresh_system_command(scratch, source_lines)
             try:
-                shown = await tools.run(
+                shown = await self._run(
                     [*argv, "--print-uris", "install", *wanted], timeout_s=QUERY_TIMEOUT_S, where=scratch
                 )
             except process.CommandFailed as error:
@@ -236,10 +240,16 @@ class Apt:
             options = ["-o", f"Dir::Cache::archives={archives}", "-o", "APT::Status-Fd=2", *AS_ROOT]
             argv = [*fresh_system_command(scratch, source_lines), *options, "--download-only", "install", *wanted]
             try:
-                await tools.run(argv, timeout_s=DOWNLOAD_TIMEOUT_S, where=scratch, on_line=on_line)
+                await self._run(argv, timeout_s=DOWNLOAD_TIMEOUT_S, where=scratch, on_line=on_line)
             except process.CommandFailed as error:
                 raise tools.fetch_failed("apt could not download the root file system's packages", error) from error
         return archives
+
+    async def _run(
+        self, argv: list[str], *, timeout_s: float, where: Path, on_line: Callable[[str], None] | None = None
+    ) -> process.Completed:
+        environment = self._state.environment()
+        return await tools.run(argv, timeout_s=timeout_s, where=where, environment=environment, on_line=on_line)
 
 
 def fresh_system_command(scratch: Path, source_lines: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ from hearth.host.threads import on_own_thread
 from hearth.image.apt import Apt
 from hearth.image.initramfs import build_agent
 from hearth.image.kernel import build_kernel
+from hearth.image.owners import require_users_means
 from hearth.image.progress import OnProgress
 from hearth.image.rootfs import build_rootfs
 from hearth.image.store import Image, ImageStore
@@ -44,7 +45,7 @@ async def build_all(store: ImageStore, on_progress: OnProgress) -> BootSet:
     May be interrupted at any point and run again: published images and finished downloads are used, the rest goes.
 
     Raises:
-        HostUnfit: not root, tools are missing, or the distribution is not known.
+        HostUnfit: tools or rights are missing, or the distribution is not known.
         Unavailable: the network or the archive failed.
         NoSpace: the disk is or would be full.
     """
@@ -88,14 +89,8 @@ def check_host() -> None:
     """Refuse a host that cannot build, naming everything that is missing at once.
 
     Raises:
-        HostUnfit: not root, or programs are not installed.
+        HostUnfit: programs are not installed or, without root, namespaces are not permitted.
     """
-    if os.geteuid() != 0:
-        raise HostUnfit(
-            "images can be built by root only",
-            details="root file systems hold files of many owners",
-            resolution="run 'sudo hearth setup'",
-        )
     missing = {
         tool: package for tool, package in TOOLS.items() if not shutil.which(tool, path=SMALL_ENVIRONMENT["PATH"])
     }
@@ -105,3 +100,5 @@ def check_host() -> None:
             details=", ".join(missing),
             resolution=f"apt-get install {' '.join(sorted(set(missing.values())))}",
         )
+    if os.geteuid() != 0:
+        require_users_means()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import uuid
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from hearth.errors import NoSpace
 from hearth.host import files, process
 from hearth.image import tools
+from hearth.image.owners import ROOTS, Owners
 
 MEBIBYTE = 1024 * 1024
 MOUNT_POINTS = {"proc": 0o555, "sys": 0o555, "dev": 0o755, "run": 0o755, "tmp": 0o1777, "etc": 0o755, "root": 0o700}
@@ -40,7 +40,10 @@ def add_mount_points(tree: Path) -> None:
 
 
 def add_account(tree: Path, account: Account) -> None:
-    """Add a user to the tree by its files, without running any program of the tree; the password is locked."""
+    """Add a user to the tree by its files, without running any program of the tree; the password is locked.
+
+    The home directory is the caller's to give to it.
+    """
     name, number = account.name, account.uid
     shell = "/bin/bash" if (tree / "bin/bash").exists() else "/bin/sh"
     lines = {
@@ -57,8 +60,6 @@ def add_account(tree: Path, account: Account) -> None:
     if skeleton.is_dir():
         shutil.copytree(skeleton, home, symlinks=True)
     home.mkdir(parents=True, exist_ok=True)
-    for path in (home, *home.rglob("*")):
-        os.chown(path, number, number, follow_symlinks=False)
     home.chmod(0o755)
 
 
@@ -69,7 +70,7 @@ def trim(tree: Path, patterns: list[str]) -> None:
             files.remove_tree(path)
 
 
-async def make_ext4(tree: Path, target: Path, *, label: str, size_mib: int, seed: str) -> None:
+async def make_ext4(tree: Path, target: Path, *, label: str, size_mib: int, seed: str, owners: Owners = ROOTS) -> None:
     """Make a sparse ext4 file of ``size_mib`` that holds the tree, without mounting anything.
 
     Its UUID and hash seed depend on ``seed`` alone. It has a journal, for a sandbox that died with its host boots from
@@ -87,7 +88,12 @@ async def make_ext4(tree: Path, target: Path, *, label: str, size_mib: int, seed
     argv = ["mke2fs", "-q", "-F", "-t", "ext4", "-d", str(tree), "-m", "0", "-L", label[:16], "-U", identity]
     journal = ["-J", "size=16"] if size_mib >= 512 else []
     try:
-        await tools.run([*argv, *journal, "-E", extended, str(target)], timeout_s=MAKE_TIMEOUT_S, where=target.parent)
+        await tools.run(
+            [*owners.books, *argv, *journal, "-E", extended, str(target)],
+            timeout_s=MAKE_TIMEOUT_S,
+            where=target.parent,
+            environment=owners.environment,
+        )
     except process.CommandFailed as error:
         if shutil.disk_usage(target.parent).free < MEBIBYTE:
             raise NoSpace("the disk is full", details=f"{target}: {error.output.strip()}") from error

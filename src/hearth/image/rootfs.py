@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hearth.host.threads import on_own_thread
 from hearth.image import sources, tools
 from hearth.image.apt import Apt, fetch_settings
 from hearth.image.filesystem import Account, add_account, add_mount_points, make_ext4, trim
+from hearth.image.owners import Owners, forget, owners_for
 from hearth.image.progress import OnProgress, Progress, ignore_progress
 from hearth.image.recipe import RootfsRecipe, rootfs_recipe
 from hearth.image.release import Release, read_release
@@ -36,7 +38,7 @@ async def build_rootfs(store: ImageStore, apt: Apt, on_progress: OnProgress) -> 
     """Give the root file system ``debian`` from the versions that apt offers now; its primary file is ``rootfs.ext4``.
 
     Raises:
-        HostUnfit: not root, a tool is missing, or apt has no archive of this release.
+        HostUnfit: a tool or right is missing, or apt has no archive of this release.
         Unavailable: a download failed.
         NoSpace: the disk is or would be full.
     """
@@ -54,14 +56,16 @@ async def build_rootfs(store: ImageStore, apt: Apt, on_progress: OnProgress) -> 
 
     async def build(staging: Path) -> Made:
         files.require_free(staging, sum(closure.values()) * SIZE_FACTOR)
-        tree = staging / "tree"
-        await bootstrap(apt, recipe, release, chosen, staging, on_progress)
+        tree, owners = staging / "tree", owners_for(staging)
+        await bootstrap(apt, recipe, release, chosen, staging, owners, on_progress)
         installed = parse_installed((tree / "var/lib/dpkg/status").read_text())
         on_progress(Progress(stage=ImageKind.ROOTFS, fraction=0.8, message="trimming"))
         await on_own_thread("finish", lambda: finish_tree(tree, recipe, chosen))
+        await owners.give(tree / "home" / recipe.user, recipe.uid)
         on_progress(Progress(stage=ImageKind.ROOTFS, fraction=0.85, message="making the file system"))
-        await make_ext4(tree, staging / "rootfs.ext4", label=NAME, size_mib=recipe.size_mib, seed=key)
+        await make_ext4(tree, staging / "rootfs.ext4", label=NAME, size_mib=recipe.size_mib, seed=key, owners=owners)
         await remove(tree)
+        forget(staging)
         on_progress(Progress(stage=ImageKind.ROOTFS, fraction=0.95, message="computing checksums"))
         return Made(
             primary="rootfs.ext4",
@@ -89,12 +93,14 @@ async def rootfs_from_tree(
     key = build_key(ImageKind.ROOTFS, {"content": content, "size_mib": size_mib, "name": name})
 
     async def build(staging: Path) -> Made:
-        tree = staging / "tree"
+        tree, owners = staging / "tree", owners_for(staging)
         tree.mkdir(mode=0o755)
-        await tools.run(copy_command(source, tree), timeout_s=COPY_TIMEOUT_S, where=staging)
+        copy = [*owners.books, *copy_command(source, tree)]
+        await tools.run(copy, timeout_s=COPY_TIMEOUT_S, where=staging, environment=owners.environment)
         add_mount_points(tree)
-        await make_ext4(tree, staging / "rootfs.ext4", label=name, size_mib=size_mib, seed=key)
+        await make_ext4(tree, staging / "rootfs.ext4", label=name, size_mib=size_mib, seed=key, owners=owners)
         await remove(tree)
+        forget(staging)
         return Made(primary="rootfs.ext4", facts={"from": source.name})
 
     return await store.obtain(ImageKind.ROOTFS, name, key, build, on_progress)
@@ -146,8 +152,10 @@ class Places:
     tree: Path
 
 
-def bootstrap_command(recipe: RootfsRecipe, release: Release, places: Places, options: list[str]) -> list[str]:
-    """Give mmdebstrap's command line; ``options`` are apt's own, ``Name "value";``.
+def bootstrap_command(
+    recipe: RootfsRecipe, release: Release, places: Places, options: list[str], hooks: Sequence[str] = ()
+) -> list[str]:
+    """Give mmdebstrap's command line; ``options`` are apt's own, ``Name "value";``, ``hooks`` are its own.
 
     The packages fetched before are copied in, which it would otherwise refuse to find there.
     """
@@ -162,6 +170,7 @@ def bootstrap_command(recipe: RootfsRecipe, release: Release, places: Places, op
         '--aptopt=Acquire::Languages "none";',
         *(f"--aptopt={option}" for option in options),
         "--skip=download/empty",
+        *hooks,
         '--setup-hook=mkdir -p "$1/var/cache/apt/archives"',
         f"--setup-hook=sync-in {places.archives} /var/cache/apt/archives",
         release.codename,
@@ -176,6 +185,7 @@ async def bootstrap(
     release: Release,
     chosen: list[sources.Source],
     staging: Path,
+    owners: Owners,
     on_progress: OnProgress,
 ) -> None:
     """Install the packages into ``staging/tree``."""
@@ -201,13 +211,13 @@ async def bootstrap(
             )
 
     places = Places(source_list=source_list, archives=archives, tree=staging / "tree")
-    argv = bootstrap_command(recipe, release, places, await fetch_settings())
+    argv = bootstrap_command(recipe, release, places, await fetch_settings(), owners.hooks)
     try:
         await tools.run(
-            [*tools.OWN_WORLD, *argv],
+            [*owners.prefix, *argv],
             timeout_s=BOOTSTRAP_TIMEOUT_S,
             where=staging,
-            environment={"TMPDIR": str(scratch)},
+            environment={**owners.environment, "TMPDIR": str(scratch)},
             on_line=told,
         )
     except process.CommandFailed as error:

@@ -20,6 +20,8 @@ OWN_WORLD = (
     *("--pid", "--mount-proc", "--kill-child", "--"),
 )
 """For a tool that mounts and starts many others: no mount of its is seen outside, and all of them end with it."""
+OWN_WORLD_OF_ONE = (OWN_WORLD[0], "--user", "--map-root-user", *OWN_WORLD[1:])
+"""The same without root's rights: a namespace in which this user is root, and nobody else exists."""
 
 
 async def run(

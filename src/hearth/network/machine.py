@@ -69,6 +69,11 @@ class MachineNetwork:
         return "this daemon's engine connects no machines"
 
     @property
+    def widest(self) -> Policy | None:
+        """Tell the most open policy to be had where nothing is connected; None where policies mean nothing."""
+        return None
+
+    @property
     def resolvers(self) -> list[str]:
         """Tell the DNS servers of every guest: its gateway, where machines are connected."""
         return [str(self._plan.gateway.ip)] if self.connects else []

@@ -47,8 +47,8 @@ class Link:
     """What ``setup`` gives: where the machine's network is and how the guest has to configure itself.
 
     ``tap_fd`` belongs to the caller, who hands it to the VMM and closes its own copy; where ``namespace`` is empty the
-    network is the VMM's own and this is its gate (``hearth.host.enclosure``). ``address`` is what the sandbox is called by
-    among its owner's; None for one that is connected to nothing. The guest need not know it.
+    network is the VMM's own and this is its gate (``hearth.host.enclosure``). ``address`` is what the sandbox is called
+    by among its owner's; None for one that is connected to nothing. The guest need not know it.
     """
 
     namespace: str

@@ -11,11 +11,12 @@ import asyncio
 import socket
 from pathlib import Path
 
+from hearth.errors import HostUnfit
 from hearth.host.enclosure import open_gate, socket_inside
 from hearth.network.machine import MachineNetwork
 from hearth.network.patience import Patience
 from hearth.network.plan import PLAN, AddressPlan, Link
-from hearth.network.policy import DEFAULT, Policy
+from hearth.network.policy import CLOSED, DEFAULT, Policy
 
 GATE = "agent.sock"
 LOOPBACK = "127.0.0.1"
@@ -40,11 +41,26 @@ class UserNetwork(MachineNetwork):
             "networks and rules for them take root's rights, which this daemon lacks or does not use"
         )
 
+    @property
+    def widest(self) -> Policy:
+        """Tell the only policy there is."""
+        return CLOSED
+
     async def setup(
         self, sandbox_id: str, *, owner: str | None = None, name: str | None = None, policy: Policy = DEFAULT
     ) -> Link:
-        """Open the gate of a machine, whose directory is there; its listening end is the caller's to close."""
-        del owner, name, policy
+        """Open the gate of a machine, whose directory is there; its listening end is the caller's to close.
+
+        Raises:
+            HostUnfit: its policy opens what cannot be opened here, as that of a sandbox from the full mode may.
+        """
+        del owner, name
+        if policy.reaches_out:
+            raise HostUnfit(
+                "the sandbox's network policy cannot be put into force",
+                details=self.why_closed,
+                resolution="edit its policy to base 'deny' without networks, names and audit, or run hearth as root",
+            )
         return self._link("", open_gate(self._machines / sandbox_id / GATE).detach(), None)
 
     async def teardown(self, sandbox_id: str) -> None:
