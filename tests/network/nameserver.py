@@ -14,7 +14,7 @@ from typing import Any
 from tests.network.stage import DNS_SERVER, Stage, within
 
 from hearth.network import dns
-from hearth.network.dns import HEADER, RECORD, Code, Kind, Question, encode_name
+from hearth.network.dns import HEADER, RECORD, Code, Kind, Malformed, Question, encode_name
 
 
 @dataclass(kw_only=True)
@@ -38,7 +38,10 @@ class Nameserver:
     def error_received(self, error: Exception) -> None: ...
 
     def datagram_received(self, data: bytes, peer: Any) -> None:
-        question = dns.parse_question(data)
+        try:
+            question = dns.parse_question(data)
+        except Malformed:
+            return
         self.asked.append((question.name, question.kind))
         for message in self.mangle(question, self.answer(question)):
             self.transport.sendto(dns.truncate(question, message), peer)

@@ -153,10 +153,10 @@ def _ipv6(wire: Mapping[str, Any]) -> Iterator[Probe]:
         "neighbour": ("neighbour solicitation", {"address": "fe80::1"}),
     }
     for kind, (words, more) in kinds.items():
-        yield shot(f"ipv6-{kind}", "everybody", words, {**six, "message": kind, **more}, group="IPv6")
+        yield shot(f"ipv6-{kind}", "everybody", words, {**six, "message": kind, **more}, group="ipv6")
     for target, address in {"all nodes": "ff02::1", "link-local": "fe80::1", "ULA": "fd00::1"}.items():
         how = {**six, "message": "datagram", "address": address}
-        yield shot(f"ipv6-{address.replace(':', '-')}", f"{address} ({target})", "a datagram", how, group="IPv6")
+        yield shot(f"ipv6-{address.replace(':', '-')}", f"{address} ({target})", "a datagram", how, group="ipv6")
 
 
 def _misshapen(wire: Mapping[str, Any], friend: str) -> Iterator[Probe]:

@@ -17,7 +17,7 @@ from hearth.sdk.http1 import HttpRequest, HttpResponse
 LIES = ("empty", "noise", "half", "text", "exit", "huge", "endless", "probes", "silence")
 """What ``guest/channel`` says to the host, by name."""
 TAKE_OVER_S = 60.0
-ANSWER_S = 5
+ANSWER_S = 2
 """Time limit of a command that an impostor never ends."""
 HANG_S = 90.0
 WELL_S = 60.0

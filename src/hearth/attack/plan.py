@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
@@ -12,6 +12,10 @@ from hearth.attack.model import Expect, Flow, Probe, Where
 from hearth.attack.spoils import AGENT_PORTS
 
 WITNESS_PORT = 47_600
+GROUPS = (
+    *("metadata", "gateway", "host", "private", "neighbours", "strangers", "agent"),
+    *("names", "world", "frames", "ipv6", "floods", "proxy"),
+)
 GATEWAY_PORTS = (22, 80, 443, 2375, 6443, 8080)
 DNS = 53
 METADATA = {
@@ -67,11 +71,19 @@ class Scene:
     also: tuple[tuple[str, int], ...] = ()
 
 
-def probes_for(scene: Scene) -> tuple[Probe, ...]:
-    """Give everything there is to try, what cannot be tried included."""
+def probes_for(scene: Scene, groups: Collection[str] = ()) -> tuple[Probe, ...]:
+    """Give everything there is to try, what cannot be tried included; of ``groups`` alone where there are any.
+
+    What the chosen ones have as a control comes with them.
+    """
+    probes = {probe.id: probe for probe in _all(scene)}
+    chosen = {probe.id for probe in probes.values() if not groups or probe.group in groups}
+    while more := {each for one in chosen for each in probes[one].control if each in probes} - chosen:
+        chosen |= more
     return tuple(
         replace(probe, because=why, tried_at_all=False) if (why := _missing(scene, probe)) else probe
-        for probe in _all(scene)
+        for probe in probes.values()
+        if probe.id in chosen
     )
 
 
@@ -225,13 +237,13 @@ def _strangers(scene: Scene) -> Iterator[Probe]:
     reach = ("friend-dial",) if scene.neighbours else ("gateway-dns",)
     for port in (WITNESS_PORT, 22, *AGENT_PORTS):
         identity = f"stranger-{port}"
-        yield dialled(identity, "other owner", name, ("tcp", stranger, port), control=reach)
+        yield dialled(identity, "strangers", name, ("tcp", stranger, port), control=reach)
     yield dialled(
-        "stranger-udp", "other owner", name, ("udp", stranger, WITNESS_PORT), control=("friend-dial", "friend-udp")
+        "stranger-udp", "strangers", name, ("udp", stranger, WITNESS_PORT), control=("friend-dial", "friend-udp")
     )
     yield dialled(
         "stranger-own-gateway",
-        "other owner",
+        "strangers",
         "its own gateway, from there",
         ("tcp", scene.gateway, DNS),
         expect=Expect.ALLOWED,
@@ -242,7 +254,7 @@ def _strangers(scene: Scene) -> Iterator[Probe]:
     for port in (WITNESS_PORT, *AGENT_PORTS):
         yield dialled(
             f"target-from-stranger-{port}",
-            "other owner",
+            "strangers",
             "the target, from there",
             ("tcp", scene.address, port),
             where=Where.STRANGER,

@@ -28,6 +28,10 @@ Counted = Mapping[tuple[str, str, str, str, int], int]
 WITNESS_S = 1800
 SETTLE_S = 1.0
 """What the daemon tells of refusals, and an observer of frames, may come this much later."""
+SPOILING = ("floods", "agent")
+"""Groups with probes for the spare."""
+FOREIGN = ("strangers", "names", "frames")
+"""Groups with probes of another owner's sandbox."""
 LATE = ("scan", "crowd agent", "speak to agent")
 """Actions that make so many refusals, or so much noise, that they come after the others."""
 
@@ -37,14 +41,20 @@ class Options:
     """What the caller chose.
 
     Args:
+        groups: of probes; none for all.
         seconds: how long a prober may take.
         also: addresses and ports besides, which the target must not reach.
     """
 
     sandbox: str
     neighbours: bool = True
+    groups: tuple[str, ...] = ()
     seconds: int = 300
     also: tuple[tuple[str, int], ...] = ()
+
+    def has(self, *groups: str) -> bool:
+        """Tell whether one of these is to be tried."""
+        return not self.groups or bool(set(groups) & set(self.groups))
 
 
 @dataclass(kw_only=True)
@@ -69,8 +79,8 @@ class Attack:
         async with contextlib.AsyncExitStack() as undo:
             friend, spare, stranger = await self._cast(target, undo)
             place = watching.find_place(target.id, target.address or "")
-            scene = await self._scene(target, friend, stranger, place)
-            probes = (*probes_for(scene), *_afterwards(friend))
+            scene = await self._scene(target, friend, spare, stranger, place)
+            probes = (*probes_for(scene, self.options.groups), *_afterwards(friend))
             evidence = await self._probe(probes, target, friend, stranger, place)
             if spare is not None and friend is not None:
                 evidence = await self._spoil(probes, spare, friend, target, evidence)
@@ -104,7 +114,10 @@ class Attack:
 
         friend = spare = stranger = None
         if self.options.neighbours:
-            friend, spare = await made(self.client, "friend"), await made(self.client, "spare")
+            friend = await made(self.client, "friend")
+        if self.options.neighbours and self.options.has(*SPOILING):
+            spare = await made(self.client, "spare")
+        if self.options.neighbours and self.options.has(*FOREIGN):
             if self.other is None:
                 self.other = await undo.enter_async_context(throw_away_owner(self.client, f"attack-{self.run}"))
             if self.other is not None:
@@ -115,6 +128,7 @@ class Attack:
         self,
         target: SandboxView,
         friend: SandboxView | None,
+        spare: SandboxView | None,
         stranger: SandboxView | None,
         place: watching.Place | str,
     ) -> Scene:
@@ -132,7 +146,7 @@ class Attack:
             friend_name=friend.name if friend else "",
             stranger=stranger.address if stranger else None,
             stranger_name=stranger.name if stranger else "",
-            has_spare=friend is not None,
+            has_spare=spare is not None,
             is_open=is_open,
             neighbours=policy.neighbours,
             allowed=tuple(ipaddress.IPv4Network(each) for each in policy.allow_cidrs),
@@ -181,8 +195,9 @@ class Attack:
                     )
                     witnesses[where.value] = await undo.enter_async_context(witness)
             passage = await self._watched(probes, target, friend, stranger, place, undo)
-            self.tell("asking through the proxy")
-            self.outcomes |= await ask_proxy(self.client, target.id, WITNESS_PORT, caught)
+            if self.options.has("proxy"):
+                self.tell("asking through the proxy")
+                self.outcomes |= await ask_proxy(self.client, target.id, WITNESS_PORT, caught)
             refusals, names = passage[1], passage[2]
         return Evidence(
             outcomes=dict(self.outcomes),

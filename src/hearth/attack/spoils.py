@@ -59,10 +59,10 @@ def floods(gateway: str, friend: str, friend_name: str) -> Iterator[Probe]:
     yield Probe(
         id="flood-console",
         target="the console",
-        tried="up to 4 MiB in 10 s",
+        tried="up to 4 MiB in 5 s",
         expect=Expect.SURVIVED,
         do="console",
-        how={"bytes": 4 << 20, "seconds": 10},
+        how={"bytes": 4 << 20, "seconds": 5},
         **spare,
     )
 

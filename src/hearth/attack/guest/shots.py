@@ -18,7 +18,7 @@ EVERY_PROTOCOL = 3
 LINK = "eth0"
 SIOCSIFMTU = 0x8922
 USUAL_MTU = 1500
-LISTEN_S = 0.7
+LISTEN_S = 0.4
 TINY_PORT = 4001
 TIMES = 3
 """Each frame is sent so often: one alone may be lost on a loaded host."""

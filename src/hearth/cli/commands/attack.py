@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from hearth.attack.model import Report, Row
+from hearth.attack.plan import GROUPS
 from hearth.attack.run import Attack, Options, clients
 from hearth.cli.arguments import add_json
 from hearth.cli.consent import add_yes, agreed
@@ -35,6 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="try this too; it must not be reached; repeatable",
+    )
+    parser.add_argument(
+        "--only",
+        metavar="GROUP",
+        action="append",
+        default=[],
+        choices=GROUPS,
+        help=f"try this group and what proves it; repeatable: {', '.join(GROUPS)}",
     )
     parser.add_argument("--time-limit", metavar="SECONDS", type=int, default=300, help="for each prober (default: 300)")
     add_yes(parser)
@@ -71,6 +80,7 @@ def options_of(arguments: argparse.Namespace) -> Options:
     return Options(
         sandbox=arguments.sandbox,
         neighbours=not arguments.no_neighbours,
+        groups=tuple(arguments.only),
         seconds=arguments.time_limit,
         also=tuple(map(read_target, arguments.also)),
     )
