@@ -8,7 +8,7 @@ FUZZ_S ?= 600
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  \033[1mmake %-8s\033[0m %s\n", $$1, $$2}'
 
-setup: ## Install packages, .venv, kernel, agent image and root file system (needs root)
+setup: ## Install packages, .venv, kernel, agent image and root file system (root installs missing packages)
 	@packaging/bootstrap
 	@$(BIN)/hearth setup
 

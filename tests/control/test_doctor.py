@@ -8,7 +8,8 @@ import pytest
 from hearth.control.doctor import NOTHING_TO_DO, PACKAGES, Finding, Status, accelerator, findings
 from hearth.control.net_trial import NetworkReport, try_networks
 from hearth.engine.base import EngineReport
-from hearth.host.facts import CAPABILITIES, TOOLS, HostFacts
+from hearth.host.facts import TOOLS, HostFacts
+from hearth.host.rights import CAPABILITIES
 from hearth.model import Accelerator
 
 FIT = HostFacts(
@@ -18,6 +19,7 @@ FIT = HostFacts(
     tools=dict.fromkeys(TOOLS, "version 1"),
     tun_obstacle=None,
     namespace_obstacle=None,
+    enclosure_obstacle=None,
     nftables_obstacle=None,
     cgroup_version=2,
     cgroup_reason="version 2",
@@ -36,8 +38,16 @@ KVM = EngineReport(engine="qemu", version="7.2", accelerator=Accelerator.KVM, re
 W, F = Status.WARNING, Status.FAILED
 
 WANTING: list[tuple[str, dict[str, Any], str, Status, str]] = [
-    ("no rights", {"uid": 1000, "missing_capabilities": frozenset(CAPABILITIES)}, "privileges", F, "CAP_NET_ADMIN"),
-    ("one right less", {"missing_capabilities": frozenset({"CAP_SETUID"})}, "privileges", F, "without CAP_SETUID"),
+    ("no rights", {"uid": 1000, "missing_capabilities": frozenset(CAPABILITIES)}, "privileges", W, "CAP_NET_ADMIN"),
+    ("one right less", {"missing_capabilities": frozenset({"CAP_SETUID"})}, "privileges", W, "without CAP_SETUID"),
+    (
+        "no rights and no namespaces",
+        {"missing_capabilities": frozenset(CAPABILITIES), "enclosure_obstacle": "refused"},
+        "privileges",
+        F,
+        "refused",
+    ),
+    ("no fakeroot", {"uid": 1000, "tools": {"fakeroot": None}}, "fakeroot", W, "to build images"),
     ("no driver", {"tun_obstacle": "No such file"}, "tap devices", F, "No such file"),
     ("no namespaces", {"namespace_obstacle": "Operation not permitted"}, "network namespaces", F, "not permitted"),
     ("no nftables", {"nftables_obstacle": "Protocol not supported"}, "nftables", F, "not supported"),
@@ -82,9 +92,20 @@ def test_one_thing_wanting_is_one_finding_with_advice(
     assert finding.advice not in ("", NOTHING_TO_DO)
 
 
+def test_what_only_the_full_mode_needs_is_no_failure_without_roots_rights() -> None:
+    obstacles = dict.fromkeys(("tun_obstacle", "namespace_obstacle", "nftables_obstacle"), "not permitted")
+    user = {"uid": 1000, "missing_capabilities": frozenset(CAPABILITIES), "cgroup_version": 0}
+    found = bad(findings(dataclasses.replace(FIT, **obstacles, **user), KVM))  # type: ignore[arg-type]
+    assert {finding.status for finding in found} == {W}
+    advice = {finding.name: finding.advice for finding in found}
+    assert set(advice) == {"privileges", "tap devices", "network namespaces", "nftables", "control groups"}
+    assert "egress policies" in advice["privileges"]
+    assert "resource limits" in advice["control groups"]
+
+
 @pytest.mark.parametrize("tool", TOOLS)
 def test_a_missing_tool_is_advised_by_its_package(tool: str) -> None:
-    (finding,) = bad(findings(dataclasses.replace(FIT, tools={tool: None}), KVM))
+    (finding,) = bad(findings(dataclasses.replace(FIT, uid=1000, tools={tool: None}), KVM))
     assert PACKAGES[tool] in finding.advice
 
 

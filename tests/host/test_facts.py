@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hearth.host.facts import CAPABILITIES, TOOLS, gather, missing_capabilities, parse_meminfo, tool_version
+from hearth.host.facts import TOOLS, gather, parse_meminfo, tool_version
+from hearth.host.rights import CAPABILITIES, FOR_FULL_MODE, missing_in
 
 
 def list_below(directory: Path) -> list[Path]:
@@ -32,7 +33,7 @@ def test_only_lines_that_count_memory_are_taken() -> None:
     ],
 )
 def test_missing_rights_are_named(mask: str, missing: frozenset[str]) -> None:
-    assert missing_capabilities(f"Name:\tx\nCapPrm:\t0\nCapEff:\t{mask}\n") == missing
+    assert missing_in(f"Name:\tx\nCapPrm:\t0\nCapEff:\t{mask}\n", FOR_FULL_MODE) == missing
 
 
 @pytest.mark.parametrize(

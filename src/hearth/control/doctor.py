@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from hearth.control.net_trial import NetworkReport
 from hearth.engine.base import EngineReport
+from hearth.host.enclosure import HOW_TO_PERMIT
 from hearth.host.facts import HostFacts
 from hearth.model import Accelerator
 
@@ -25,8 +26,16 @@ PACKAGES = {
     "mmdebstrap": "mmdebstrap",
     "mke2fs": "e2fsprogs",
     "setpriv": "util-linux",
+    "fakeroot": "fakeroot",
 }
-NEEDED_TO_BUILD = ("mmdebstrap", "mke2fs")
+NEEDED_TO_BUILD = ("mmdebstrap", "mke2fs", "fakeroot")
+WITHOUT_ROOT = ("fakeroot",)
+"""Tools that take the place of root's rights."""
+IN_USER_MODE = "exec, files, forward, proxy, publishing, sleep, forks and volumes work"
+ONLY_IN_FULL_MODE = (
+    "sandboxes that reach each other or the world, egress policies and their log, "
+    "VMMs with a user id and a control group of their own"
+)
 
 
 class Status(StrEnum):
@@ -103,23 +112,47 @@ def accelerator(report: EngineReport | None) -> Finding:
 
 
 def privileges(facts: HostFacts) -> list[Finding]:
-    """Judge the daemon's rights: root, or root's rights as far as they are used."""
+    """Judge the daemon's rights: all for the full mode, or what user-mode networking takes."""
     if not facts.missing_capabilities:
-        return [ok("privileges", f"user {facts.uid} with all rights needed")]
-    missing = ", ".join(sorted(facts.missing_capabilities))
-    return [failed("privileges", f"user {facts.uid} without {missing}", RUN_AS_ROOT)]
+        return [ok("privileges", f"user {facts.uid} with all rights needed: full mode")]
+    found = f"user {facts.uid} without {', '.join(sorted(facts.missing_capabilities))}"
+    if facts.enclosure_obstacle is not None:
+        found = f"{found}, and a VMM cannot be enclosed by other means: {facts.enclosure_obstacle}"
+        return [failed("privileges", found, HOW_TO_PERMIT)]
+    return [
+        warning(
+            "privileges",
+            f"{found}: user-mode networking; {IN_USER_MODE}",
+            f"for {ONLY_IN_FULL_MODE}: {RUN_AS_ROOT}; see docs/rootless.md",
+        )
+    ]
+
+
+def in_user_mode(facts: HostFacts) -> bool:
+    """Tell whether a daemon with these rights runs machines with user-mode networking."""
+    return bool(facts.missing_capabilities) and facts.enclosure_obstacle is None
 
 
 def network(facts: HostFacts) -> list[Finding]:
-    """Judge what machines' networks are made of."""
+    """Judge what machines' networks are made of; without the rights for any they are for the full mode alone."""
+    users = in_user_mode(facts)
+    without = Status.WARNING if users else Status.FAILED
+    why_nft = "the full mode needs them" if users else "nothing would keep sandboxes apart, so none run"
     return [
-        _works("tap devices", facts.tun_obstacle, "/dev/net/tun opens", f"'modprobe tun', and {RUN_AS_ROOT}"),
-        _works("network namespaces", facts.namespace_obstacle, "can be made", RUN_AS_ROOT),
+        _works(
+            "tap devices",
+            facts.tun_obstacle,
+            "/dev/net/tun opens",
+            f"'modprobe tun', and {RUN_AS_ROOT}",
+            without=without,
+        ),
+        _works("network namespaces", facts.namespace_obstacle, "can be made", RUN_AS_ROOT, without=without),
         _works(
             "nftables",
             facts.nftables_obstacle,
             "the kernel answers",
-            f"nothing would keep sandboxes apart, so none run; 'modprobe nf_tables', and {RUN_AS_ROOT}",
+            f"{why_nft}; 'modprobe nf_tables', and {RUN_AS_ROOT}",
+            without=without,
         ),
     ]
 
@@ -128,7 +161,8 @@ def control_groups(facts: HostFacts) -> list[Finding]:
     """Judge whether a machine's memory and tasks can be bounded from outside."""
     if facts.cgroup_version:
         return [ok("control groups", facts.cgroup_reason)]
-    advice = "VMMs run unbounded by the host; run the daemon as root or by a systemd unit with Delegate=yes"
+    bounded = "are bounded by resource limits of each process" if in_user_mode(facts) else "run unbounded by the host"
+    advice = f"VMMs {bounded}; run the daemon as root or by a systemd unit with Delegate=yes"
     return [warning("control groups", facts.cgroup_reason, advice)]
 
 
@@ -136,6 +170,8 @@ def tools(facts: HostFacts) -> list[Finding]:
     """Judge the programs hearth starts."""
     found = []
     for name, version in facts.tools.items():
+        if name in WITHOUT_ROOT and facts.uid == 0:
+            continue
         if version is not None:
             found.append(ok(name, version))
             continue

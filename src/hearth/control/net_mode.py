@@ -10,19 +10,13 @@ from hearth.config import Settings
 from hearth.engine.qemu.confinement import Confinement, RootsMeans, UsersMeans
 from hearth.errors import HostUnfit, InvalidInput
 from hearth.host import enclosure
-from hearth.host.rights import FOR_NETWORKS, missing
+from hearth.host.rights import FOR_FULL_MODE, missing
 from hearth.network.machine import MachineNetwork
 from hearth.network.user import UserNetwork
 
 log = structlog.get_logger(__name__)
 
 AUTO = "auto"
-NOT_IN_USER_MODE = (
-    "sandboxes reaching each other and the world",
-    "egress policies and their log",
-    "a user id of its own and a control group for each VMM",
-)
-"""What the full mode has beside; docs/rootless.md says more."""
 
 
 class NetMode(StrEnum):
@@ -34,7 +28,7 @@ class NetMode(StrEnum):
 
 def available() -> NetMode:
     """Tell what this process has the rights for."""
-    return NetMode.USER if missing(FOR_NETWORKS) else NetMode.FULL
+    return NetMode.USER if missing(FOR_FULL_MODE) else NetMode.FULL
 
 
 def choose(settings: Settings) -> NetMode:
@@ -46,7 +40,7 @@ def choose(settings: Settings) -> NetMode:
     """
     if settings.net not in (AUTO, *NetMode):
         raise InvalidInput("invalid net", details=repr(settings.net), resolution="use auto, full or user", field="net")
-    lacking = ", ".join(sorted(missing(FOR_NETWORKS)))
+    lacking = ", ".join(sorted(missing(FOR_FULL_MODE)))
     mode = available() if settings.net == AUTO else NetMode(settings.net)
     if mode is NetMode.FULL:
         if lacking:
@@ -57,7 +51,7 @@ def choose(settings: Settings) -> NetMode:
             )
         return mode
     _check_user_mode(settings)
-    log.info("user-mode networking", because=f"without {lacking}" if lacking else "told so", lacks=NOT_IN_USER_MODE)
+    log.info("user-mode networking", because=f"without {lacking}" if lacking else "told so", lacks="see hearth doctor")
     return mode
 
 

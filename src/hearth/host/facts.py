@@ -16,27 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hearth.errors import HostUnfit, TimedOut
-from hearth.host import cgroups, kernel
+from hearth.host import cgroups, enclosure, kernel, rights
 from hearth.host.process import CommandFailed, run
 from hearth.host.threads import on_own_thread
 
-CAPABILITIES = {
-    "CAP_CHOWN": 0,
-    "CAP_DAC_OVERRIDE": 1,
-    "CAP_KILL": 5,
-    "CAP_SETGID": 6,
-    "CAP_SETUID": 7,
-    "CAP_SETPCAP": 8,
-    "CAP_NET_ADMIN": 12,
-    "CAP_SYS_ADMIN": 21,
-}
-"""linux/capability.h; those the daemon works with."""
 TOOLS = {
     "qemu-system-x86_64": "--version",
     "qemu-img": "--version",
     "mmdebstrap": "--version",
     "mke2fs": "-V",
     "setpriv": "--version",
+    "fakeroot": "--version",
 }
 TOOL_TIMEOUT_S = 10.0
 FICLONE = 0x40049409
@@ -61,6 +51,8 @@ class HostFacts:
     """Name → first line about its version; None when it is not installed."""
     tun_obstacle: str | None
     namespace_obstacle: str | None
+    enclosure_obstacle: str | None
+    """What keeps a VMM from being enclosed in user-mode networking."""
     nftables_obstacle: str | None
     cgroup_version: int
     cgroup_reason: str
@@ -89,10 +81,11 @@ async def gather(data_root: Path, tag: str) -> HostFacts:
     return HostFacts(
         kernel_release=os.uname().release,
         uid=os.geteuid(),
-        missing_capabilities=await asyncio.to_thread(_missing_capabilities),
+        missing_capabilities=await asyncio.to_thread(rights.missing, rights.FOR_FULL_MODE),
         tools=dict(zip(TOOLS, versions, strict=True)),
         tun_obstacle=_obstacle_to_open("/dev/net/tun"),
         namespace_obstacle=await on_own_thread("try a namespace", _try_namespace),
+        enclosure_obstacle=await on_own_thread("try an enclosure", enclosure.obstacle),
         nftables_obstacle=_try_nftables(),
         cgroup_version=layout.version,
         cgroup_reason=layout.reason,
@@ -128,16 +121,6 @@ def parse_meminfo(text: str) -> dict[str, int]:
         if len(words) == 2 and words[1] == "kB":
             values[name] = int(words[0]) // 1024
     return values
-
-
-def missing_capabilities(status: str) -> frozenset[str]:
-    """Tell which of ``CAPABILITIES`` the effective set in the text of /proc/self/status lacks."""
-    mask = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))
-    return frozenset(name for name, bit in CAPABILITIES.items() if not mask >> bit & 1)
-
-
-def _missing_capabilities() -> frozenset[str]:
-    return missing_capabilities(_text("/proc/self/status"))
 
 
 def _try_disk(data_root: Path) -> tuple[str | None, bool, int]:

@@ -16,8 +16,8 @@ CAPABILITIES = {
     "CAP_SYS_ADMIN": 21,
 }
 """linux/capability.h; those that the daemon works with."""
-FOR_NETWORKS = frozenset({"CAP_NET_ADMIN", "CAP_SYS_ADMIN"})
-"""To make network namespaces, TAPs and rules of this host's kernel."""
+FOR_FULL_MODE = frozenset(CAPABILITIES)
+"""To make networks of this host's kernel, and VMMs that are users of their own in them."""
 FOR_USERS = frozenset(CAPABILITIES) - {"CAP_NET_ADMIN"}
 """To give processes a user of their own, and to look after them all the same."""
 

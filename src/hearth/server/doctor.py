@@ -10,7 +10,7 @@ import msgspec
 
 from hearth.api.reports import Check, DoctorReport
 from hearth.config import DataDirectory, load_data_directory
-from hearth.control.doctor import findings
+from hearth.control.doctor import findings, in_user_mode
 from hearth.control.net_trial import try_networks
 from hearth.control.setup import PROBE_TAG, report_of_engine
 from hearth.host.facts import gather
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def examine(data: DataDirectory) -> DoctorReport:
     """Look at the host; where images are there, this tries the accelerator, which takes a boot the first time."""
     facts, engine = await gather(data.root, PROBE_TAG), await report_of_engine(data)
-    networks = None if facts.namespace_obstacle else await try_networks(PROBE_TAG)
+    networks = None if facts.namespace_obstacle or in_user_mode(facts) else await try_networks(PROBE_TAG)
     return DoctorReport(
         checks=[
             Check(name=each.name, status=each.status.value, finding=each.found, resolution=each.advice)
