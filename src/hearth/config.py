@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hearth.errors import InvalidInput
+from hearth.quota import DEFAULT_QUOTAS, Quotas
 
 SOCKET_PATH_MAX = 104
 """Longest path of a Unix socket that works on Linux and macOS, in bytes."""
@@ -137,10 +138,8 @@ class Settings:
     """All templates may take this much on disk; beyond it those that nobody needs go, the least recently used first."""
     max_disk_layers: int = 16
     """So many frozen disks may lie below a sandbox's own; a copy that would have more gets them merged into one."""
-    volumes_max: int = 32
-    """So many volumes one user may have."""
-    volumes_max_mib: int = 100 * 1024
-    """So large they may be together, as their guests see them."""
+    quotas: Quotas = DEFAULT_QUOTAS
+    """How much a user may have unless an administrator said otherwise of that user."""
     master_key: Path | None = None
     """The file of the key that users' secrets are sealed with; None is ``master.key`` in the data directory."""
     net: str = "auto"

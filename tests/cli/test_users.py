@@ -30,3 +30,17 @@ def test_users_and_keys_are_made_listed_and_ended(daemon: RunningDaemon, client:
     status, _, err = run(daemon, "user", "delete", "ada")
     assert (status, "--yes" in err) == (1, True)
     assert run(daemon, "user", "delete", "--yes", "ada") == (0, "ada\n", "")
+
+
+def test_quotas_are_shown_and_set(daemon: RunningDaemon, client: Client) -> None:
+    client.users.create("ada")
+    assert ["volumes", "0", "32"] in [line.split() for line in run(daemon, "quota", "show", "ada")[1].splitlines()]
+    status, table, _ = run(daemon, "quota", "set", "ada", "sandboxes=5", "volumes=none", "cpus=default")
+    lines = [line.split() for line in table.splitlines()]
+    assert (status, ["sandboxes", "0", "5"] in lines, ["volumes", "0", "none"] in lines) == (0, True, True)
+    status, _, err = run(daemon, "quota", "set", "ada", "sandboxes=many")
+    assert (status, "sandboxes" in err) == (1, True)
+    status, _, err = run(daemon, "quota", "set", "ada", "beer=1")
+    assert (status, "beer" in err) == (1, True)
+    assert json.loads(run(daemon, "quota", "--json")[1])["user"] == "admin"
+    client.users.delete("ada")

@@ -9,6 +9,7 @@ import pytest
 
 from hearth.host.clock import ManualClock
 from hearth.model import User
+from hearth.quota import Quotas
 from hearth.store.base import Store
 from hearth.store.memory import MemoryStore
 from hearth.store.migrate import migrate
@@ -26,11 +27,11 @@ async def store(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Pa
     """An empty store."""
     opened: Store
     if request.param == "memory":
-        opened = MemoryStore(clock=clock)
+        opened = MemoryStore(clock=clock, quotas=Quotas())
     else:
         url = sqlite_url(tmp_path / "hearth.db")
         migrate(url)
-        opened = await open_store(url, clock=clock)
+        opened = await open_store(url, clock=clock, quotas=Quotas())
     yield opened
     await opened.close()
 

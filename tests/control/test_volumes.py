@@ -24,6 +24,7 @@ from hearth.jobs.bringup import Workshop
 from hearth.jobs.volumes import MachineVolumes
 from hearth.model import Sandbox, SandboxSpec, SandboxState, User, VolumePlacement, VolumeState
 from hearth.network.machine import MachineNetwork
+from hearth.quota import Quotas
 from hearth.store.memory import MemoryStore
 from hearth.volume.base import VolumeInUse, VolumeSpec
 from hearth.volume.file import FileVolumes
@@ -40,7 +41,7 @@ class Cellar:
 
     def __init__(self, root: Path) -> None:
         self.clock = SystemClock()  # those who wait for a lock wait by it
-        self.store = MemoryStore(clock=self.clock)
+        self.store = MemoryStore(clock=self.clock, quotas=Quotas(volumes=3, volume_mib=128))
         self.disks = root / "volumes" / "disks"
         self.backend = FileVolumes(root / "volumes", clock=self.clock)
         self.backend.prepare()
@@ -51,7 +52,7 @@ class Cellar:
         )
         workshop = Workshop(
             data=DataDirectory(root=root),
-            settings=Settings(volumes_max=3, volumes_max_mib=128),
+            settings=Settings(),
             engine=LocalEngine(),
             network=MachineNetwork("0" * 8),
             volumes=self.machines,

@@ -42,6 +42,7 @@ BODIES: dict[str, object] = {
     "change_user": {"admin": True},
     "create_key": {},
     "rotate_key": {},
+    "change_quotas": {"sandboxes": None},
 }
 """For operations on one thing that take a body: one that nothing is wrong with."""
 PARAMETERS = {"port": "80", "volume": NAME, "key": "key-000000000000"}

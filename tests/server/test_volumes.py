@@ -10,13 +10,13 @@ from tests.server.daemon import RunningDaemon
 from tests.server.test_lives import send
 
 from hearth.errors import Code, Conflict, HearthError, InvalidInput, NotFound
+from hearth.quota import DEFAULT_QUOTAS
 from hearth.sdk.async_client import AsyncClient
 from hearth.sdk.client import Client, Sandbox
-from hearth.volume.quota import VolumeQuota
 
 VOLUMES = "/api/v1/volumes"
 SANDBOX = "/api/v1/sandboxes/shared"
-QUOTA = VolumeQuota()
+MOST, MOST_MIB = DEFAULT_QUOTAS.volumes or 0, DEFAULT_QUOTAS.volume_mib or 0
 
 
 @pytest.fixture(autouse=True)
@@ -67,15 +67,15 @@ def test_names_are_unique_and_volumes_do_not_shrink(client: Client) -> None:
 def test_an_owner_has_no_more_than_the_quota(client: Client) -> None:
     client.create_volume("small", 16)
     with pytest.raises(HearthError, match="too large together") as error:
-        client.create_volume("more", QUOTA.total_mib)
+        client.create_volume("more", MOST_MIB)
     assert error.value.code is Code.QUOTA_EXCEEDED
     with pytest.raises(HearthError, match="too large together"):
-        client.resize_volume("small", QUOTA.total_mib + 1)
-    for number in range(QUOTA.count - 1):
+        client.resize_volume("small", MOST_MIB + 1)
+    for number in range(MOST - 1):
         client.create_volume(f"v{number}", 16)
     with pytest.raises(HearthError, match="too many volumes"):
         client.create_volume("more", 16)
-    assert sum(each.size_mb for each in client.volumes()) == QUOTA.count * 16
+    assert sum(each.size_mb for each in client.volumes()) == MOST * 16
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 
 from hearth.api.limits import PREFIX
 from hearth.api.operation import Operation
+from hearth.api.quota_schemas import ChangeQuotas, UsageView
 from hearth.api.schemas import ListPage, Nothing
 from hearth.api.user_schemas import (
     ChangeUser,
@@ -120,6 +121,25 @@ ROTATE_KEY = Operation(
     body_optional=True,
     scope=KeyScope.FULL,
 )
+GET_USAGE = Operation(
+    name="get_usage",
+    method="GET",
+    path=f"{USER}/usage",
+    summary="Tell how much of everything a user has and may have.",
+    takes=Nothing,
+    gives=UsageView,
+    errors=(Code.NOT_FOUND,),
+)
+CHANGE_QUOTAS = Operation(
+    name="change_quotas",
+    method="PATCH",
+    path=f"{USER}/quotas",
+    summary="Say how much a user may have; only administrators may.",
+    takes=ChangeQuotas,
+    gives=UsageView,
+    errors=(Code.NOT_FOUND,),
+    scope=KeyScope.FULL,
+)
 
 OPERATIONS: tuple[Operation[Any, Any], ...] = (
     CREATE_USER,
@@ -131,4 +151,6 @@ OPERATIONS: tuple[Operation[Any, Any], ...] = (
     CREATE_KEY,
     REVOKE_KEY,
     ROTATE_KEY,
+    GET_USAGE,
+    CHANGE_QUOTAS,
 )

@@ -39,6 +39,7 @@ COMMANDS = {
     "image": "list what sandboxes can be made of, and make more of it",
     "user": "make, list, change and delete users",
     "key": "make, list, replace and revoke API keys",
+    "quota": "show how much users have and may have, and say how much",
     "serve": "run the daemon",
     "setup": "make everything this host needs: kernel, agent, root file systems",
     "doctor": "tell whether this host is fit, and what to do where it is not",

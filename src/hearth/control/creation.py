@@ -26,7 +26,9 @@ from hearth.host.waiting import until_done
 from hearth.jobs.bringup import Bringup, Order, Subject, Workshop
 from hearth.jobs.runner import Runner
 from hearth.model import Heat, Sandbox, SandboxSpec, SandboxState, User
+from hearth.quota import mebibytes
 from hearth.store.base import SandboxExists, Store
+from hearth.store.quota_store import amounts_of_sandbox
 
 log = structlog.get_logger(__name__)
 
@@ -70,11 +72,16 @@ class Creation:
         self._networking = networking
         self._tasks: dict[str, asyncio.Task[Sandbox]] = {}
 
-    async def claim(self, spec: SandboxSpec, boot: BootFiles) -> Claimed | None:
-        """Take a clone that was made ahead, if there is one; the new sandbox must bear its id."""
+    async def claim(self, sandbox: Sandbox, boot: BootFiles) -> Claimed | None:
+        """Take a clone that was made ahead, if there is one; the new sandbox must bear its id.
+
+        Raises:
+            QuotaExceeded: its owner may not have it; no clone is used up for nothing.
+        """
+        await self._store.quotas.check(sandbox.owner, amounts_of_sandbox(sandbox))
         if not self._workshop.engine.capabilities.sleep:
             return None
-        shape = Shape(boot=boot, cpus=spec.cpus, memory_mib=spec.memory_mib)
+        shape = Shape(boot=boot, cpus=sandbox.spec.cpus, memory_mib=sandbox.spec.memory_mib)
         return self._pool.claim(shape, await self._templates.identify(shape))
 
     def begin(
@@ -258,7 +265,7 @@ async def outcome(creation: asyncio.Task[Sandbox], sandbox: Sandbox) -> Sandbox:
 
 
 def new_sandbox(user: User, spec: SandboxSpec, image_id: str, now: datetime, *, parent: str | None = None) -> Sandbox:
-    """Give the row of a sandbox that is about to be created."""
+    """Give the row of a sandbox that is about to be created, but for the size of its disk."""
     return Sandbox(
         id=new_sandbox_id(),
         owner=user.id,
@@ -269,6 +276,11 @@ def new_sandbox(user: User, spec: SandboxSpec, image_id: str, now: datetime, *, 
         parent=parent,
         expires_at=expiry(now, spec.ttl_s),
     )
+
+
+def sized(sandbox: Sandbox, boot: BootFiles) -> Sandbox:
+    """Give the row with its disk's size, which is that of its root file system."""
+    return replace(sandbox, disk_mib=mebibytes(boot.rootfs.stat().st_size))
 
 
 def expiry(now: datetime, ttl_s: int | None) -> datetime | None:

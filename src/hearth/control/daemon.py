@@ -22,6 +22,7 @@ from hearth.control.logs import keep_logs_short
 from hearth.control.machine_templates import MachineTemplates
 from hearth.control.net_mode import confinement_of
 from hearth.control.publishing import Publishing
+from hearth.control.quotas import Allowances
 from hearth.control.reconcile import Reconciler
 from hearth.control.sandboxes import Sandboxes
 from hearth.control.thermal import policy_of
@@ -57,6 +58,7 @@ class Daemon:
 
     sandboxes: Sandboxes
     users: Users
+    quotas: Allowances
     images: Images
     checkpoints: Checkpoints
     volumes: Volumes
@@ -81,7 +83,7 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
     data = prepare_directory(data)
     clock = SystemClock()
     with own_directory(data):
-        store = await open_store(sqlite_url(data.database), clock=clock)
+        store = await open_store(sqlite_url(data.database), clock=clock, quotas=settings.quotas)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(store.close)
             egress = EgressLog(clock)
@@ -119,6 +121,7 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
                 yield Daemon(
                     sandboxes=sandboxes,
                     users=users,
+                    quotas=Allowances(store=store, users=users, images=images),
                     images=images,
                     checkpoints=sandboxes.checkpoints,
                     volumes=sandboxes.volumes,

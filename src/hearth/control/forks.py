@@ -15,7 +15,7 @@ import structlog
 
 from hearth.bounds import MAX_COPIES
 from hearth.control.capturing import Taken, take
-from hearth.control.creation import Creation, Source, new_sandbox, outcome
+from hearth.control.creation import Creation, Source, new_sandbox, outcome, sized
 from hearth.control.fleet import Fleet
 from hearth.control.images import Images
 from hearth.control.networking import inherited
@@ -28,7 +28,9 @@ from hearth.errors import Conflict, HearthError, NotFound
 from hearth.host.identity import new_id
 from hearth.jobs.bringup import Workshop, sleeping
 from hearth.model import Heat, Sandbox, SandboxSpec, User, VolumePlacement, check_name, check_range
+from hearth.quota import total
 from hearth.store.base import SandboxExists, Store
+from hearth.store.quota_store import amounts_of_spec
 
 log = structlog.get_logger(__name__)
 
@@ -191,6 +193,7 @@ class Forks:
         for spec in specs:
             if (existing := await self.find(user, spec.name)) is not None:
                 raise SandboxExists(existing)
+        await self._store.quotas.check(user.id, total(amounts_of_spec(spec, 0) for spec in specs))
 
     async def find(self, user: User, name: str) -> Sandbox | None:
         """Give the user's own sandbox of a name."""
@@ -206,6 +209,7 @@ class Forks:
         image_id = stored.manifest.rootfs.id
         sandbox = new_sandbox(user, spec, image_id, self._workshop.clock.now(), parent=model.parent)
         boot = await self._images.boot_files_of(sandbox, stored.manifest.stamp)
+        sandbox = sized(sandbox, boot)
         source = Source(snapshot=model.snapshot, known_as=model.known_as)
         wanted = replace(volumes, inherited=stored.manifest.volumes)
         return await outcome(self._creation.begin(sandbox, boot, source, volumes=wanted), sandbox)

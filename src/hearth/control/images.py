@@ -47,6 +47,11 @@ class Images:
         del user
         return await asyncio.to_thread(self._store.list)
 
+    async def owned(self, user: User) -> int:
+        """Count the images that a user made and that still have a name."""
+        images = await asyncio.to_thread(self._store.list)
+        return sum(image.facts.get("owner") == user.id for image in images)
+
     async def boot_files(self, image: str, *, kernel: str = KERNEL_NAME, agent: str = AGENT_NAME) -> BootFiles:
         """Give kernel, agent and the root file system ``image``, each by name or id.
 

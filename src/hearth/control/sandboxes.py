@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from hearth.control.checkpoints import Checkpoints
-from hearth.control.creation import Creation, expiry, new_sandbox, outcome
+from hearth.control.creation import Creation, expiry, new_sandbox, outcome, sized
 from hearth.control.deaths import Deaths
 from hearth.control.egress import EgressLog
 from hearth.control.endings import Endings
@@ -166,8 +166,8 @@ class Sandboxes:
         spec = self.networking.with_policy(spec)
         boot = await self._images.boot_files(spec.image)
         await require_space(self.workshop, self.shelf)
-        claimed = await self.creation.claim(spec, boot)
-        sandbox = new_sandbox(user, spec, boot.rootfs_id, self.workshop.clock.now())
+        sandbox = sized(new_sandbox(user, spec, boot.rootfs_id, self.workshop.clock.now()), boot)
+        claimed = await self.creation.claim(sandbox, boot)
         if claimed is not None:
             sandbox = replace(sandbox, id=claimed.sandbox_id)
         return await outcome(self.creation.begin(sandbox, boot, claimed=claimed, volumes=volumes), sandbox)

@@ -6,7 +6,8 @@ made anew before the first command of a sandbox runs, as for every other image. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -22,6 +23,7 @@ from hearth.host.identity import new_id
 from hearth.image.store import Image, Made, build_key
 from hearth.jobs.bringup import Workshop, machine_spec, sleeping
 from hearth.model import ImageKind, Sandbox, SandboxState, User, check_name
+from hearth.quota import Amounts, check_quotas
 from hearth.store.base import Store
 
 log = structlog.get_logger(__name__)
@@ -40,6 +42,8 @@ class Saving:
     forks: Forks
     images: Images
     shelf: Shelf
+    making: Counter[str] = field(default_factory=Counter)
+    """How many images of whom are being made now: they count before they are there."""
 
     async def save(self, user: User, sandbox: Sandbox, name: str) -> Image:
         """Make an image of a sandbox's disk, which stands for ``name`` from then on.
@@ -50,12 +54,23 @@ class Saving:
         Raises:
             InvalidInput: ``name`` is none, or stands for another kind of image.
             Conflict: somebody else's image has that name.
+            QuotaExceeded: the user has as many images as may be had.
             NoSpace, EngineFailed, GuestFailed, TimedOut, SnapshotRefused: nothing is left of it.
         """
         check_name(name)
         sleeping(self.workshop.engine)
         await self._require_name(user, name)
         await require_space(self.workshop, self.shelf)
+        limits, held = await self.store.quotas.limits(user.id), await self.images.owned(user)
+        # Nothing is waited for from here until it counts: of many at once the last one allowed is the last.
+        check_quotas(limits, Amounts(images=held + self.making[user.id]), Amounts(images=1))
+        self.making[user.id] += 1
+        try:
+            return await self._save(user, sandbox, name)
+        finally:
+            self.making[user.id] -= 1
+
+    async def _save(self, user: User, sandbox: Sandbox, name: str) -> Image:
         if sandbox.state in OFF:
             async with self.sleep.residents[sandbox.id].lock:
                 current = await self.store.sandboxes.get(sandbox.id)

@@ -25,7 +25,6 @@ from hearth.store.base import FIRST_PAGE, Page, PageRequest, Store
 from hearth.volume.base import MEBIBYTE, FileSystem, VolumeInUse, VolumeSpec, check_size
 from hearth.volume.mounting import VolumeRequest, check_requests
 from hearth.volume.names import check_volume_name
-from hearth.volume.quota import VolumeQuota, check_quota
 
 log = structlog.get_logger(__name__)
 
@@ -78,14 +77,10 @@ class Volumes:
     """The volumes of all users on this host."""
 
     def __init__(self, *, store: Store, workshop: Workshop) -> None:
-        settings = workshop.settings
         self.placing = Placing(store=store, places=workshop.volumes.places, clock=workshop.clock)
         self._store = store
         self._machines = workshop.volumes
-        self._quota = VolumeQuota(count=settings.volumes_max, total_mib=settings.volumes_max_mib)
         self._clock = workshop.clock
-        self._counting = asyncio.Lock()
-        """From looking at what an owner has to adding to it."""
 
     async def create(self, user: User, name: str, size_mib: int) -> NamedVolume:
         """Make an empty volume with a file system.
@@ -266,8 +261,8 @@ class Volumes:
 
     async def _enter(self, owner: str, sizes_mib: Mapping[str, int]) -> Sequence[NamedVolume]:
         """Write the rows of new volumes, all or none, if the owner may have them."""
-        added = [check_size(size_mib) for size_mib in sizes_mib.values()]
-        for name in sizes_mib:
+        for name, size_mib in sizes_mib.items():
+            check_size(size_mib)
             check_volume_name(name, what="name")
         rows = [
             NamedVolume(
@@ -280,10 +275,7 @@ class Volumes:
             )
             for name, size_mib in sizes_mib.items()
         ]
-        async with self._counting:
-            held = await self._store.volumes.sizes_mib(owner)
-            check_quota(self._quota, _bytes(held), added_bytes=_bytes(added))
-            await self._to_the_end(self._write(rows), "note new volumes")
+        await self._to_the_end(self._write(rows), "note new volumes")
         return rows
 
     async def _write(self, rows: Sequence[NamedVolume]) -> None:
@@ -322,10 +314,7 @@ class Volumes:
             await self._resized(volume, made.size_bytes // MEBIBYTE)
 
     async def _grow(self, volume: NamedVolume, size_mib: int) -> NamedVolume:
-        async with self._counting:
-            held = await self._store.volumes.sizes_mib(volume.owner)
-            check_quota(self._quota, _bytes(held), grown_bytes=(size_mib - volume.size_mib) * MEBIBYTE)
-            grown = await self._resized(volume, size_mib)  # it counts from now on
+        grown = await self._resized(volume, size_mib)  # it counts from now on
         try:
             await self._machines.backend.resize(volume.id, size_mib)
         except BaseException:
@@ -352,10 +341,6 @@ class Volumes:
         task = asyncio.create_task(work, name=name)
         await until_done(task)
         return task.result()
-
-
-def _bytes(sizes_mib: Sequence[int]) -> Sequence[int]:
-    return [size_mib * MEBIBYTE for size_mib in sizes_mib]
 
 
 def _scope(user: User) -> str | None:

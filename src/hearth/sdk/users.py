@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, TypeVar, Unpack
 
+from hearth.api.quota_schemas import UsageView
 from hearth.api.user_schemas import KeyView, NewKeyView, NewUserView, UserView
-from hearth.sdk import user_calls
+from hearth.sdk import quota_calls, user_calls
 from hearth.sdk.call import Call
+from hearth.sdk.quota_calls import QuotaOptions
 from hearth.sdk.user_calls import MYSELF, KeyOptions
 
 Value = TypeVar("Value")
@@ -65,3 +67,11 @@ class Users:
     def rotate_key(self, ref: str = MYSELF, *, key: str | None = None, overlap_s: int = 0) -> NewKeyView:
         """Make a key in place of another (None: of the one this client has), which stays valid for ``overlap_s`` s."""
         return self._client.call(user_calls.rotate_key(ref, key=key, overlap_s=overlap_s))
+
+    def usage(self, ref: str = MYSELF) -> UsageView:
+        """Tell how much of everything a user has and may have."""
+        return self._client.call(quota_calls.usage(ref))
+
+    def set_quotas(self, ref: str, **quotas: Unpack[QuotaOptions]) -> UsageView:
+        """Say how much a user may have."""
+        return self._client.call(quota_calls.change(ref, quotas))

@@ -26,6 +26,7 @@ from hearth.server.routes import (
     lives,
     machine_templates,
     openapi,
+    quotas,
     sandboxes,
     snapshots,
     users,
@@ -45,6 +46,7 @@ BOUND: tuple[Bound, ...] = (
     *volumes.BOUND,
     *images.BOUND,
     *users.BOUND,
+    *quotas.BOUND,
     *health.BOUND,
 )
 

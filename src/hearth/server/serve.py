@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 
 from hearth.config import DataDirectory, Settings, load_data_directory
 from hearth.control.daemon import open_daemon
+from hearth.server import limits
 from hearth.server.app import build_app, observed
 from hearth.server.listen import parse_address, spoken_address, tcp_listener, unix_listener
 from hearth.server.logs import configure
@@ -73,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_public_arguments(parser)
     parser.add_argument("--log-format", choices=("console", "json"), default="console")
+    limits.add_arguments(parser)
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
 
 
@@ -141,6 +143,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         "dns_servers": None if arguments.dns is None else tuple(arguments.dns),
         "network_slots": arguments.net_slots,
     }
+        "quotas": limits.quotas_of(arguments),
     return replace(settings, **{name: value for name, value in chosen.items() if value is not None})
 
 

@@ -39,6 +39,7 @@ from hearth.store.page import MAX_PAGE as MAX_PAGE
 from hearth.store.page import Page as Page
 from hearth.store.page import PageRequest as PageRequest
 from hearth.store.publication_store import PublicationStore
+from hearth.store.quota_store import QuotaStore
 from hearth.store.secret_store import SecretStore
 from hearth.store.user_store import UserStore as UserStore
 from hearth.store.volume_store import VolumeStore
@@ -263,6 +264,7 @@ class JobStore(Protocol):
         self,
         *,
         subject: str | None = None,
+        owner: str | None = None,
         states: Collection[JobState] = (),
         page: PageRequest = FIRST_PAGE,
     ) -> Page[Job]: ...
@@ -344,6 +346,9 @@ class Store(Protocol):
 
     @property
     def volumes(self) -> VolumeStore: ...
+
+    @property
+    def quotas(self) -> QuotaStore: ...
 
     @property
     def secrets(self) -> SecretStore: ...

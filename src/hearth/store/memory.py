@@ -21,6 +21,7 @@ from hearth.model import (
     SandboxState,
     StepRecord,
 )
+from hearth.quota import DEFAULT_QUOTAS, Amounts, Quotas
 from hearth.store import refusals
 from hearth.store.base import (
     CHANGEABLE,
@@ -34,25 +35,28 @@ from hearth.store.base import (
 from hearth.store.memory_endings import MemoryEndings
 from hearth.store.memory_execs import MemoryExecs
 from hearth.store.memory_publications import MemoryPublications
+from hearth.store.memory_quotas import MemoryQuotas
 from hearth.store.memory_secrets import MemorySecrets
 from hearth.store.memory_snapshots import MemorySnapshots
 from hearth.store.memory_tables import Tables, page_of
 from hearth.store.memory_users import MemoryUsers
 from hearth.store.memory_volumes import MemoryVolumes
+from hearth.store.quota_store import amounts_of_sandbox, egress_of
 
 
 class MemoryStore:
     """``Store`` without a database; it is empty again when the process ends."""
 
-    def __init__(self, *, clock: Clock | None = None) -> None:
+    def __init__(self, *, clock: Clock | None = None, quotas: Quotas = DEFAULT_QUOTAS) -> None:
         tables = Tables()
         clock = clock or SystemClock()
+        self.quotas = MemoryQuotas(tables, quotas)
         self.users = MemoryUsers(tables, clock)
-        self.sandboxes = MemorySandboxes(tables, clock)
+        self.sandboxes = MemorySandboxes(tables, clock, self.quotas)
         self.jobs = MemoryJobs(tables, clock)
-        self.snapshots = MemorySnapshots(tables)
+        self.snapshots = MemorySnapshots(tables, self.quotas)
         self.endings = MemoryEndings(tables, clock)
-        self.volumes = MemoryVolumes(tables)
+        self.volumes = MemoryVolumes(tables, self.quotas)
         self.secrets = MemorySecrets(tables)
         self.publications = MemoryPublications(tables)
         self.execs = MemoryExecs(tables)
@@ -64,9 +68,10 @@ class MemoryStore:
 class MemorySandboxes:
     """``SandboxStore`` in memory."""
 
-    def __init__(self, tables: Tables, clock: Clock) -> None:
+    def __init__(self, tables: Tables, clock: Clock, quotas: MemoryQuotas) -> None:
         self._tables = tables
         self._clock = clock
+        self._quotas = quotas
 
     async def create(self, sandbox: Sandbox) -> None:
         refusals.check_storable(sandbox.spec)
@@ -75,6 +80,7 @@ class MemorySandboxes:
             raise refusals.not_found("user", sandbox.owner)
         if sandbox.id in self._tables.sandboxes:
             raise refusals.taken("sandbox", sandbox.id)
+        self._quotas.enter(sandbox.owner, amounts_of_sandbox(sandbox))
         self._tables.sandboxes[sandbox.id] = sandbox
 
     async def get(self, sandbox_id: str) -> Sandbox:
@@ -144,6 +150,8 @@ class MemorySandboxes:
         changed = dataclasses.replace(current, spec=changes.apply(current.spec))
         refusals.check_storable(changed.spec)
         self._check_name(changed)
+        more = egress_of(changed.spec) - egress_of(current.spec)
+        self._quotas.enter(current.owner, Amounts(egress_bytes_per_s=more))
         if changes.lifetime is not None:
             changed = dataclasses.replace(changed, expires_at=changes.lifetime.expires_at)
         return self._put(changed)
@@ -213,13 +221,14 @@ class MemoryJobs:
         self,
         *,
         subject: str | None = None,
+        owner: str | None = None,
         states: Collection[JobState] = (),
         page: PageRequest = FIRST_PAGE,
     ) -> Page[Job]:
         fitting = (
             job
             for job in self._tables.jobs.values()
-            if subject in (None, job.subject) and (not states or job.state in states)
+            if subject in (None, job.subject) and owner in (None, job.owner) and (not states or job.state in states)
         )
         return page_of(fitting, page, lambda job: (job.created_at, job.id))
 

@@ -6,16 +6,20 @@ import dataclasses
 from collections.abc import Collection, Sequence
 
 from hearth.model import Snapshot, SnapshotState
+from hearth.quota import Amounts
 from hearth.store import refusals
 from hearth.store.base import FIRST_PAGE, Page, PageRequest
+from hearth.store.memory_quotas import MemoryQuotas
 from hearth.store.memory_tables import Tables, page_of
+from hearth.store.quota_store import amounts_of_snapshot
 
 
 class MemorySnapshots:
     """``SnapshotStore`` in memory."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, quotas: MemoryQuotas) -> None:
         self._tables = tables
+        self._quotas = quotas
 
     async def create(self, snapshot: Snapshot) -> None:
         self._check_name(snapshot)
@@ -25,6 +29,7 @@ class MemorySnapshots:
             raise refusals.not_found("user", snapshot.owner)
         if snapshot.parent is not None:
             await self.get(snapshot.parent)
+        self._quotas.enter(snapshot.owner, amounts_of_snapshot(snapshot))
         self._tables.snapshots[snapshot.id] = snapshot
 
     async def get(self, snapshot_id: str) -> Snapshot:
@@ -77,6 +82,8 @@ class MemorySnapshots:
             current, state=new, size_bytes=current.size_bytes if size_bytes is None else size_bytes
         )
         self._check_name(changed)
+        more = amounts_of_snapshot(changed).snapshot_mib - amounts_of_snapshot(current).snapshot_mib
+        self._quotas.enter(current.owner, Amounts(snapshot_mib=more))
         self._tables.snapshots[snapshot_id] = changed
         return changed
 

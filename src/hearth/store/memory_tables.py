@@ -25,6 +25,7 @@ class Tables:
     users: dict[str, tuple[datetime, User]] = dataclasses.field(default_factory=dict)
     keys: dict[str, NewKey] = dataclasses.field(default_factory=dict)
     signatures: dict[str, datetime] = dataclasses.field(default_factory=dict)
+    quotas: dict[str, dict[str, int | None]] = dataclasses.field(default_factory=dict)
     secrets: dict[tuple[str, str], SealedSecret] = dataclasses.field(default_factory=dict)
     sandboxes: dict[str, Sandbox] = dataclasses.field(default_factory=dict)
     snapshots: dict[str, Snapshot] = dataclasses.field(default_factory=dict)

@@ -6,16 +6,20 @@ import dataclasses
 from collections.abc import Collection, Sequence
 
 from hearth.model import NamedVolume, VolumePlacement, VolumeState
+from hearth.quota import Amounts
 from hearth.store import refusals
 from hearth.store.base import FIRST_PAGE, Page, PageRequest
+from hearth.store.memory_quotas import MemoryQuotas
 from hearth.store.memory_tables import Tables, page_of
+from hearth.store.quota_store import amounts_of_volume
 
 
 class MemoryVolumes:
     """``VolumeStore`` in memory."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, quotas: MemoryQuotas) -> None:
         self._tables = tables
+        self._quotas = quotas
 
     async def create(self, volume: NamedVolume) -> None:
         if volume.owner not in self._tables.users:
@@ -23,6 +27,7 @@ class MemoryVolumes:
         names = {(known.owner, known.name) for known in self._tables.volumes.values()}
         if (volume.owner, volume.name) in names or volume.id in self._tables.volumes:
             raise refusals.taken("volume", volume.name, field="name")
+        self._quotas.enter(volume.owner, amounts_of_volume(volume))
         self._tables.volumes[volume.id] = volume
 
     async def get(self, volume_id: str) -> NamedVolume:
@@ -49,14 +54,12 @@ class MemoryVolumes:
         fitting = (volume for volume in self._of(owner) if not states or volume.state in states)
         return page_of(fitting, page, lambda volume: (volume.created_at, volume.id))
 
-    async def sizes_mib(self, owner: str) -> Sequence[int]:
-        return [volume.size_mib for volume in self._of(owner)]
-
     async def transition(
         self, volume_id: str, expected: Collection[VolumeState], new: VolumeState, *, size_mib: int | None = None
     ) -> NamedVolume:
         current = await self._in_state(volume_id, expected)
         changed = dataclasses.replace(current, state=new, size_mib=current.size_mib if size_mib is None else size_mib)
+        self._quotas.enter(current.owner, Amounts(volume_mib=changed.size_mib - current.size_mib))
         self._tables.volumes[volume_id] = changed
         return changed
 

@@ -84,7 +84,7 @@ def sandbox_of(row: AnyRow) -> Sandbox:
     return Sandbox(
         id=sandbox_id,
         owner=owner,
-        spec=_typed(spec, SandboxSpec, sandbox_id),
+        spec=spec_of(spec, sandbox_id),
         state=_state(state, SandboxState, sandbox_id),
         created_at=created_at,
         error=error,
@@ -96,6 +96,10 @@ def sandbox_of(row: AnyRow) -> Sandbox:
         stopped_at=stopped_at,
         disk_mib=disk_mib,
     )
+
+
+def spec_of(spec: object, sandbox_id: str) -> SandboxSpec:
+    return _typed(spec, SandboxSpec, sandbox_id)
 
 
 def snapshot_of(row: AnyRow) -> Snapshot:
@@ -161,6 +165,7 @@ def job_of(row: AnyRow) -> Job:
         id=row.id,
         kind=row.kind,
         subject=row.subject,
+        owner=row.owner,
         input=_typed(row.input, dict[str, Any], row.id),
         state=_state(row.state, JobState, row.id),
         step=row.step,
@@ -221,6 +226,7 @@ def job_row(job: Job) -> Mapping[str, object]:
         "id": job.id,
         "kind": job.kind,
         "subject": job.subject,
+        "owner": job.owner,
         "input": plain(job.input),
         "state": job.state.value,
         "step": job.step,

@@ -6,11 +6,13 @@ import structlog
 
 from hearth.errors import HostUnfit
 from hearth.host.clock import Clock, SystemClock
+from hearth.quota import DEFAULT_QUOTAS, Quotas
 from hearth.store.database import Database
 from hearth.store.sql_endings import SqlEndings
 from hearth.store.sql_execs import SqlExecs
 from hearth.store.sql_jobs import SqlJobs
 from hearth.store.sql_publications import SqlPublications
+from hearth.store.sql_quotas import SqlQuotas
 from hearth.store.sql_sandboxes import SqlSandboxes
 from hearth.store.sql_secrets import SqlSecrets
 from hearth.store.sql_snapshots import SqlSnapshots
@@ -28,14 +30,15 @@ BUSY_TIMEOUT_S = 5.0
 class SqlStore:
     """``Store`` over a database."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, quotas: Quotas) -> None:
         self._database = database
+        self.quotas = SqlQuotas(database, quotas)
         self.users = SqlUsers(database, clock)
-        self.sandboxes = SqlSandboxes(database, clock)
+        self.sandboxes = SqlSandboxes(database, clock, self.quotas)
         self.jobs = SqlJobs(database, clock)
-        self.snapshots = SqlSnapshots(database)
+        self.snapshots = SqlSnapshots(database, self.quotas)
         self.endings = SqlEndings(database, clock)
-        self.volumes = SqlVolumes(database)
+        self.volumes = SqlVolumes(database, self.quotas)
         self.secrets = SqlSecrets(database)
         self.publications = SqlPublications(database)
         self.execs = SqlExecs(database)
@@ -44,8 +47,17 @@ class SqlStore:
         await self._database.close()
 
 
-async def open_store(url: str, *, clock: Clock | None = None, busy_timeout_s: float = BUSY_TIMEOUT_S) -> SqlStore:
+async def open_store(
+    url: str,
+    *,
+    clock: Clock | None = None,
+    busy_timeout_s: float = BUSY_TIMEOUT_S,
+    quotas: Quotas = DEFAULT_QUOTAS,
+) -> SqlStore:
     """Open the database at ``url`` (``sqlite.sqlite_url`` makes one), creating or migrating it first where needed.
+
+    Args:
+        quotas: what holds for users of whom nobody said otherwise.
 
     Raises:
         InvalidInput: the URL is not one this version can use.
@@ -72,4 +84,4 @@ async def open_store(url: str, *, clock: Clock | None = None, busy_timeout_s: fl
     except BaseException:
         await database.close()
         raise
-    return SqlStore(database, clock or SystemClock())
+    return SqlStore(database, clock or SystemClock(), quotas)

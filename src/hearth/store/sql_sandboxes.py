@@ -12,12 +12,15 @@ from sqlalchemy.exc import IntegrityError
 from hearth.errors import HearthError
 from hearth.host.clock import Clock
 from hearth.model import ExitCause, Lifetime, Sandbox, SandboxChanges, SandboxSpec, SandboxState
+from hearth.quota import Amounts
 from hearth.store import refusals, rows
 from hearth.store.base import CHANGEABLE, FIRST_PAGE, Page, PageRequest, SandboxExists
 from hearth.store.database import Database
 from hearth.store.paging import cut_page, read_request
+from hearth.store.quota_store import amounts_of_sandbox, egress_of
 from hearth.store.schema import sandboxes, users
 from hearth.store.sql_paging import page_of
+from hearth.store.sql_quotas import SqlQuotas
 
 GET = select(*rows.SANDBOX).where(sandboxes.c.id == bindparam("sandbox_id"))
 OF_OWNER = select(*rows.SANDBOX).where(sandboxes.c.owner == bindparam("owner"), sandboxes.c.name == bindparam("name"))
@@ -26,15 +29,18 @@ OF_OWNER = select(*rows.SANDBOX).where(sandboxes.c.owner == bindparam("owner"), 
 class SqlSandboxes:
     """``SandboxStore`` over a database."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, quotas: SqlQuotas) -> None:
         self._database = database
         self._clock = clock
+        self._quotas = quotas
 
     async def create(self, sandbox: Sandbox) -> None:
         refusals.check_storable(sandbox.spec)
         row = rows.sandbox_row(sandbox)
 
         def work(connection: Connection) -> None:
+            if connection.execute(OF_OWNER, {"owner": sandbox.owner, "name": sandbox.spec.name}).first() is None:
+                self._quotas.enter(connection, sandbox.owner, amounts_of_sandbox(sandbox))
             try:
                 with connection.begin_nested():
                     connection.execute(insert(sandboxes), row)
@@ -139,6 +145,8 @@ class SqlSandboxes:
                 raise _why_unchanged(connection, sandbox_id, expected)
             spec = changes.apply(current.spec)
             refusals.check_storable(spec)
+            more = egress_of(spec) - egress_of(current.spec)
+            self._quotas.enter(connection, current.owner, Amounts(egress_bytes_per_s=more))
             return _write(connection, current, spec, changes.lifetime)
 
         def _write(connection: Connection, current: Sandbox, spec: SandboxSpec, lifetime: Lifetime | None) -> Sandbox:

@@ -10,12 +10,15 @@ from sqlalchemy.exc import IntegrityError
 
 from hearth.errors import HearthError
 from hearth.model import Snapshot, SnapshotState
+from hearth.quota import Amounts, mebibytes
 from hearth.store import refusals, rows
 from hearth.store.base import FIRST_PAGE, Page, PageRequest
 from hearth.store.database import Database
 from hearth.store.paging import cut_page, read_request
+from hearth.store.quota_store import amounts_of_snapshot
 from hearth.store.schema import snapshots, users
 from hearth.store.sql_paging import page_of
+from hearth.store.sql_quotas import SqlQuotas
 
 GET = select(snapshots).where(snapshots.c.id == bindparam("snapshot_id"))
 CHILDREN = (
@@ -30,13 +33,15 @@ IS_NAMED = snapshots.c.state != SnapshotState.DELETING.value
 class SqlSnapshots:
     """``SnapshotStore`` over a database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, quotas: SqlQuotas) -> None:
         self._database = database
+        self._quotas = quotas
 
     async def create(self, snapshot: Snapshot) -> None:
         row = rows.snapshot_row(snapshot)
 
         def work(connection: Connection) -> None:
+            self._quotas.enter(connection, snapshot.owner, amounts_of_snapshot(snapshot))
             try:
                 with connection.begin_nested():
                     connection.execute(insert(snapshots), row)
@@ -108,6 +113,10 @@ class SqlSnapshots:
         )
 
         def work(connection: Connection) -> Snapshot:
+            before = _row(connection, snapshot_id)
+            if before is not None and size_bytes is not None:
+                more = max(1, mebibytes(size_bytes)) - max(1, mebibytes(before.size_bytes))
+                self._quotas.enter(connection, before.owner, Amounts(snapshot_mib=more))
             row = connection.execute(statement).first()
             if row is None:
                 raise _why_unchanged(connection, snapshot_id, expected)

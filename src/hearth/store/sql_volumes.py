@@ -10,12 +10,15 @@ from sqlalchemy.exc import IntegrityError
 
 from hearth.errors import HearthError
 from hearth.model import NamedVolume, VolumePlacement, VolumeState
+from hearth.quota import Amounts
 from hearth.store import refusals, rows
 from hearth.store.base import FIRST_PAGE, Page, PageRequest
 from hearth.store.database import Database
 from hearth.store.paging import cut_page, read_request
+from hearth.store.quota_store import amounts_of_volume
 from hearth.store.schema import sandboxes, users, volume_placements, volumes
 from hearth.store.sql_paging import page_of
+from hearth.store.sql_quotas import SqlQuotas
 
 GET = select(volumes).where(volumes.c.id == bindparam("volume_id"))
 IN_SANDBOX = (
@@ -33,13 +36,15 @@ OF_VOLUME = (
 class SqlVolumes:
     """``VolumeStore`` over a database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, quotas: SqlQuotas) -> None:
         self._database = database
+        self._quotas = quotas
 
     async def create(self, volume: NamedVolume) -> None:
         row = rows.volume_row(volume)
 
         def work(connection: Connection) -> None:
+            self._quotas.enter(connection, volume.owner, amounts_of_volume(volume))
             try:
                 with connection.begin_nested():
                     connection.execute(insert(volumes), row)
@@ -82,10 +87,6 @@ class SqlVolumes:
         cut = cut_page(found, limit, lambda row: (row.created_at, row.id))
         return Page(items=[rows.volume_of(row) for row in cut.items], next_cursor=cut.next_cursor)
 
-    async def sizes_mib(self, owner: str) -> Sequence[int]:
-        statement = select(volumes.c.size_mib).where(volumes.c.owner == owner)
-        return await self._database.read(lambda connection: connection.execute(statement).scalars().all())
-
     async def transition(
         self, volume_id: str, expected: Collection[VolumeState], new: VolumeState, *, size_mib: int | None = None
     ) -> NamedVolume:
@@ -98,6 +99,9 @@ class SqlVolumes:
         )
 
         def work(connection: Connection) -> NamedVolume:
+            before = _row(connection, volume_id)
+            if before is not None and size_mib is not None:
+                self._quotas.enter(connection, before.owner, Amounts(volume_mib=size_mib - before.size_mib))
             row = connection.execute(statement).first()
             if row is None:
                 raise _why_unchanged(connection, volume_id, expected)

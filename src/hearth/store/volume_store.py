@@ -31,10 +31,6 @@ class VolumeStore(Protocol):
         """Those in one of ``states`` (none given: in any)."""
         ...
 
-    async def sizes_mib(self, owner: str) -> Sequence[int]:
-        """Give the size of each volume of an owner, in whatever state: what a quota counts."""
-        ...
-
     async def transition(
         self, volume_id: str, expected: Collection[VolumeState], new: VolumeState, *, size_mib: int | None = None
     ) -> NamedVolume:

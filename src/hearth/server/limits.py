@@ -1,0 +1,39 @@
+"""What `serve` takes about how much users may have and ask."""
+
+from __future__ import annotations
+
+import argparse
+
+from hearth.quota import DEFAULT_QUOTAS, NAMES, Quotas, public_name
+
+_QUOTAS = {public_name(name): name for name in NAMES}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of limits."""
+    group = parser.add_argument_group("limits of users")
+    group.add_argument(
+        "--quota",
+        metavar="NAME=N",
+        action="append",
+        type=quota,
+        default=[],
+        help=f"a user may have N of this, or 'none' for no limit; repeatable; NAME is one of {', '.join(_QUOTAS)}",
+    )
+
+
+def quota(text: str) -> tuple[str, int | None]:
+    """Read ``NAME=N``; argparse tells what a ValueError means."""
+    name, _, limit = text.partition("=")
+    if name not in _QUOTAS:
+        raise argparse.ArgumentTypeError(f"{name!r} is no quota; use {', '.join(_QUOTAS)}")
+    if limit == "none":
+        return _QUOTAS[name], None
+    if not limit.isascii() or not limit.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=N")
+    return _QUOTAS[name], int(limit)
+
+
+def quotas_of(arguments: argparse.Namespace) -> Quotas:
+    """Give the quotas that were asked for; the others keep their defaults."""
+    return DEFAULT_QUOTAS.but(dict(arguments.quota))
