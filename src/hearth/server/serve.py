@@ -26,9 +26,10 @@ from hearth.server.listen import parse_address, spoken_address, tcp_listener, un
 from hearth.server.logs import configure
 from hearth.server.notify import notify
 from hearth.server.proxy.door import Door
+from hearth.server.proxy.options import PublicOptions, read_options
+from hearth.server.proxy.options import add_arguments as add_public_arguments
 from hearth.server.proxy.public import Gateway
-from hearth.server.proxy.serving import PublicOptions, listening, read_options, serving_public
-from hearth.server.proxy.serving import add_arguments as add_public_arguments
+from hearth.server.proxy.serving import serving_public
 
 log = structlog.get_logger(__name__)
 
@@ -157,15 +158,11 @@ async def serve(
 ) -> None:
     """Open the daemon of a data directory and serve its API, and the public, until SIGTERM or SIGINT."""
     async with open_daemon(data, settings) as daemon, contextlib.AsyncExitStack() as undo:
-        gateway = Gateway(daemon)
+        gateway = Gateway(daemon, public.trust)
         undo.push_async_callback(gateway.close)
         sockets = [undo.enter_context(tcp_listener(*address)) for address in addresses]
         spoken = [*map(spoken_address, sockets), f"unix:{data.api_socket}"]
-        if public.listen is not None:
-            listener, daemon.publishing.address = undo.enter_context(listening(public))
-            spoken.append(f"{spoken_address(listener)} (public)")
-            app = observed(gateway.gate(public.zone))
-            await undo.enter_async_context(serving_public(app, public, listener))
+        spoken += await undo.enter_async_context(serving_public(daemon, gateway, data, public, observed))
         sockets.append(undo.enter_context(unix_listener(data.api_socket)))
         log.info("listening", addresses=spoken)
         await Server(build_app(daemon, gateway), drain_s=drain_s).serve_sockets(sockets)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from tests.server.daemon import RunningDaemon, daemon_command, data_directory, publish_images, running_daemon
-from tests.server.proxy.stage import answering, fields_of, read_head, serving, sized
+from tests.server.proxy.stage import answer_of, answering, fields_of, read_head, serving, sized
 from tests.server.test_app import ask
 
 from hearth.sdk.client import Client
@@ -48,7 +48,7 @@ class House:
 
 def public_port(daemon: RunningDaemon) -> int:
     """Read from the log where the public comes in."""
-    (entry,) = [entry for entry in daemon.log() if entry["event"] == "listening"]
+    entry = [entry for entry in daemon.log() if entry["event"] == "listening"][-1]
     (address,) = [each for each in entry["addresses"] if each.endswith("(public)")]
     return int(address.split()[0].rpartition(":")[2])
 
@@ -102,16 +102,87 @@ def test_a_host_name_leads_to_its_port_and_says_so(house: House) -> None:
         assert "x-forwarded-prefix" not in told
 
 
-def test_a_path_leads_there_too_on_both_listeners(house: House) -> None:
+def test_a_path_leads_there_by_the_apis_address_and_where_there_is_a_zone_not_by_the_publics(house: House) -> None:
     redirect = b"HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n"
     with published(house, "shop", redirect) as (_, heads):
-        answer, _ = house.visit("/p/shop/cart")
-        assert (answer.status, answer.getheader("location")) == (302, "/p/shop/login")
+        for host in (None, ZONE, f"p.{ZONE}"):
+            assert house.visit("/p/shop/cart", host=host)[0].status == 404
+        assert heads == []
+        status, headers, _ = ask(house.daemon, "GET", "/p/shop/cart")
+        assert (status, headers["location"]) == (302, "/p/shop/login")
         assert heads[0].startswith(b"GET /cart HTTP/1.1\r\n")
         assert dict(fields_of(heads[0]))["x-forwarded-prefix"] == "/p/shop"
         status, headers, _ = ask(house.daemon, "GET", "/p/shop")
         assert (status, headers["location"]) == (302, "/p/shop/login")
         assert heads[1].startswith(b"GET / HTTP/1.1\r\n")
+
+
+GOOD_HOSTS = [f"shop.{ZONE}", f"SHOP.{ZONE.upper()}", f"shop.{ZONE}.", f"shop.{ZONE}:443", f"shop.{ZONE}.:1"]
+OTHER_HOSTS = [
+    *(f"shop.{ZONE}..", f"shop..{ZONE}", f".shop.{ZONE}", f"shop.{ZONE}:", f"shop.{ZONE}:x", f"shop.{ZONE}:123456"),
+    *(f"shop.{ZONE}:80:80", f"shop.{ZONE}@evil.example", f"evil.example@shop.{ZONE}", f"shop.{ZONE}/", f"shop.{ZONE}?"),
+    *(f"shop.{ZONE}, evil.example", f"sh\u00f6p.{ZONE}", f"xn--shp-sna.{ZONE}", f"sho%70.{ZONE}", f"shop .{ZONE}"),
+    *("[::1]", "[::1]:80", "::1", f"[shop.{ZONE}]", ""),
+]
+
+
+def test_a_host_is_the_name_to_the_letter_or_nothing(house: House) -> None:
+    with published(house, "shop", sized(b"open")) as (_, heads):
+        for host in (*GOOD_HOSTS, *OTHER_HOSTS):
+            with socket.create_connection(("127.0.0.1", house.port), 20) as connection:
+                connection.sendall(b"GET / HTTP/1.1\r\nHost: " + host.encode("latin-1") + b"\r\n\r\n")
+                answer, body = answer_of(connection)
+            if host in GOOD_HOSTS:
+                assert (answer.status, body) == (200, b"open"), host
+            else:
+                assert answer.status in (400, 404), host
+        assert len(heads) == len(GOOD_HOSTS)
+
+
+def test_what_a_trusted_proxy_tells_of_its_clients_reaches_the_server(house: House) -> None:
+    with opened("--public-zone", ZONE, "--public-trusted-proxy", "127.0.0.0/8") as trusting:
+        for one, client, scheme in [(trusting, "203.0.113.9", "https"), (house, "127.0.0.1", "http")]:
+            with published(one, "shop", sized(b"open")) as (port, heads):
+                one.visit(
+                    "/",
+                    host=f"shop.{ZONE}",
+                    X_Forwarded_For="6.6.6.6, 203.0.113.9",
+                    X_Forwarded_Proto="https",
+                    X_Forwarded_Host="evil.example",
+                    X_Forwarded_Port="1",
+                    Forwarded="for=6.6.6.6",
+                    X_Real_IP="6.6.6.6",
+                    Origin=f"{scheme}://shop.{ZONE}",
+                )
+                told = fields_of(heads[0])
+                assert [value for name, value in told if name == "x-forwarded-for"] == [client]
+                assert [value for name, value in told if name == "x-forwarded-proto"] == [scheme]
+                assert [value for name, value in told if name == "x-forwarded-host"] == [f"shop.{ZONE}"]
+                assert dict(told)["origin"] == f"http://localhost:{port}"
+                assert not {"x-forwarded-port", "forwarded", "x-real-ip"} & dict(told).keys()
+                assert "6.6.6.6" not in str(told)
+
+
+def test_behind_a_trusted_proxy_each_client_has_a_bucket_of_its_own() -> None:
+    def statuses(house: House, address: str) -> set[int]:
+        connection = http.client.HTTPConnection("127.0.0.1", house.port, timeout=20)
+        found = set()
+        with contextlib.closing(connection):
+            for _ in range(8_000):
+                connection.request("GET", "/p/nothing/", headers={"X-Forwarded-For": f"{address}, 127.0.0.9"})
+                answer = connection.getresponse()
+                answer.read()
+                found.add(answer.status)
+                if found != {404}:
+                    break
+        return found
+
+    with opened("--public-trusted-proxy", "127.0.0.0/8") as trusting:
+        assert statuses(trusting, "203.0.113.9") == {404, 429}
+        connection = http.client.HTTPConnection("127.0.0.1", trusting.port, timeout=20)
+        with contextlib.closing(connection):
+            connection.request("GET", "/p/nothing/", headers={"X-Forwarded-For": "203.0.113.10, 127.0.0.9"})
+            assert connection.getresponse().status == 404
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from hearth.server.middleware.auth import bearer_token
 from hearth.server.proxy.door import exchange_of
 from hearth.server.proxy.headers import TOKEN_HEADER, Route, head, upgrade_of, without_parameter
 from hearth.server.proxy.relay import Relay, Target
+from hearth.server.proxy.trust import Origin, Trust
 from hearth.server.proxy.tunnel import join
 from hearth.server.proxy.upstream import Upstreams
 
@@ -45,11 +46,14 @@ class Crossed:
 class Crossing:
     """Takes what goes to sandboxes, published ports by ``public``; everything else goes on to ``app``."""
 
-    def __init__(self, app: ASGIApp, *, public: ASGIApp, daemon: Daemon, upstreams: Upstreams) -> None:
+    def __init__(
+        self, app: ASGIApp, *, public: ASGIApp, daemon: Daemon, upstreams: Upstreams, trust: Trust | None = None
+    ) -> None:
         self.app = app
         self.public = public
         self.daemon = daemon
         self.upstreams = upstreams
+        self.trust = trust or Trust()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match = _PATH.fullmatch(scope["raw_path"])
@@ -73,7 +77,7 @@ class Crossing:
 
     async def _proxy(self, call: Crossed, scope: Scope, receive: Receive, send: Send) -> None:
         sandbox = await self.daemon.sandboxes.get(call.user, call.reference)
-        route = route_of(scope, prefix=call.prefix, port=call.port)
+        route = route_of(scope, self.trust.origin(scope), prefix=call.prefix, port=call.port)
         async with present(self.daemon.sandboxes, sandbox) as presence:
             target = Target(presence=presence, route=route, path=call.path, dropped=call.dropped)
             await Relay(scope=scope, receive=receive, send=send, target=target, upstreams=self.upstreams).run()
@@ -135,14 +139,7 @@ def read_port(text: bytes) -> int:
     return check_range(int(text), 1, MAX_PORT, what="port")
 
 
-def route_of(scope: Scope, *, prefix: bytes, port: int) -> Route:
+def route_of(scope: Scope, origin: Origin, *, prefix: bytes, port: int) -> Route:
     """Tell how a request came and where it goes."""
     host = next((value for name, value in scope["headers"] if name == b"host"), b"")
-    client = scope.get("client")
-    return Route(
-        scheme=scope["scheme"].encode(),
-        host=host,
-        prefix=prefix,
-        port=port,
-        client=client[0] if client else None,
-    )
+    return Route(scheme=origin.scheme.encode(), host=host, prefix=prefix, port=port, client=origin.client)

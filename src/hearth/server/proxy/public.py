@@ -21,8 +21,10 @@ from hearth.errors import HearthError, NotFound
 from hearth.model import Heat, Publication, Sandbox
 from hearth.server.proxy.entry import route_of
 from hearth.server.proxy.headers import TOKEN_HEADER
+from hearth.server.proxy.hosts import label_of
 from hearth.server.proxy.pages import failure_page, plain_failure, waiting_page
 from hearth.server.proxy.relay import Relay, Target
+from hearth.server.proxy.trust import Origin, Trust
 from hearth.server.proxy.upstream import Upstreams
 
 log = structlog.get_logger(__name__)
@@ -33,7 +35,6 @@ WAKE_S = 120.0
 """How long everybody else waits."""
 RETRY_S = 1
 _PATH = re.compile(rb"%b([^/]+)(/.*)?" % PUBLIC_PATH.encode(), re.DOTALL)
-_HOST = re.compile(rb"([A-Za-z0-9.-]{1,255}?)\.?(?::[0-9]{1,5})?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,15 +47,23 @@ class Visit:
 
 
 class PublicGate:
-    """ASGI app of the public; ``zone`` is the DNS name whose labels are aliases, None where there are only paths."""
+    """ASGI app of the public; ``zone`` is the DNS name whose labels are aliases, None where paths tell them."""
 
     def __init__(
-        self, daemon: Daemon, *, upstreams: Upstreams, wakes: Wakes, rates: PublicRates, zone: str | None
+        self,
+        daemon: Daemon,
+        *,
+        upstreams: Upstreams,
+        wakes: Wakes,
+        rates: PublicRates,
+        trust: Trust,
+        zone: str | None,
     ) -> None:
         self.daemon = daemon
         self.upstreams = upstreams
         self.wakes = wakes
         self.rates = rates
+        self.trust = trust
         self.zone = zone
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,17 +88,18 @@ class PublicGate:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> Response | None:
         """Answer a request; gives a page of our own instead where the sandbox cannot answer yet."""
         visit = visit_of(scope, self.zone)
-        if visit is None:
-            raise NotFound("nothing is published here")
-        client = scope.get("client")
-        address = client[0] if client else None
+        alias = "" if visit is None else visit.alias
+        origin = self.trust.origin(scope)
+        address = origin.client
         now_s = asyncio.get_running_loop().time()
-        with self.rates.crowd.entered(subscriber(address) if address else visit.alias) as may_enter:
-            if not may_enter or not self.rates.allow(alias=visit.alias, address=address, now_s=now_s):
+        with self.rates.crowd.entered(subscriber(address) if address else alias) as may_enter:
+            if not may_enter or not self.rates.allow(alias=alias, address=address, now_s=now_s):
                 return _failure(scope, 429, "too many requests", retry_after_s=RETRY_S)
-            return await self._admit(visit, scope, receive, send)
+            if visit is None:
+                raise NotFound("nothing is published here")
+            return await self._admit(visit, origin, scope, receive, send)
 
-    async def _admit(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> Response | None:
+    async def _admit(self, visit: Visit, origin: Origin, scope: Scope, receive: Receive, send: Send) -> Response | None:
         publication, sandbox = await self._find(visit.alias)
         scope["state"]["log"] = {"alias": visit.alias, "sandbox": sandbox.id}
         if self.daemon.sandboxes.heat(sandbox) is Heat.COLD:
@@ -101,7 +111,13 @@ class PublicGate:
                     else _failure(scope, 503, "the sandbox is being woken", retry_after_s=RETRY_S)
                 )
             sandbox = await self.daemon.sandboxes.store.sandboxes.get(sandbox.id)
-        await self._relay(visit, publication, sandbox, scope, receive, send)
+        route = route_of(scope, origin, prefix=visit.prefix, port=publication.port)
+        async with present(self.daemon.sandboxes, sandbox) as presence:
+            target = Target(presence=presence, route=route, path=visit.path, dropped=frozenset({TOKEN_HEADER}))
+            try:
+                await Relay(scope=scope, receive=receive, send=send, target=target, upstreams=self.upstreams).run()
+            except ClientDisconnect:
+                log.debug("public client left", alias=visit.alias)
         return None
 
     async def _find(self, alias: str) -> tuple[Publication, Sandbox]:
@@ -109,17 +125,6 @@ class PublicGate:
             return await self.daemon.publishing.find(alias)
         except NotFound as error:
             raise NotFound("nothing is published here") from error
-
-    async def _relay(
-        self, visit: Visit, publication: Publication, sandbox: Sandbox, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        route = route_of(scope, prefix=visit.prefix, port=publication.port)
-        async with present(self.daemon.sandboxes, sandbox) as presence:
-            target = Target(presence=presence, route=route, path=visit.path, dropped=frozenset({TOKEN_HEADER}))
-            try:
-                await Relay(scope=scope, receive=receive, send=send, target=target, upstreams=self.upstreams).run()
-            except ClientDisconnect:
-                log.debug("public client left", alias=visit.alias)
 
     def _refusal(self, scope: Scope, error: HearthError) -> Response:
         """Tell a stranger no more than he needs: the details are the owner's."""
@@ -132,13 +137,12 @@ class PublicGate:
 
 
 def visit_of(scope: Scope, zone: str | None) -> Visit | None:
-    """Tell what a request is for: the label before the zone in its Host, else the alias in its path."""
+    """Tell what a request is for: where there is a zone by its Host alone, else by the alias in its path."""
     query = b"?" + scope["query_string"] if scope["query_string"] else b""
-    hosts = [value for name, value in scope["headers"] if name == b"host"]
-    if zone is not None and len(hosts) == 1 and (host := _HOST.fullmatch(hosts[0])):
-        label, dot, rest = host[1].decode("ascii").lower().partition(".")
-        if dot and rest == zone:
-            return Visit(alias=label, prefix=b"", path=scope["raw_path"] + query)
+    if zone is not None:
+        # A path would lead to all of them from one origin: what a browser keeps for one, another could read.
+        label = label_of(scope["headers"], zone)
+        return None if label is None else Visit(alias=label, prefix=b"", path=scope["raw_path"] + query)
     match = _PATH.fullmatch(scope["raw_path"])
     if match is None:
         return None
@@ -166,17 +170,25 @@ def _failure(scope: Scope, status: int, brief: str, *, retry_after_s: int | None
 
 
 class Gateway:
-    """What all ways to sandboxes share: connections kept, wakes under way, bounds."""
+    """What all ways to sandboxes share: connections kept, wakes under way, bounds, whom to believe."""
 
-    def __init__(self, daemon: Daemon) -> None:
+    def __init__(self, daemon: Daemon, trust: Trust | None = None) -> None:
         self.upstreams = Upstreams()
+        self.trust = trust or Trust()
         self._daemon = daemon
         self._wakes = wakes_of(daemon.sandboxes)
         self._rates = PublicRates()
 
     def gate(self, zone: str | None = None) -> PublicGate:
         """Give the app of the public."""
-        return PublicGate(self._daemon, upstreams=self.upstreams, wakes=self._wakes, rates=self._rates, zone=zone)
+        return PublicGate(
+            self._daemon,
+            upstreams=self.upstreams,
+            wakes=self._wakes,
+            rates=self._rates,
+            trust=self.trust,
+            zone=zone,
+        )
 
     async def close(self) -> None:
         """Close the connections that are kept, and wait for the wakes under way."""

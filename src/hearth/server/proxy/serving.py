@@ -1,94 +1,46 @@
-"""The public's own listener: a second server in the daemon's loop, with TLS where certificates were given."""
+"""The public's own listeners: servers of their own in the daemon's loop, with TLS where there are certificates."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
-import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
-import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
+from hearth.config import DataDirectory
+from hearth.control.background import Background
+from hearth.control.daemon import Daemon
 from hearth.control.publishing import PublicAddress
-from hearth.errors import HostUnfit, InvalidInput
-from hearth.server.listen import parse_address, tcp_listener
-from hearth.server.proxy.door import Door
-
-log = structlog.get_logger(__name__)
+from hearth.errors import HostUnfit
+from hearth.host.clock import SystemClock
+from hearth.server.listen import spoken_address, tcp_listener
+from hearth.server.proxy.acme.doorstep import Doorstep
+from hearth.server.proxy.acme.files import CertificateFiles
+from hearth.server.proxy.acme.keeper import ALPN, Keeper
+from hearth.server.proxy.crowd import AddressDoor, Visitors
+from hearth.server.proxy.options import PublicOptions
+from hearth.server.proxy.public import Gateway
 
 KEEP_ALIVE_S = 30
 MAX_CONNECTIONS = 4_096
-_ZONE = re.compile(r"(?=.{1,189}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PublicOptions:
-    """What the command line says of the public. ``listen`` is an address and a port."""
-
-    listen: tuple[str, int] | None = None
-    zone: str | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of the public's listener."""
-    group = parser.add_argument_group("published ports")
-    group.add_argument("--public-listen", metavar="ADDR", help="serve published ports to everybody on ADDR (host:port)")
-    group.add_argument(
-        "--public-zone", metavar="ZONE", help="reach them as ALIAS.ZONE; its DNS has to lead here (default: by path)"
-    )
-    group.add_argument("--public-cert", metavar="FILE", type=Path, help="certificate chain in PEM: serve TLS")
-    group.add_argument("--public-key", metavar="FILE", type=Path, help="its private key in PEM")
-
-
-def read_options(arguments: argparse.Namespace) -> PublicOptions:
-    """Read and check them.
-
-    Raises:
-        InvalidInput: one makes no sense, alone or without another.
-    """
-    listen = arguments.public_listen
-    for name in ("zone", "cert", "key"):
-        if getattr(arguments, f"public_{name}") is not None and listen is None:
-            raise _missing(f"--public-{name}", "--public-listen")
-    if (arguments.public_cert is None) != (arguments.public_key is None):
-        raise _missing(*(("--public-key", "--public-cert")[:: 1 if arguments.public_cert is None else -1]))
-    zone = None if arguments.public_zone is None else arguments.public_zone.lower().strip(".")
-    if zone is not None and _ZONE.fullmatch(zone) is None:
-        raise InvalidInput(
-            "invalid --public-zone",
-            details=f"{zone[:80]!r} is no DNS name",
-            resolution="write it as example.org",
-            field="public-zone",
-        )
-    address = None if listen is None else parse_address(listen, allow_remote=True)
-    return PublicOptions(listen=address, zone=zone, certificate=arguments.public_cert, key=arguments.public_key)
-
-
-def _missing(given: str, wanted: str) -> InvalidInput:
-    return InvalidInput(
-        f"{given} needs {wanted}",
-        details=f"{wanted} was not said",
-        resolution=f"say {wanted}, too, or leave out {given}",
-        field=wanted.lstrip("-"),
-    )
+SILENT_S, PROBE_EVERY_S, PROBES = 60, 15, 4
+"""A peer that is gone without a word (an idle WebSocket may say nothing for hours) is noticed after two minutes."""
+Observe = Callable[[ASGIApp], ASGIApp]
 
 
 class PublicServer(uvicorn.Server):
     """uvicorn without ears for signals: it ends when it is told to."""
 
-    def __init__(self, app: ASGIApp, options: PublicOptions) -> None:
+    def __init__(self, app: ASGIApp, options: PublicOptions, context: ssl.SSLContext | None) -> None:
         config = uvicorn.Config(
             app,
-            http=Door,
+            http=partial(AddressDoor, Visitors(options.trust)),  # type: ignore[arg-type]  # a class is only called
             ws="none",
             lifespan="off",
             log_config=None,
@@ -100,8 +52,7 @@ class PublicServer(uvicorn.Server):
             timeout_graceful_shutdown=1,
         )
         config.load()
-        if options.certificate is not None and options.key is not None:
-            config.ssl = tls_context(options.certificate, options.key)
+        config.ssl = context
         super().__init__(config)
 
     @contextlib.contextmanager
@@ -111,13 +62,57 @@ class PublicServer(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving_public(app: ASGIApp, options: PublicOptions, listener: socket.socket) -> AsyncIterator[None]:
-    """Serve the public as long as the context lasts.
+async def serving_public(
+    daemon: Daemon, gateway: Gateway, data: DataDirectory, options: PublicOptions, observe: Observe
+) -> AsyncIterator[list[str]]:
+    """Serve the public as long as the context lasts; gives the addresses it is served on. Nothing where nobody asked.
+
+    Args:
+        observe: puts around an app what every request of this daemon goes through.
 
     Raises:
+        Unavailable: an address is taken or not ours.
         HostUnfit: the certificate or its key cannot be used.
     """
-    server = PublicServer(app, options)
+    if options.listen is None:
+        yield []
+        return
+    async with contextlib.AsyncExitStack() as undo:
+        listener = undo.enter_context(_listener(options.listen))
+        host, port = listener.getsockname()[:2]
+        address = PublicAddress(scheme=options.scheme, host=host, port=port, zone=options.zone)
+        daemon.publishing.address = address
+        files = CertificateFiles(data.root / "certificates")
+        context: ssl.SSLContext | None = None
+        if options.acme is not None and options.zone is not None:
+            keeper = Keeper(
+                options.acme,
+                zone=options.zone,
+                files=files,
+                aliases=daemon.publishing.aliases,
+                clock=SystemClock(),
+            )
+            await asyncio.to_thread(keeper.load)
+            daemon.publishing.certificates = keeper
+            background = Background()
+            undo.push_async_callback(background.end)
+            context = choosing_context(keeper.context_for)
+            background.start("certificates", keeper.run())
+        elif options.certificate is not None and options.key is not None:
+            context = tls_context(options.certificate, options.key)
+        app = observe(gateway.gate(options.zone))
+        await undo.enter_async_context(_served(PublicServer(app, options, context), listener))
+        spoken = [f"{spoken_address(listener)} (public)"]
+        if options.http is not None:
+            doorstep = observe(Doorstep(address, files.challenges if options.acme is not None else None))
+            plain = undo.enter_context(_listener(options.http))
+            await undo.enter_async_context(_served(PublicServer(doorstep, options, None), plain))
+            spoken.append(f"{spoken_address(plain)} (to https)")
+        yield spoken
+
+
+@contextlib.asynccontextmanager
+async def _served(server: PublicServer, listener: socket.socket) -> AsyncIterator[None]:
     task = asyncio.create_task(server.serve([listener]), name="public server")
     try:
         yield
@@ -127,18 +122,14 @@ async def serving_public(app: ASGIApp, options: PublicOptions, listener: socket.
 
 
 @contextlib.contextmanager
-def listening(options: PublicOptions) -> Iterator[tuple[socket.socket, PublicAddress]]:
-    """Listen for the public and tell what its URLs are. ``options`` must say where.
-
-    Raises:
-        Unavailable: the address is taken or not ours.
-    """
-    if options.listen is None:
-        raise ValueError("there is nothing to listen on")
-    with tcp_listener(*options.listen) as listener:
-        host, port = listener.getsockname()[:2]
-        scheme = "https" if options.certificate is not None else "http"
-        yield listener, PublicAddress(scheme=scheme, host=host, port=port, zone=options.zone)
+def _listener(address: tuple[str, int]) -> Iterator[socket.socket]:
+    with tcp_listener(*address) as listener:
+        # Connections take these after their listener.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, SILENT_S)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_EVERY_S)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
+        yield listener
 
 
 def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
@@ -147,9 +138,7 @@ def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
     Raises:
         HostUnfit: they cannot be read, or do not fit each other.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
+    context = _bare_context()
     try:
         context.load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:
@@ -158,4 +147,26 @@ def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
             details=f"{certificate}, {key}: {error.strerror or error}",
             resolution="give a PEM chain and the private key that belongs to it, readable by the daemon",
         ) from error
+    return context
+
+
+def choosing_context(context_for: Callable[[str], ssl.SSLContext | None]) -> ssl.SSLContext:
+    """Give a TLS context that takes the certificate of the name a client asks for; without one it says so and ends."""
+
+    def choose(connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, _context: ssl.SSLContext) -> int | None:
+        chosen = None if name is None else context_for(name)
+        if chosen is None:
+            return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+        connection.context = chosen
+        return None
+
+    context = _bare_context()
+    context.sni_callback = choose
+    return context
+
+
+def _bare_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(ALPN)
     return context

@@ -1,0 +1,180 @@
+"""What the command line says of the public: declared, read and checked."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hearth.errors import InvalidInput
+from hearth.server.listen import parse_address
+from hearth.server.proxy.acme.keeper import AcmeOptions
+from hearth.server.proxy.trust import HEADERS, Trust, read_networks
+
+_ZONE = re.compile(r"(?=.{1,189}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_EMAIL = re.compile(r"[^@\s,]+@[^@\s,]+")
+NEEDED = (
+    ("zone", "listen"),
+    ("cert", "listen"),
+    ("key", "listen"),
+    ("cert", "key"),
+    ("key", "cert"),
+    ("http", "zone"),
+    ("acme_directory", "zone"),
+    ("acme_email", "acme_directory"),
+    ("acme_ca", "acme_directory"),
+    ("acme_dns_hook", "acme_directory"),
+)
+"""Options that make sense only with another."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublicOptions:
+    """Addresses are an address and a port; ``http`` is where plain HTTP is sent on to https."""
+
+    listen: tuple[str, int] | None = None
+    zone: str | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    http: tuple[str, int] | None = None
+    acme: AcmeOptions | None = None
+    trust: Trust = field(default_factory=Trust)
+
+    @property
+    def scheme(self) -> str:
+        return "http" if self.certificate is None and self.acme is None else "https"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the public's listener."""
+    group = parser.add_argument_group("published ports")
+    group.add_argument("--public-listen", metavar="ADDR", help="serve published ports to everybody on ADDR (host:port)")
+    group.add_argument(
+        "--public-zone", metavar="ZONE", help="reach them as ALIAS.ZONE; its DNS has to lead here (default: by path)"
+    )
+    group.add_argument("--public-cert", metavar="FILE", type=Path, help="certificate chain in PEM: serve TLS")
+    group.add_argument("--public-key", metavar="FILE", type=Path, help="its private key in PEM")
+    group.add_argument(
+        "--public-http", metavar="ADDR", help="plain HTTP there: answer the certificate authority, lead others to https"
+    )
+    group.add_argument(
+        "--public-acme-directory",
+        metavar="URL",
+        help="order certificates from this authority (ACME), whose terms you agree to; with --public-http for each"
+        " name, with --public-acme-dns-hook one for the zone",
+    )
+    group.add_argument("--public-acme-email", metavar="ADDRESS", help="for the authority, in case it wants to warn you")
+    group.add_argument("--public-acme-ca", metavar="FILE", type=Path, help="PEM of who vouches for the directory")
+    group.add_argument(
+        "--public-acme-dns-hook",
+        metavar="PROGRAM",
+        type=Path,
+        help="run as 'PROGRAM present|cleanup NAME VALUE' to put a TXT record in place (DNS-01)",
+    )
+    group.add_argument(
+        "--public-trusted-proxy",
+        metavar="CIDR",
+        action="append",
+        default=[],
+        help="believe what a proxy there tells of its clients; repeatable",
+    )
+    group.add_argument(
+        "--public-proxy-header",
+        choices=HEADERS,
+        default=HEADERS[0],
+        help=f"the header in which those proxies tell it (default: {HEADERS[0]})",
+    )
+
+
+def read_options(arguments: argparse.Namespace) -> PublicOptions:
+    """Read and check them.
+
+    Raises:
+        InvalidInput: one makes no sense, alone or without another.
+    """
+    for given, wanted in NEEDED:
+        if getattr(arguments, f"public_{given}") is not None and getattr(arguments, f"public_{wanted}") is None:
+            raise _missing(_option(given), _option(wanted))
+    zone = None if arguments.public_zone is None else arguments.public_zone.lower().strip(".")
+    if zone is not None and _ZONE.fullmatch(zone) is None:
+        raise InvalidInput(
+            "invalid --public-zone",
+            details=f"{zone[:80]!r} is no DNS name",
+            resolution="write it as example.org",
+            field="public-zone",
+        )
+    options = PublicOptions(
+        listen=_address(arguments.public_listen),
+        zone=zone,
+        certificate=arguments.public_cert,
+        key=arguments.public_key,
+        http=_address(arguments.public_http),
+        acme=_read_acme(arguments),
+        trust=Trust(networks=read_networks(arguments.public_trusted_proxy), header=arguments.public_proxy_header),
+    )
+    if options.http is not None and options.scheme == "http":
+        raise _missing("--public-http", "--public-cert or --public-acme-directory")
+    return options
+
+
+def _read_acme(arguments: argparse.Namespace) -> AcmeOptions | None:
+    directory, email = arguments.public_acme_directory, arguments.public_acme_email
+    hook = arguments.public_acme_dns_hook
+    if directory is None:
+        return None
+    if not directory.startswith("https://"):
+        raise InvalidInput(
+            "invalid --public-acme-directory",
+            details=f"{directory[:80]!r} is no https URL",
+            resolution="give the address of the authority's directory",
+            field="public-acme-directory",
+        )
+    if arguments.public_cert is not None:
+        raise InvalidInput(
+            "--public-acme-directory and --public-cert exclude each other",
+            details="certificates are either ordered or given",
+            resolution="leave one of them out",
+            field="public-acme-directory",
+        )
+    if arguments.public_http is None and hook is None:
+        raise _missing("--public-acme-directory", "--public-http or --public-acme-dns-hook")
+    if email is not None and _EMAIL.fullmatch(email) is None:
+        raise InvalidInput(
+            "invalid --public-acme-email",
+            details=repr(email[:80]),
+            resolution="give one address",
+            field="public-acme-email",
+        )
+    if hook is not None and not os.access(hook, os.X_OK):
+        raise InvalidInput(
+            "invalid --public-acme-dns-hook",
+            details=f"{hook} is no program that the daemon may run",
+            resolution="give the path of one that is executable",
+            field="public-acme-dns-hook",
+        )
+    ca_file = arguments.public_acme_ca
+    return AcmeOptions(
+        directory=directory,
+        email=email,
+        ca_file=None if ca_file is None else ca_file.absolute(),
+        hook=None if hook is None else hook.absolute(),
+    )
+
+
+def _address(text: str | None) -> tuple[str, int] | None:
+    return None if text is None else parse_address(text, allow_remote=True)
+
+
+def _option(name: str) -> str:
+    return f"--public-{name.replace('_', '-')}"
+
+
+def _missing(given: str, wanted: str) -> InvalidInput:
+    return InvalidInput(
+        f"{given} needs {wanted}",
+        details=f"{wanted} was not said",
+        resolution=f"say {wanted}, too, or leave out {given}",
+        field=wanted.split()[0].lstrip("-"),
+    )
