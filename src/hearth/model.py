@@ -337,12 +337,14 @@ class Job:
     """Durable work: a plan (``kind``) for one ``subject`` (such as a sandbox's id), and how far it has come.
 
     ``step`` is the last step begun; ``input`` is all that undoing needs; ``attempt`` counts claims. The lease says
-    which daemon works on it and until when that daemon counts as alive.
+    which daemon works on it and until when that daemon counts as alive. ``owner`` is the user it is done for; None
+    for what the daemon does unasked, and for jobs older than this field.
     """
 
     id: str
     kind: str
     subject: str
+    owner: str | None = None
     input: Mapping[str, object] = field(default_factory=dict, repr=False)
     state: JobState = JobState.PENDING
     step: str | None = None

@@ -218,7 +218,7 @@ class Creation:
 
     async def _run(self, bringup: Bringup, sandbox: Sandbox) -> None:
         plan = bringup.creation()
-        job = await self._runner.submit(plan, sandbox.id, Subject(sandbox_id=sandbox.id))
+        job = await self._runner.submit(plan, sandbox.id, Subject(sandbox_id=sandbox.id), owner=sandbox.owner)
         await self._runner.run(job.id, plan)
 
     @contextlib.asynccontextmanager

@@ -299,7 +299,8 @@ class Sleep:
         bringup = Bringup(self._workshop, order)
         try:
             plan = bringup.start()
-            job = await self._runner.submit(plan, order.sandbox.id, Subject(sandbox_id=order.sandbox.id))
+            subject = Subject(sandbox_id=order.sandbox.id)
+            job = await self._runner.submit(plan, subject.sandbox_id, subject, owner=order.sandbox.owner)
             await self._runner.run(job.id, plan)
             return bringup.hand_over()
         finally:

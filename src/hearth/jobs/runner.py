@@ -46,12 +46,13 @@ class Runner:
         self._terms = terms or LeaseTerms()
         self._observer = observer
 
-    async def submit(self, plan: Plan[T], subject: str, value: T) -> Job:
-        """Store a job to be run; its input is all that undoing it will have."""
+    async def submit(self, plan: Plan[T], subject: str, value: T, *, owner: str | None = None) -> Job:
+        """Store a job to be run, for the user ``owner``; its input is all that undoing it will have."""
         job = Job(
             id=new_job_id(),
             kind=plan.kind,
             subject=subject,
+            owner=owner,
             input=plan.encode(value),
             created_at=self._clock.now(),
         )

@@ -33,6 +33,7 @@ from hearth.model import (
     SnapshotState,
     StepRecord,
 )
+from hearth.store.answer_store import AnswerStore
 from hearth.store.exec_store import ExecStore
 from hearth.store.page import FIRST_PAGE as FIRST_PAGE
 from hearth.store.page import MAX_PAGE as MAX_PAGE
@@ -358,6 +359,9 @@ class Store(Protocol):
 
     @property
     def execs(self) -> ExecStore: ...
+
+    @property
+    def answers(self) -> AnswerStore: ...
 
     async def close(self) -> None:
         """Finish what is under way and let go of the database; doing it twice is fine."""

@@ -32,6 +32,7 @@ from hearth.store.base import (
     PageRequest,
     SandboxExists,
 )
+from hearth.store.memory_answers import MemoryAnswers
 from hearth.store.memory_endings import MemoryEndings
 from hearth.store.memory_execs import MemoryExecs
 from hearth.store.memory_publications import MemoryPublications
@@ -60,6 +61,7 @@ class MemoryStore:
         self.secrets = MemorySecrets(tables)
         self.publications = MemoryPublications(tables)
         self.execs = MemoryExecs(tables)
+        self.answers = MemoryAnswers(tables, clock)
 
     async def close(self) -> None:
         """Nothing is held."""

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from hearth.execs import Exec
 from hearth.model import Ending, Job, NamedVolume, Publication, Sandbox, Snapshot, User, VolumePlacement
+from hearth.store.answer_store import Answer
 from hearth.store.base import Page, PageRequest
 from hearth.store.paging import Position, cut_page, read_request
 from hearth.store.user_store import NewKey
@@ -19,8 +20,8 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(kw_only=True)
 class Tables:
-    """Keyed by id (endings by the sandbox's, secrets by owner and name, placements by sandbox's and volume's,
-    publications by alias)."""
+    """Keyed by id (endings by the sandbox's, secrets by owner and name, answers by user and key, placements by
+    sandbox's and volume's, publications by alias)."""
 
     users: dict[str, tuple[datetime, User]] = dataclasses.field(default_factory=dict)
     keys: dict[str, NewKey] = dataclasses.field(default_factory=dict)
@@ -35,6 +36,7 @@ class Tables:
     publications: dict[str, Publication] = dataclasses.field(default_factory=dict)
     execs: dict[str, Exec] = dataclasses.field(default_factory=dict)
     jobs: dict[str, Job] = dataclasses.field(default_factory=dict)
+    answers: dict[tuple[str, str], Answer] = dataclasses.field(default_factory=dict)
 
 
 def page_of(rows: Iterable[T], page: PageRequest, position: Callable[[T], Position]) -> Page[T]:

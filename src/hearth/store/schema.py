@@ -25,7 +25,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS = ("v0001", "v0002", "v0003", "v0004", "v0005", "v0006")
+REVISIONS = ("v0001", "v0002", "v0003", "v0004", "v0005", "v0006", "v0007")
 """All migrations this version of hearth knows, oldest first; the last one is what it works with."""
 
 HEAD = REVISIONS[-1]
@@ -132,7 +132,9 @@ jobs = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("started_at", UtcDateTime),
     Column("finished_at", UtcDateTime),
+    Column("owner", String(32)),
     Index(None, "created_at", "id"),
+    Index(None, "owner", "created_at", "id"),
     Index(None, "state", "created_at", "id"),
     Index(None, "subject", "created_at", "id"),
 )
@@ -287,3 +289,17 @@ execs = Table(
     Index(None, "state"),
     Index(None, "ended_at", "id"),
 )
+
+answers = Table(
+    "answers",
+    metadata,
+    Column("user_id", ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", String(64), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("holder", String(64), nullable=False),
+    Column("status", Integer),
+    Column("sealed", LargeBinary),
+    Column("created_at", UtcDateTime, nullable=False, index=True),
+    Index(None, "user_id", "created_at"),
+)
+"""Answers to requests with an Idempotency-Key, of which only the hash is here; without a status it is not there yet."""

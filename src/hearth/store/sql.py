@@ -8,6 +8,7 @@ from hearth.errors import HostUnfit
 from hearth.host.clock import Clock, SystemClock
 from hearth.quota import DEFAULT_QUOTAS, Quotas
 from hearth.store.database import Database
+from hearth.store.sql_answers import SqlAnswers
 from hearth.store.sql_endings import SqlEndings
 from hearth.store.sql_execs import SqlExecs
 from hearth.store.sql_jobs import SqlJobs
@@ -42,6 +43,7 @@ class SqlStore:
         self.secrets = SqlSecrets(database)
         self.publications = SqlPublications(database)
         self.execs = SqlExecs(database)
+        self.answers = SqlAnswers(database, clock)
 
     async def close(self) -> None:
         await self._database.close()

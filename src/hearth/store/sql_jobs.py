@@ -59,6 +59,7 @@ class SqlJobs:
         self,
         *,
         subject: str | None = None,
+        owner: str | None = None,
         states: Collection[JobState] = (),
         page: PageRequest = FIRST_PAGE,
     ) -> Page[Job]:
@@ -66,6 +67,8 @@ class SqlJobs:
         statement = select(jobs)
         if subject is not None:
             statement = statement.where(jobs.c.subject == subject)
+        if owner is not None:
+            statement = statement.where(jobs.c.owner == owner)
         if states:
             statement = statement.where(jobs.c.state.in_(sorted(states)))
         statement = page_of(statement, jobs, limit, after)
