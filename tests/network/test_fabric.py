@@ -9,13 +9,12 @@ import os
 import secrets
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from ipaddress import IPv4Network
 
 import pytest
-from tests.network.stage import PUBLIC, Stage, inside, ip, plug_in, stage
+from tests.network.stage import PATIENCE_S, PUBLIC, SILENCE_S, Stage, inside, ip, plug_in, stage
 
 from hearth.errors import Conflict, HostUnfit, InvalidInput, NotFound, Unavailable
 from hearth.host import namespaces
@@ -124,7 +123,7 @@ async def test_teardown_is_idempotent_and_gives_the_address_to_the_next(scene: S
     await scene.network.teardown("sb-1")
     await scene.network.teardown("sb-1")
     await scene.network.teardown("sb-never")
-    assert await two.dial(one.address, wait_s=4.0) in ("prohibited", "silence"), "nobody is there"
+    assert await two.dial(one.address, wait_s=SILENCE_S) in ("prohibited", "silence"), "nobody is there"
     tracked = inside(hub_name(scene.tag), "cat", "/proc/net/nf_conntrack")
     assert one.address not in tracked
     again = await scene.network.setup("sb-1", owner="ann")
@@ -132,7 +131,7 @@ async def test_teardown_is_idempotent_and_gives_the_address_to_the_next(scene: S
         assert str(again.address) == one.address
         guest = await plug_in(again, scene.stack)
         await guest.serve(80, "reborn", scene.stack)
-        assert await two.dial(one.address, wait_s=4.0) == "reborn", "no stale neighbour entry leads astray"
+        assert await two.dial(one.address) == "reborn", "no stale neighbour entry leads astray"
         assert await guest.dial(PUBLIC[0]) == "refused", "the former policy did not come back with the address"
     finally:
         scene.stack.callback(os.close, again.tap_fd)
@@ -145,7 +144,7 @@ async def test_a_crash_in_the_middle_leaves_names_that_the_next_daemon_finds_and
     )
     try:
         assert process.stderr is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             address = (await process.stderr.readline()).decode().strip()
             await asyncio.sleep(0.1 + secrets.randbelow(100) / 1000)
     finally:
@@ -260,9 +259,7 @@ async def test_three_hundred_machines_of_one_owner_have_an_address_each_and_the_
     last = await scene.guest("sb-last")
     assert len(addresses | {last.address}) == 301
     assert await last.dial(first.address) == "sb-first"
-    started = time.monotonic()
     await asyncio.gather(*(scene.network.teardown(f"sb-{number}") for number in range(299)))
-    assert time.monotonic() - started < 60
     assert await scene.network.list() == {"sb-first", "sb-last"}
 
 
@@ -311,13 +308,13 @@ async def test_a_reserved_machine_reaches_nothing_until_it_is_given_to_an_owner(
     one = await plug_in(link, scene.stack)
     scene.stack.callback(os.close, link.tap_fd)
     assert link.address is None and scene.network.address("sb-1") is None
-    assert await one.dial(two.address) != "sb-2"
-    assert await one.dial(PUBLIC[0]) != f"world {PUBLIC[0]}"
+    for address in (two.address, PUBLIC[0]):
+        assert await one.dial(address, wait_s=SILENCE_S) in ("prohibited", "refused", "silence"), address
 
     await scene.network.connect("sb-1", owner="ann", name="late", policy=EVERYTHING)
     # The kernel takes note of its link a moment later: a first packet may be lost and sent again after a second.
-    assert await one.dial(two.address, wait_s=5) == "sb-2"
-    assert await one.dial(PUBLIC[0], wait_s=5) == f"world {PUBLIC[0]}"
+    assert await one.dial(two.address) == "sb-2"
+    assert await one.dial(PUBLIC[0]) == f"world {PUBLIC[0]}"
     assert scene.network.address("sb-1") is not None
     with pytest.raises(NotFound):
         await scene.network.connect("sb-1", owner="bob", name="late", policy=EVERYTHING)
@@ -346,7 +343,7 @@ async def test_new_addresses_of_the_host_are_noticed(scene: Stage) -> None:
     guest = await scene.guest("sb-1", policy=parse_policy({"networks": ["10.0.0.0/8"]}))
     watching = asyncio.create_task(watch_addresses(uplink, changed))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(2 * PATIENCE_S):
             while not noticed.is_set():  # whenever the watch begins to listen
                 ip(scene.host, "addr", "add", "10.77.0.1/32", "dev", "lo")
                 ip(scene.host, "addr", "del", "10.77.0.1/32", "dev", "lo")

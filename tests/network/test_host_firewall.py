@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.network.stage import HOST_ADDRESS, PUBLIC, Guest, Stage, inside, ip, stage, within
+from tests.network.stage import HOST_ADDRESS, PUBLIC, SILENCE_S, Guest, Stage, inside, ip, stage, within
 
 from hearth.network.plan import hub_name
 from hearth.network.policy import PUBLIC as EVERYTHING
@@ -51,7 +51,7 @@ async def test_beside_a_firewall_that_drops_everything_owners_machines_still_tal
     before = {name: text for name, text in tables(scene.host).items() if "hearth" not in name}
     one, two = await scene.guest("sb-1", policy=EVERYTHING), await scene.guest("sb-2")
     assert await one.dial(two.address) == "sb-2"
-    assert await one.dial(PUBLIC[0], wait_s=0.5) == "silence", "what the host drops, nothing of ours lets pass"
+    assert await one.dial(PUBLIC[0], wait_s=SILENCE_S) == "silence", "what the host drops, nothing of ours lets pass"
     assert await one.dial(HOST_ADDRESS) == "refused"
     after = {name: text for name, text in tables(scene.host).items() if "hearth" not in name}
     assert after == before
@@ -102,7 +102,7 @@ async def test_br_netfilter_does_not_send_bridged_packets_through_any_firewall(s
     assert await one.dial(two.address) == "sb-2"
     # The proof that it would have mattered: with it on, the hub's own rules see neighbours' packets and refuse them.
     await within(hub_name(scene.tag), turn_on)
-    assert await two.dial(one.address, wait_s=0.5) != "sb-1"
+    assert await two.dial(one.address, wait_s=SILENCE_S) != "sb-1"
     await scene.network.fabric.close()
     await scene.network.fabric.open()
     assert await within(hub_name(scene.tag), look) == "0", "set again whenever a daemon opens the hub"

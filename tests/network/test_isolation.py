@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.network.stage import HOST_ADDRESS, INSIDE, PUBLIC, Guest, Stage, inside, ip, stage, within
+from tests.network.stage import HOST_ADDRESS, INSIDE, PUBLIC, SILENCE_S, Guest, Stage, inside, ip, stage, within
 
 from hearth.host import namespaces
 from hearth.network.events import EventKind
@@ -21,6 +21,7 @@ pytestmark = pytest.mark.root
 
 ETHERNET_IPV4 = b"\x08\x00"
 ETHERNET_IPV6 = b"\x86\xdd"
+CLOSED = ("refused", "prohibited", "silence")
 
 
 @pytest.fixture
@@ -61,7 +62,17 @@ def frame(packet: bytes, *, sender: str = PLAN.guest_mac, kind: bytes = ETHERNET
 
 def dropped_by_guard(guest: Guest) -> int:
     """Count what the spoof rules of a machine dropped."""
-    listing = json.loads(inside(guest.link.namespace, "nft", "-j", "list", "chain", "inet", "hearth", "guard"))
+    return counted(guest.link.namespace, "hearth", "guard")
+
+
+def turned_away(scene: Stage) -> int:
+    """Count what came from outside for a machine and was dropped: on the host's end of the uplink, and in the hub."""
+    return counted(scene.host, f"hearth-{scene.tag}", "forward") + counted(hub_name(scene.tag), "hearth", "forward")
+
+
+def counted(space: str, table: str, chain: str) -> int:
+    """Sum the counters of a chain."""
+    listing = json.loads(inside(space, "nft", "-j", "list", "chain", "inet", table, chain))
     counters = [
         part["counter"]["packets"]
         for each in listing["nftables"]
@@ -128,7 +139,9 @@ async def test_nobody_outside_dials_in(scene: Stage) -> None:
     for space in (scene.host, scene.world):
         outsider = Guest(link=guest.link, space=space, tap_fd=-1)
         for address in (guest.address, str(uplink.hub_end.ip)):
-            assert await outsider.dial(address, wait_s=0.4) == "silence", (space, address)
+            assert await outsider.dial(address, wait_s=SILENCE_S) == "silence", (space, address)
+        assert await guest.dial(PUBLIC[0]) == f"world {PUBLIC[0]}", "the way itself is open"
+    assert turned_away(scene) >= 2, "they came as far as the rules for it"
 
 
 async def test_agent_ports_are_reached_by_the_daemon_alone(scene: Stage) -> None:
@@ -142,7 +155,8 @@ async def test_agent_ports_are_reached_by_the_daemon_alone(scene: Stage) -> None
     assert await two.dial(one.address, 1026) == "port 1026"
     assert (await scene.event(lambda each: each.rule == "agent")).port == 1024
     for space in (scene.host, hub_name(scene.tag)):
-        assert await Guest(link=one.link, space=space, tap_fd=-1).dial(one.address, 1024, wait_s=0.3) != "port 1024"
+        assert await Guest(link=one.link, space=space, tap_fd=-1).dial(one.address, 1024, wait_s=SILENCE_S) in CLOSED
+    assert await two.dial(one.address, 1026) == "port 1026"
 
 
 async def test_a_process_in_a_machines_namespace_reaches_nobody(scene: Stage) -> None:
@@ -150,7 +164,9 @@ async def test_a_process_in_a_machines_namespace_reaches_nobody(scene: Stage) ->
     one, two = await scene.guest("sb-1", policy=EVERYTHING), await scene.guest("sb-2")
     taken_over = Guest(link=one.link, space=one.link.namespace, tap_fd=-1)
     for address in (two.address, PUBLIC[0], HOST_ADDRESS):
-        assert await taken_over.dial(address, wait_s=0.3) == "silence", address
+        assert await taken_over.dial(address, wait_s=SILENCE_S) == "silence", address
+    assert await one.dial(two.address) == "sb-2", "its guest goes the same way"
+    assert await one.dial(PUBLIC[0]) == f"world {PUBLIC[0]}"
 
 
 async def test_a_spoofed_sender_is_dropped(scene: Stage) -> None:
