@@ -52,6 +52,11 @@ class Operation(Generic[Input, Output]):
         return self.method in ("POST", "PATCH")
 
     @property
+    def creates(self) -> bool:
+        """Whether it makes something new, so that an Idempotency-Key keeps a repetition from making it twice."""
+        return self.method == "POST" and not {201, 202}.isdisjoint(self.statuses)
+
+    @property
     def needs_body(self) -> bool:
         """Whether a request without a body is refused."""
         return self.has_body and not self.body_optional and self.takes is not Nothing

@@ -16,6 +16,7 @@ from hearth.control.checkpoints import Checkpoints
 from hearth.control.egress import EgressLog
 from hearth.control.fabric import make_network, opened
 from hearth.control.heat import HeatLoop, host_reader
+from hearth.control.idempotency import Idempotency
 from hearth.control.images import Images
 from hearth.control.limits import host_limits
 from hearth.control.logs import keep_logs_short
@@ -65,6 +66,7 @@ class Daemon:
     attaching: Attaching
     templates: MachineTemplates
     publishing: Publishing
+    idempotency: Idempotency
     heat: HeatLoop
     started_at: datetime
 
@@ -92,7 +94,8 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
             images = Images(ImageStore(data))
             vault = Vault(settings.master_key or data.master_key, store.secrets)
             users = Users(store, clock, vault)
-            runner = Runner(store.jobs, clock=clock, owner=new_id("daemon"))
+            run = new_id("daemon")
+            runner = Runner(store.jobs, clock=clock, owner=run)
             await stack.enter_async_context(opened(network))
             sandboxes = Sandboxes(
                 store=store, images=images, workshop=workshop, runner=runner, limits=host_limits(), egress=egress
@@ -128,6 +131,7 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
                     attaching=attaching,
                     templates=sandboxes.machine_templates,
                     publishing=Publishing(store=store, sandboxes=sandboxes, clock=clock),
+                    idempotency=Idempotency(store.answers, clock=clock, secret=workshop.secret, run=run),
                     heat=heat,
                     started_at=clock.now(),
                 )

@@ -12,6 +12,7 @@ from hearth.errors import NotFound
 from hearth.server.middleware.access_log import AccessLog
 from hearth.server.middleware.auth import Authenticated
 from hearth.server.middleware.body_limit import BodyLimit
+from hearth.server.middleware.idempotency import Idempotent
 from hearth.server.middleware.problems import Problems
 from hearth.server.middleware.request_id import RequestId
 from hearth.server.proxy.entry import Crossing
@@ -80,6 +81,8 @@ def _routes(daemon: Daemon) -> list[Route]:
     paths: dict[str, dict[str, ASGIApp]] = {}
     for bound in BOUND:
         endpoint: ASGIApp = Endpoint(bound, daemon)
+        if bound.operation.creates:
+            endpoint = Idempotent(endpoint, daemon=daemon)
         if not bound.operation.public:
             endpoint = Authenticated(endpoint, daemon=daemon, operation=bound.operation)
         paths.setdefault(bound.operation.path, {})[bound.operation.method] = endpoint

@@ -19,6 +19,7 @@ from hearth.control.users import Caller
 from hearth.errors import MethodNotAllowed
 from hearth.model import User
 from hearth.server.inputs import check_content_type, read_body, read_query
+from hearth.server.names import name_from
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
@@ -57,6 +58,12 @@ class Call(Generic[Input]):
         """The id or name in the path."""
         ref: str = self.request.path_params["ref"]
         return ref
+
+    @property
+    def chosen_name(self) -> str | None:
+        """The name for what is made without one, where an Idempotency-Key says that it may have been made before."""
+        seed: str | None = getattr(self.request.state, "seed", None)
+        return None if seed is None else name_from(seed)
 
     @property
     def request_id(self) -> str:

@@ -20,7 +20,7 @@ NAME_ATTEMPTS = 8
 
 async def create(call: Call[CreateSandbox]) -> SandboxView | Reply[SandboxView]:
     body = call.input
-    name = body.name or await _free_name(call)
+    name = body.name or call.chosen_name or await _free_name(call)
     volumes = volumes_of(body)
     created = await call.daemon.sandboxes.create(call.user, spec_of(body, name), from_=body.from_, volumes=volumes)
     view = await detailed_view(call, created.sandbox)
