@@ -74,8 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--drain", metavar="SECONDS", type=int, default=DRAIN_S, help="wait so long for requests at the end"
     )
     add_public_arguments(parser)
-    parser.add_argument("--log-format", choices=("console", "json"), default="console")
     limits.add_arguments(parser)
+    parser.add_argument("--log-format", choices=("console", "json"), default="console")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
 
 
@@ -143,8 +143,8 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         "uplink": arguments.uplink,
         "dns_servers": None if arguments.dns is None else tuple(arguments.dns),
         "network_slots": arguments.net_slots,
-    }
         "quotas": limits.quotas_of(arguments),
+    }
     return replace(settings, **{name: value for name, value in chosen.items() if value is not None})
 
 
