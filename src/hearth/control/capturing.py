@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from hearth.control.fleet import Member
+from hearth.control.measuring import measured
 from hearth.engine.base import Capture, SleepingMachine, VolumeSeal
 from hearth.engine.snapshot import StoredSnapshot, discard, publish, stage, verify
 from hearth.errors import Conflict, HearthError, NoSpace
@@ -49,6 +50,7 @@ class Taken:
     paused_s: float
 
 
+@measured
 async def take(
     member: Member,
     final: Path,

@@ -20,6 +20,7 @@ from hearth.control.capturing import run_on, take
 from hearth.control.exit_cause import ended_by
 from hearth.control.fleet import Fleet, Member
 from hearth.control.images import Images
+from hearth.control.measuring import waking_of
 from hearth.control.residents import Resident, Residents
 from hearth.engine.base import Machine, RunState, SleepingMachine, SnapshotRefused
 from hearth.engine.snapshot import consume, discard, is_consumed, load, verify
@@ -105,7 +106,8 @@ class Sleep:
         async with resident.lock:
             if resident.heat is Heat.HOT and not resident.perhaps_frozen:
                 return
-            waking = asyncio.create_task(self._wake(sandbox.id, resident, force=force), name=f"wake {sandbox.id}")
+            wake = waking_of(resident.heat, self._wake(sandbox.id, resident, force=force))
+            waking = asyncio.create_task(wake, name=f"wake {sandbox.id}")
             await until_done(waking)
             waking.result()
             resident.touch()

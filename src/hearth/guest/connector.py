@@ -11,6 +11,7 @@ from hearth.errors import GuestFailed, TimedOut, Unavailable
 from hearth.guest.connection import Connection
 from hearth.guest.dial import CONTROL_PORT, FORWARD_PORT, Dialer
 from hearth.guest.faults import Deadline
+from hearth.guest.measuring import Asked
 from hearth.guest.patience import Patience
 from hearth.guest.timekeeping import Timekeeper
 from hearth.host.clock import Clock, SystemClock
@@ -110,7 +111,8 @@ class Connector:
             connection = Connection(await (self._dial(port) if once else self._dial_patiently(port)))
             undo.callback(connection.close)
             async with Deadline(self.patience.connect_s, "connecting to the guest"):
-                time_sync, connection.on_reply = self.timekeeper.frame()
+                time_sync, told = self.timekeeper.frame()
+                connection.on_reply = Asked(request, told)
                 with contextlib.suppress(GuestFailed):  # refused and closed: the reason waits to be received
                     await connection.send(self._auth + time_sync + request)
             undo.pop_all()
@@ -143,5 +145,7 @@ class Connector:
 
     def _forget(self, connection: Connection, slot: asyncio.Semaphore | None) -> None:
         self._connections.discard(connection)
+        if isinstance(connection.on_reply, Asked):
+            connection.on_reply.unanswered()
         if slot is not None:
             slot.release()

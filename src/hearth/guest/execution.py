@@ -10,6 +10,8 @@ from hearth.errors import GuestFailed, InvalidInput
 from hearth.guest.connection import Connection
 from hearth.guest.connector import Connector
 from hearth.guest.faults import protocol_broken
+from hearth.guest.measuring import count_exit
+from hearth.metrics.instruments import EXECS_STARTED
 from hearth.wire import frames
 from hearth.wire.frames import FrameType, ProtocolError
 
@@ -49,6 +51,7 @@ class ProcessStream:
 
     async def __aenter__(self) -> Self:
         self._connection = await self._connector.open(self._request)
+        EXECS_STARTED.inc()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -71,7 +74,7 @@ class ProcessStream:
             return Output("stdout", frame.payload)
         if frame.type == FrameType.STDERR:
             return Output("stderr", frame.payload)
-        self._exit_code = self._read_exit(frame.payload)
+        self._exit_code = count_exit(self._read_exit(frame.payload))
         raise StopAsyncIteration
 
     def _read_exit(self, payload: bytes) -> int:

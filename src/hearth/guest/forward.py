@@ -9,7 +9,9 @@ from hearth.errors import Unavailable
 from hearth.guest.connection import Connection
 from hearth.guest.connector import Connector
 from hearth.guest.faults import Deadline, encode_request, printable
+from hearth.guest.measuring import FROM_SANDBOX, TO_SANDBOX, Counted
 from hearth.guest.status import read_status
+from hearth.metrics.instruments import PROXY_ACTIVE, PROXY_OPENED
 from hearth.model import check_range
 from hearth.wire.frames import FrameType
 from hearth.wire.messages import ForwardRequest
@@ -48,6 +50,7 @@ class ForwardStream:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._early = b""
+        self._is_open = Counted(PROXY_ACTIVE, PROXY_OPENED)
 
     async def __aenter__(self) -> Self:
         return self
@@ -61,7 +64,10 @@ class ForwardStream:
         Raises:
             GuestFailed: the connection is gone.
         """
-        data = self._early or await self._connection.receive_raw()
+        data = self._early
+        if not data:
+            data = await self._connection.receive_raw()
+            FROM_SANDBOX.inc(len(data))
         if len(data) <= max_bytes:
             self._early = b""
             return data
@@ -75,6 +81,7 @@ class ForwardStream:
             GuestFailed: the connection is gone.
         """
         await self._connection.send(data)
+        TO_SANDBOX.inc(len(data))
 
     def end_write(self) -> None:
         """Tell the server in the guest that nothing more comes; it may still answer.
@@ -95,9 +102,11 @@ class ForwardStream:
             GuestFailed: the connection is gone.
         """
         sock, rest = self._connection.detach()
+        self._is_open.end()
         early, self._early = self._early, b""
         return sock, early + rest
 
     def close(self) -> None:
         """End both directions at once."""
         self._connection.close()
+        self._is_open.end()

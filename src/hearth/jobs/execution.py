@@ -11,9 +11,11 @@ import structlog
 
 from hearth.errors import HearthError, TimedOut
 from hearth.host.clock import Clock
+from hearth.jobs import measuring
 from hearth.jobs.events import Moment, Observer, StepEvent
 from hearth.jobs.failure import INTERRUPTED, UndoFailed, describe, final_state, step_error
 from hearth.jobs.plan import Plan, Step
+from hearth.metrics.tracing import span
 from hearth.model import Job, JobError, JobState, StepPhase, StepRecord
 from hearth.store.base import JobStore, LeaseLost
 
@@ -135,9 +137,10 @@ class Execution(Generic[T]):
 
     async def _finish(self, new: JobState, error: JobError | None) -> Job:
         expected = {JobState.RUNNING, JobState.UNDOING} if error is not None else {JobState.RUNNING}
-        return await self._jobs.transition(
+        job = await self._jobs.transition(
             self._job.id, expected, new, owner=self._owner, error=error, steps=self._records
         )
+        return measuring.ended(job)
 
     @contextmanager
     def _measured(self, step: Step[T], phase: StepPhase) -> Iterator[None]:
@@ -146,7 +149,8 @@ class Execution(Generic[T]):
         self._tell(step, phase, Moment.STARTED)
         failure: str | None = None
         try:
-            yield
+            with span(f"step {step.name}", phase=phase.value, kind=self._job.kind, subject=self._job.subject):
+                yield
         except (Exception, asyncio.CancelledError) as error:
             failure = step_error(error)
             raise
