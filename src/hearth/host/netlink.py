@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from hearth.errors import HostUnfit, InvalidInput
 
@@ -41,6 +41,7 @@ IFLA_IFNAME = 3
 IFLA_LINK = 5
 IFLA_MASTER = 10
 IFLA_IFALIAS = 20
+IFLA_STATS64 = 23
 RTA_OIF = 4
 IFA_ADDRESS = 1
 IFA_LOCAL = 2
@@ -60,6 +61,8 @@ LINK = struct.Struct("=BxHiII")
 ADDRESS = struct.Struct("=BBBBi")
 NEIGHBOUR = struct.Struct("=BxxxiHBB")
 ROUTE = struct.Struct("=BBBBBBBBI")
+LINK_COUNTERS = struct.Struct("=4Q")
+"""How struct rtnl_link_stats64 begins: packets received and sent, bytes received and sent (linux/if_link.h)."""
 INTERFACE_REQUEST = struct.Struct("16sH22x")
 INTERFACE_NAME_MAX = 15
 """Bytes: IFNAMSIZ less the terminating zero."""
@@ -145,6 +148,15 @@ def messages(answer: bytes) -> Iterator[tuple[int, int, bytes]]:
         at += (size + 3) & ~3
 
 
+class LinkTraffic(NamedTuple):
+    """What a link has carried since it was made, as this end of it sees it."""
+
+    received_packets: int
+    sent_packets: int
+    received_bytes: int
+    sent_bytes: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class FoundLink:
     """A link as the kernel lists it. ``master`` and ``peer``, the other end of a pair, are 0 without one."""
@@ -155,6 +167,7 @@ class FoundLink:
     master: int
     peer: int
     is_up: bool
+    traffic: LinkTraffic
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -289,7 +302,14 @@ def _found(payload: bytes) -> FoundLink:
         master=int.from_bytes(fields.get(IFLA_MASTER, b""), "little"),
         peer=int.from_bytes(fields.get(IFLA_LINK, b""), "little"),
         is_up=bool(flags & IFF_UP),
+        traffic=_traffic(fields.get(IFLA_STATS64, b"")),
     )
+
+
+def _traffic(counters: bytes) -> LinkTraffic:
+    if len(counters) < LINK_COUNTERS.size:
+        return LinkTraffic(0, 0, 0, 0)
+    return LinkTraffic(*LINK_COUNTERS.unpack_from(counters))
 
 
 def open_tap(name: str) -> int:

@@ -14,7 +14,7 @@ from typing import TypeVar
 import structlog
 
 from hearth.errors import Conflict, InvalidInput, NotFound
-from hearth.host import namespaces
+from hearth.host import namespaces, netlink
 from hearth.host.nft import Command
 from hearth.host.threads import on_own_thread
 from hearth.host.waiting import until_done
@@ -264,6 +264,10 @@ class Fabric:
         await self._forget_claimed()
         if self._hub is not None:
             await self._with_hub(lambda hub: hub.unplug(sandbox_id))
+
+    async def traffic(self) -> Mapping[str, netlink.LinkTraffic]:
+        """Tell what connected machines have received and sent, by sandbox."""
+        return await self._with_hub(Hub.traffic)
 
     async def apply(self, sandbox_id: str, policy: Policy) -> None:
         """Put another policy into force for a machine.

@@ -15,7 +15,7 @@ from ipaddress import IPv4Interface, IPv4Network
 from hearth.errors import HostUnfit
 from hearth.host import links, namespaces, netlink
 from hearth.host.conntrack import ConntrackSocket
-from hearth.host.netlink import RouteSocket
+from hearth.host.netlink import LinkTraffic, RouteSocket
 from hearth.host.nft import NftSocket
 from hearth.host.nft_log import LogSocket
 from hearth.network import rules
@@ -117,6 +117,21 @@ class Hub:
         self.ledger = ledger
         if is_smaller:
             self._write_rules()
+
+    def traffic(self) -> dict[str, LinkTraffic]:
+        """Tell what each machine has received and sent since it was plugged in, by sandbox; one question for all."""
+        leases = self.ledger.leases
+        found = {link.alias: link.traffic for link in self.route.links() if link.alias in leases}
+        # What comes in at this end is what the machine sent.
+        return {
+            sandbox_id: LinkTraffic(
+                received_packets=seen.sent_packets,
+                sent_packets=seen.received_packets,
+                received_bytes=seen.sent_bytes,
+                sent_bytes=seen.received_bytes,
+            )
+            for sandbox_id, seen in found.items()
+        }
 
     def remove_slots(self) -> None:
         """Take away the links of slots that nobody claimed, of an earlier daemon's too."""

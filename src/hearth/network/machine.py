@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Mapping
 from ipaddress import IPv4Address
 from typing import Protocol
 
@@ -167,6 +168,13 @@ class MachineNetwork:
         """Let a machine's neighbours find it by another name; one that is not connected has none."""
         with contextlib.suppress(NotFound):
             self.fabric.connection(sandbox_id).rename(name)
+
+    async def traffic(self) -> Mapping[str, netlink.LinkTraffic]:
+        """Tell what connected machines have received and sent since they were, by sandbox; nothing of any other.
+
+        The way to the agent is another one and does not count.
+        """
+        return {} if self._fabric is None else await self._fabric.traffic()
 
     def address(self, sandbox_id: str) -> IPv4Address | None:
         """Tell a sandbox's address among its owner's; None for one that is not connected now."""

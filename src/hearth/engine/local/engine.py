@@ -37,6 +37,10 @@ class LocalMachine:
         return self._id
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def dialer(self) -> UnixDialer:
         return self._dialer
 
