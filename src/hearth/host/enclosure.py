@@ -71,13 +71,14 @@ def start(enclosed: Enclosed, *, descriptors: Mapping[int, int], output: int, pr
     Raises:
         HostUnfit: the kernel permits no enclosure, or the program cannot be started.
     """
+    order = json.dumps(_orders(enclosed)).encode()
     reader, writer = os.pipe2(os.O_CLOEXEC)
     with (
         os.fdopen(reader, "rb", buffering=0) as status,
         tempfile.TemporaryFile() as orders,
         PROGRAM.open("rb") as source,
     ):
-        orders.write(json.dumps(_orders(enclosed)).encode())
+        orders.write(order)
         orders.flush()
         orders.seek(0)
         own = {STATUS: writer, ORDERS: orders.fileno(), SOURCE: source.fileno()}

@@ -59,7 +59,7 @@ class UserNetwork(MachineNetwork):
             raise HostUnfit(
                 "the sandbox's network policy cannot be put into force",
                 details=self.why_closed,
-                resolution="edit its policy to base 'deny' without networks, names and audit, or run hearth as root",
+                resolution="edit its policy to 'deny' without allowed hosts, networks and audit, or run hearth as root",
             )
         return self._link("", open_gate(self._machines / sandbox_id / GATE).detach(), None)
 
