@@ -203,19 +203,3 @@ def _check_from_outside(environment: dict[str, str], client: Client) -> None:
     assert (options[:2], set(options[3::2])) == (["--net", "deny"], {NAME, f"{PUBLIC[0]}/32", f"{PUBLIC[1]}/32"})
     assert run_cli(environment, "edit", "dev", "--no-audit", *options).returncode == 0
     assert (call(NAME), call(PUBLIC[1]), call("8.8.4.4")) == (f"world {PUBLIC[2]}", f"world {PUBLIC[1]}", REFUSED)
-
-
-@pytest.mark.slow
-async def test_twenty_machines_come_and_go_and_leave_nothing(slept_in: DataDirectory) -> None:
-    async with town(slept_in) as place:
-        tag = load_tag(slept_in)
-        addresses = set()
-        descriptors = open_descriptors()
-        for number in range(20):
-            async with place.house.sandbox(f"dev-{number}", net_policy={"base": "public"}) as dev:
-                addresses.add(place.house.sandboxes.networking.address(dev))
-        assert None not in addresses
-        ports = [line for line in ip(hub_name(tag), "-br", "link").splitlines() if line[0] in "bms"]
-        assert ports == [], "no bridge, no machine, no slot"
-        assert namespaces.list_names(f"hearth-{tag}-") == set()
-        assert open_descriptors() <= descriptors + 5
