@@ -20,3 +20,7 @@ MAX_NET_ENTRIES = 1000
 """Most hosts, and most networks, that a network policy lists."""
 SLOWEST_BYTES_PER_S = 10_000
 FASTEST_BYTES_PER_S = 100_000_000_000
+MAX_SECRET_BYTES = 32_768
+"""The value of one secret."""
+MAX_SECRETS_USED = 16
+"""By one sandbox, or one command: together they fit into what a machine is told of itself."""

@@ -25,7 +25,7 @@ REFUSED: list[tuple[type[Any], Any, str, str, str]] = [
     (CreateSandbox, {"env": {"B": "x", "1 A": "x"}}, "env", "env: the name '1 A' is no name of a variable", "letters"),
     (CreateSandbox, {"labels": {"a": "", "": "x"}}, "labels", "labels: the name '' is no key of a label", "letters"),
     (CreateSandbox, {"labels": {"a": "x" * 300}}, "labels.a", "labels.a has more than 253 characters", "253"),
-    (CreateSandbox, {"secrets": []}, "secrets", "secrets is not known here", "leave it out"),
+    (CreateSandbox, {"sekrets": []}, "sekrets", "sekrets is not known here", "leave it out"),
     (CreateSandbox, {"volumes": [{"name": "a"}]}, "volumes[0].mount", "volumes[0].mount is missing", "add it"),
     (CreateSandbox, [], "body", "body is a list", "give an object"),
     (ExecCommand, {}, "cmd", "cmd is missing", "add it"),

@@ -24,6 +24,7 @@ from hearth.sdk.client import Client
 
 NOBODYS = "no-such-thing"
 NAME = "private"
+SECRET = "PRIVATE"
 SNAPSHOT = "cp-private00000"
 HOSTS = ("machine-templates",)
 """Kinds of things that are the host's, and so everybody's."""
@@ -49,10 +50,10 @@ PARAMETERS = {"port": "80", "volume": NAME, "key": "key-000000000000"}
 """The second part of an address."""
 LISTS = {
     *("list_sandboxes", "list_all_ports", "list_all_publications", "list_snapshots", "list_endings", "list_volumes"),
-    *("list_images", "list_machine_templates"),
+    *("list_images", "list_machine_templates", "list_secrets"),
 }
 """They show the caller's own; asked by another, the private things are not among them."""
-ADMINISTRATORS = {"create_user": {"name": "eve"}, "list_users": None}
+ADMINISTRATORS = {"create_user": {"name": "eve"}, "list_users": None, "rotate_master_key": {}}
 """403 for everybody else."""
 PUBLIC = {"health", "healthz", "livez", "readyz"}
 MAKES: dict[str, list[object]] = {
@@ -60,9 +61,11 @@ MAKES: dict[str, list[object]] = {
         {"name": "mine", "from": NAME},
         {"name": "mine", "from": "{sandbox}"},
         {"name": "mine", "from": SNAPSHOT},
+        {"name": "mine", "secrets": [{"name": SECRET}]},
         {"name": "mine", "volumes": [{"name": NAME, "mount": "/srv/x"}]},
     ],
     "create_volume": [],
+    "put_secret": [],
     "warm_machine_template": [],
 }
 """They make something of the caller's own; with another's in the body it is 404."""
@@ -91,6 +94,7 @@ def private() -> Iterator[Private]:
             owner, stranger = admin.users.create("owner"), admin.users.create("stranger")
             with Client(daemon.url, owner.secret) as theirs:
                 sandbox, volume = theirs.create(name=NAME), theirs.create_volume(NAME, 16)
+                theirs.secrets.put(SECRET, "value")
                 theirs.ports.publish(NAME, 80, alias="private-alias")
                 with theirs.create(name="ended") as ended:
                     pass
@@ -100,6 +104,7 @@ def private() -> Iterator[Private]:
                     "volumes": [volume.id, NAME],
                     "snapshots": [SNAPSHOT, NAME],
                     "endings": [ended.id, "ended"],
+                    "secrets": [SECRET],
                     "users": [owner.user.id, "owner", "admin"],
                 }
                 yield Private(daemon=daemon, owner=owner.secret, stranger=stranger.secret, ids=ids)
@@ -193,7 +198,9 @@ def test_no_way_leads_to_anothers_ports(private: Private, way: str) -> None:
 def test_the_things_are_there_for_their_owner_after_all_that(private: Private) -> None:
     for kind, references in private.ids.items():
         for reference in references:
-            if reference == "admin":
+            if reference in ("admin", SECRET):
                 continue
             status, _, view = ask(private.daemon, "GET", f"{PREFIX}/{kind}/{reference}", token=private.owner)
             assert status == 200, view
+    with Client(private.daemon.url, private.owner) as theirs:
+        assert [secret.name for secret in theirs.secrets.every()] == [SECRET]

@@ -124,8 +124,8 @@ def identify(agent: Agent, config: MachineConfig, prepared: Prepared) -> bool:
     return is_new_life
 
 
-def put_file(agent: Agent, path: str, content: bytes, mode: int | None) -> None:
-    """Put a file of the configuration in its place; a link there is replaced.
+def put_file(agent: Agent, path: str, content: bytes, mode: int | None, user: str | None = None) -> None:
+    """Put a file of the configuration in its place; a link there is replaced. In a machine it becomes ``user``'s.
 
     In a machine it is not waited for until it is on the disk: every boot writes it again.
 
@@ -134,6 +134,9 @@ def put_file(agent: Agent, path: str, content: bytes, mode: int | None) -> None:
     """
     with AtomicWrite(agent, path, len(content), mode, follow=False, durable=not agent.in_machine) as file:
         file.write(content)
+        account = agent.accounts.find(user) if user is not None and agent.in_machine else None
+        if account is not None:
+            file.give_to(account.uid, account.gid)
         file.commit()
 
 

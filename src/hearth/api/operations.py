@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hearth.api import life_operations, snapshot_operations, user_operations, volume_operations
+from hearth.api import life_operations, secret_operations, snapshot_operations, user_operations, volume_operations
 from hearth.api.limits import PREFIX
 from hearth.api.operation import Operation
 from hearth.api.port_operations import OPERATIONS as PORT_OPERATIONS
@@ -87,6 +87,7 @@ EXEC = Operation(
         Code.NOT_FOUND,
         Code.FORBIDDEN,
         Code.CONFLICT,
+        Code.HOST_UNFIT,
         Code.START_FAILED,
         Code.GUEST_FAILED,
         Code.ENGINE_FAILED,
@@ -153,6 +154,7 @@ OPERATIONS: tuple[Operation[Any, Any], ...] = (
     *volume_operations.OPERATIONS,
     LIST_IMAGES,
     *user_operations.OPERATIONS,
+    *secret_operations.OPERATIONS,
     HEALTH,
     HEALTHZ,
     LIVEZ,

@@ -1,7 +1,7 @@
 """What msgspec says of an input that breaks the contract, in words for whoever sent it: which field, and what to do.
 
 Server and SDK share it, so that a refusal reads the same whether or not the request travelled. Names are shown, values
-of ``env`` never are.
+of ``env`` and secrets never are.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _PATTERNS = {
     ),
     schemas.LABEL_QUERY: ("is not of the form key=value", "write it as key=value"),
 }
-_PRIVATE = r"env\b|stdin\b|cmd\b"
+_PRIVATE = r"env\b|stdin\b|cmd\b|value\b"
 """Fields whose values stay out of answers and logs."""
 
 

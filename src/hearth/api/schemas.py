@@ -23,8 +23,9 @@ from hearth.api.limits import (
     MIN_TIMEOUT_S,
 )
 from hearth.api.net_schemas import NetPolicy, NetPolicyView
+from hearth.api.secret_schemas import SecretUse, SecretVariable
 from hearth.api.volume_schemas import AttachVolume, MountedVolume, NewVolume
-from hearth.bounds import MAX_CPUS, MAX_EXEC_TIMEOUT_S, MAX_MEMORY_MIB, MIN_MEMORY_MIB
+from hearth.bounds import MAX_CPUS, MAX_EXEC_TIMEOUT_S, MAX_MEMORY_MIB, MAX_SECRETS_USED, MIN_MEMORY_MIB
 
 NO_NUL = r"^[^\x00]*$"
 END = r"$(?!\n)"
@@ -84,6 +85,7 @@ class CreateSandbox(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     net_policy: NetPolicy | None = None
     volumes: Annotated[list[AttachVolume], Meta(max_length=MAX_VOLUMES)] = []
     new_volumes: Annotated[list[NewVolume], Meta(max_length=MAX_VOLUMES)] = []
+    secrets: Annotated[list[SecretUse], Meta(max_length=MAX_SECRETS_USED)] = []
 
 
 class StepTiming(Struct, frozen=True, kw_only=True):
@@ -172,6 +174,7 @@ class ExecCommand(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     stdin: str | None = None
     stdin_encoding: Encoding = "utf-8"
     timeout_sec: Annotated[float, Meta(ge=MIN_TIMEOUT_S, le=MAX_EXEC_TIMEOUT_S)] = DEFAULT_TIMEOUT_S
+    secrets: Annotated[list[SecretVariable], Meta(max_length=MAX_SECRETS_USED)] = []
 
 
 class ExecResult(Struct, frozen=True, kw_only=True):

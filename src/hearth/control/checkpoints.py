@@ -27,11 +27,13 @@ from hearth.host.waiting import until_done
 from hearth.jobs.bringup import Workshop, sleeping
 from hearth.model import Sandbox, SandboxSpec, Snapshot, SnapshotState, User, check_name
 from hearth.store.base import FIRST_PAGE, Page, PageRequest, Store
+from hearth.tenancy import SecretUse
 
 log = structlog.get_logger(__name__)
 
 ENVIRONMENT = "environment.json"
 NET_POLICY = "net_policy.json"
+SECRETS = "secrets.json"
 """Beside a checkpoint's own files: the variables that commands in the copies get, as they did in the sandbox."""
 MAX_ANCESTORS = 1000
 
@@ -130,7 +132,7 @@ class Checkpoints:
         """
         snapshot = await self.get(user, reference)
         async with self._shelf.hold(snapshot.id):
-            model = await self._model(snapshot)
+            model = await self._model(user, snapshot)
             specs = specs_of_copies(model.spec, base=snapshot.name, name=sandbox_name, count=count)
             return await self._copies(user, model, specs)
 
@@ -155,7 +157,7 @@ class Checkpoints:
             ) from error
         sleeping(self._workshop.engine)
         async with self._shelf.hold(snapshot.id):
-            model = await self._model(snapshot)
+            model = await self._model(user, snapshot)
             (made,) = await self._copies(user, model, [inherit(spec, model.spec)], volumes)
         return made
 
@@ -166,7 +168,7 @@ class Checkpoints:
         await require_space(self._workshop, self._shelf)
         return await self._forks.copies(user, model, specs, volumes)
 
-    async def _model(self, snapshot: Snapshot) -> Model:
+    async def _model(self, user: User, snapshot: Snapshot) -> Model:
         """Give what copies are made of; the caller holds the checkpoint.
 
         Raises:
@@ -187,6 +189,7 @@ class Checkpoints:
             memory_mib=snapshot.memory_mib,
             env=await asyncio.to_thread(_read_environment, directory),
             net_policy=await asyncio.to_thread(_read_policy, directory),
+            secrets=await asyncio.to_thread(_read_secrets, directory) if snapshot.owner == user.id else (),
         )
         return Model(snapshot=snapshot.id, known_as=snapshot.sandbox_id, parent=snapshot.id, spec=spec)
 
@@ -195,6 +198,8 @@ class Checkpoints:
         taken = await self._forks.capture(sandbox, directory)
         await asyncio.to_thread(_write_environment, directory, sandbox.spec.env)
         await asyncio.to_thread(_write_policy, directory, sandbox.spec.net_policy)
+        uses = msgspec.json.encode(sandbox.spec.secrets if sandbox.owner == snapshot.owner else ())
+        await asyncio.to_thread(write_atomic, directory / SECRETS, uses, mode=FILE_MODE)
         ready = await self._store.snapshots.transition(
             snapshot.id, (SnapshotState.CREATING,), SnapshotState.READY, size_bytes=taken.snapshot.size_bytes
         )
@@ -250,3 +255,13 @@ def _read_policy(directory: Path) -> Mapping[str, object]:
         return {}
     except (OSError, msgspec.DecodeError) as error:
         raise refused(directory.name, f"{NET_POLICY} cannot be read: {error}") from error
+
+
+def _read_secrets(directory: Path) -> tuple[SecretUse, ...]:
+    """Give the names of the secrets the sandbox had then, never their values; one of an earlier version had none."""
+    try:
+        return msgspec.json.decode((directory / SECRETS).read_bytes(), type=tuple[SecretUse, ...])
+    except FileNotFoundError:
+        return ()
+    except (OSError, msgspec.DecodeError) as error:
+        raise refused(directory.name, f"{SECRETS} cannot be read: {error}") from error

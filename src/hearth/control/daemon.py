@@ -26,6 +26,7 @@ from hearth.control.publishing import Publishing
 from hearth.control.quotas import Allowances
 from hearth.control.reconcile import Reconciler
 from hearth.control.sandboxes import Sandboxes
+from hearth.control.secrets import Secrets
 from hearth.control.thermal import policy_of
 from hearth.control.users import Users
 from hearth.control.vault import Vault
@@ -60,6 +61,7 @@ class Daemon:
     sandboxes: Sandboxes
     users: Users
     quotas: Allowances
+    secrets: Secrets
     images: Images
     checkpoints: Checkpoints
     volumes: Volumes
@@ -90,9 +92,11 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
             stack.push_async_callback(store.close)
             egress = EgressLog(clock)
             network = make_network(load_tag(data), settings, egress.tell, data.machines)
-            workshop = make_workshop(data, settings, clock, store, network)
-            images = Images(ImageStore(data))
             vault = Vault(settings.master_key or data.master_key, store.secrets)
+            await vault.check()
+            secrets = Secrets(store.secrets, vault, clock)
+            workshop = make_workshop(data, settings, clock, store, network, secrets)
+            images = Images(ImageStore(data))
             users = Users(store, clock, vault)
             run = new_id("daemon")
             runner = Runner(store.jobs, clock=clock, owner=run)
@@ -124,6 +128,7 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
                 yield Daemon(
                     sandboxes=sandboxes,
                     users=users,
+                    secrets=secrets,
                     quotas=Allowances(store=store, users=users, images=images),
                     images=images,
                     checkpoints=sandboxes.checkpoints,
@@ -146,12 +151,14 @@ def make_workshop(
     clock: Clock,
     store: Store | None = None,
     network: MachineNetwork | None = None,
+    secrets: Secrets | None = None,
 ) -> Workshop:
     """Give what brings machines up in a prepared data directory.
 
     Args:
         store: without one no volume is remembered.
         network: without one machines are connected to nothing.
+        secrets: without them machines are given none.
 
     Raises:
         InvalidInput: there is no such engine.
@@ -167,6 +174,7 @@ def make_workshop(
         volumes=make_volumes(data, store or MemoryStore(clock=clock), engine, clock),
         clock=clock,
         secret=load_secret(data.secret),
+        secrets=secrets,
     )
 
 

@@ -27,6 +27,7 @@ from hearth.engine.snapshot import StoredSnapshot, load
 from hearth.errors import Conflict, HearthError, NotFound
 from hearth.host.identity import new_id
 from hearth.jobs.bringup import Workshop, sleeping
+from hearth.jobs.secrets import merged
 from hearth.model import Heat, Sandbox, SandboxSpec, User, VolumePlacement, check_name, check_range
 from hearth.quota import total
 from hearth.store.base import SandboxExists, Store
@@ -250,6 +251,11 @@ def _check_copyable(placements: Sequence[VolumePlacement]) -> None:
         )
 
 
+def model_of(user: User, sandbox: Sandbox) -> SandboxSpec:
+    """Give what a user's copies of a sandbox are like; names of another's secrets say nothing of the user's own."""
+    return sandbox.spec if sandbox.owner == user.id else replace(sandbox.spec, secrets=())
+
+
 def inherit(spec: SandboxSpec, model: SandboxSpec) -> SandboxSpec:
     """Give the spec of a copy that somebody described: image and shape are the model's, environments are joined.
 
@@ -266,5 +272,7 @@ def inherit(spec: SandboxSpec, model: SandboxSpec) -> SandboxSpec:
                 field=shown,
             )
     env = {**model.env, **spec.env}
+    secrets = merged(model.secrets, spec.secrets)
     policy = inherited(spec.net_policy, model.net_policy)
-    return replace(spec, env=env, net_policy=policy, image=model.image, cpus=model.cpus, memory_mib=model.memory_mib)
+    copy = replace(spec, env=env, net_policy=policy, secrets=secrets)
+    return replace(copy, image=model.image, cpus=model.cpus, memory_mib=model.memory_mib)

@@ -22,7 +22,8 @@ from hearth.engine.base import Machine, MachineSpec, WaitingMachine
 from hearth.errors import HearthError
 from hearth.guest.client import Guest
 from hearth.host.identity import new_sandbox_id
-from hearth.jobs.bringup import Reserve, Workshop, sleeping
+from hearth.jobs.bringup import Workshop, sleeping
+from hearth.jobs.reserve import Reserve
 
 log = structlog.get_logger(__name__)
 

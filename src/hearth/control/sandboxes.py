@@ -14,7 +14,7 @@ from hearth.control.deaths import Deaths
 from hearth.control.egress import EgressLog
 from hearth.control.endings import Endings
 from hearth.control.fleet import Fleet
-from hearth.control.forks import Forks, inherit, specs_of_copies
+from hearth.control.forks import Forks, inherit, model_of, specs_of_copies
 from hearth.control.images import Images
 from hearth.control.limits import HostLimits, check_spec
 from hearth.control.machine_templates import MachineTemplates
@@ -180,7 +180,7 @@ class Sandboxes:
             return await self.checkpoints.resume_as(user, reference, spec, volumes)
         sleeping(self.workshop.engine)
         source = await self.creation.settle(found)
-        (made,) = await self.forks.fork(user, source, [inherit(spec, source.spec)], volumes)
+        (made,) = await self.forks.fork(user, source, [inherit(spec, model_of(user, source))], volumes)
         return made
 
     async def _known(self, user: User, name: str) -> Sandbox | None:
@@ -332,7 +332,7 @@ class Sandboxes:
             Conflict, CopiesFailed, NoSpace, EngineFailed, GuestFailed, TimedOut, SnapshotRefused: as ``Forks.fork``.
         """
         source = await self._sleeper(user, reference)
-        specs = specs_of_copies(source.spec, base=f"{source.spec.name}-fork", name=name, count=count)
+        specs = specs_of_copies(model_of(user, source), base=f"{source.spec.name}-fork", name=name, count=count)
         return await self.forks.fork(user, source, specs)
 
     async def save_image(self, user: User, reference: str, name: str) -> Image:

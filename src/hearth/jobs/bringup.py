@@ -24,7 +24,6 @@ from hearth.engine.base import (
     MachineSpec,
     SleepingEngine,
     SleepingMachine,
-    WaitingMachine,
 )
 from hearth.engine.manifest import VolumeRecord
 from hearth.engine.snapshot import consume, discard
@@ -33,11 +32,13 @@ from hearth.guest.client import Guest
 from hearth.host.clock import Clock
 from hearth.jobs.networks import connect
 from hearth.jobs.plan import Plan, Step
+from hearth.jobs.reserve import Reserve
+from hearth.jobs.secrets import NOTHING_INJECTED, SecretSource
 from hearth.jobs.volumes import MachineVolumes, TakenVolumes
 from hearth.model import Sandbox, VolumePlacement
 from hearth.network.machine import MachineNetwork
 from hearth.network.plan import Link
-from hearth.wire.messages import MachineConfig, VolumeMount
+from hearth.wire.messages import FileContent, MachineConfig, VolumeMount
 
 Undo = Callable[["Subject"], Awaitable[None]]
 CREATE_KIND = "sandbox.create"
@@ -60,6 +61,8 @@ class Workshop:
     clock: Clock
     secret: bytes = field(repr=False)
     """Of this data directory: agents' tokens are derived from it, so that none need be stored."""
+    secrets: SecretSource | None = None
+    """Opens users' secrets; without it machines get none."""
 
     def place(self, sandbox_id: str) -> MachinePlace:
         """Say where a sandbox's machine is."""
@@ -101,6 +104,7 @@ class Workshop:
         *,
         hostname: str,
         env: Mapping[str, str] | None = None,
+        files: Mapping[str, FileContent] | None = None,
         volumes: Sequence[VolumeMount] = (),
         generation: int | None = None,
         token: str | None = None,
@@ -117,6 +121,7 @@ class Workshop:
             unix_time_ns=int(self.clock.now().timestamp() * 1e9),
             entropy=base64.b64encode(os.urandom(ENTROPY_BYTES)).decode(),
             env=dict(env or {}),
+            files=dict(files or {}),
             dns=self.network.resolvers,
             volumes=[*volumes],
             machine_id=self.machine_id(sandbox_id),
@@ -132,22 +137,6 @@ class Subject:
     """The input of the job: whose machine it is. Undoing needs no more."""
 
     sandbox_id: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reserve:
-    """A clone made ahead: a VMM that waits, or a machine that was restored, rehearsed and paused."""
-
-    waiting: WaitingMachine | None = None
-    ready: SleepingMachine | None = None
-
-    async def take(self) -> SleepingMachine:
-        """Give the machine, paused."""
-        if self.ready is not None:
-            return self.ready
-        if self.waiting is None:
-            raise AssertionError("a reserve is one of both")
-        return await self.waiting.load()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,9 +333,15 @@ class Bringup:
         self._guest = guest
 
     async def _configure(self, subject: Subject) -> None:
-        spec = self._order().sandbox.spec
-        mounts = self._workshop.volumes.mounts(self._order().placements)
-        config = self._workshop.identity(subject.sandbox_id, hostname=spec.name, env=spec.env, volumes=mounts)
+        sandbox, source = self._order().sandbox, self._workshop.secrets
+        injected = NOTHING_INJECTED if source is None else await source.injected(sandbox)
+        config = self._workshop.identity(
+            subject.sandbox_id,
+            hostname=sandbox.spec.name,
+            env={**sandbox.spec.env, **injected.env},
+            files=injected.contents(),
+            volumes=self._workshop.volumes.mounts(self._order().placements),
+        )
         await self.guest.configure(config, timeout_s=CONFIGURE_TIMEOUT_S)
 
     async def _nothing(self, _: Subject) -> None:

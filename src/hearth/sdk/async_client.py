@@ -17,6 +17,7 @@ from hearth.api.volume_schemas import MountedVolume, VolumeView
 from hearth.errors import Conflict, GuestFailed, HearthError, NotFound
 from hearth.sdk import calls, sleep_calls, volume_calls
 from hearth.sdk.async_ports import AsyncPorts
+from hearth.sdk.async_secrets import AsyncSecrets
 from hearth.sdk.async_transport import AsyncIncoming, AsyncTransport
 from hearth.sdk.async_users import AsyncUsers
 from hearth.sdk.call import Call, Page, read_problem
@@ -64,6 +65,11 @@ class AsyncClient:
     def users(self) -> AsyncUsers:
         """Users and their keys."""
         return AsyncUsers(self)
+
+    @property
+    def secrets(self) -> AsyncSecrets:
+        """The caller's secrets."""
+        return AsyncSecrets(self)
 
     async def create(self, **options: Unpack[CreateOptions]) -> AsyncSandbox:
         """Create a sandbox and wait until it runs; an existing one of this name is given as it is."""

@@ -35,6 +35,7 @@ from hearth.api.schemas import (
 from hearth.errors import InvalidInput
 from hearth.sdk.call import LONG_S, Call, call_of, checked
 from hearth.sdk.http1 import HttpRequest
+from hearth.sdk.secret_calls import SecretOptions, SecretVariableOptions
 from hearth.sdk.volume_calls import NewVolumeOptions, VolumeOptions
 
 BASE64_NOTE_BYTES = len(',"stdin_encoding":"base64"')
@@ -62,6 +63,7 @@ class CreateOptions(TypedDict, total=False):
     net_policy: Mapping[str, object] | None
     volumes: Sequence[VolumeOptions]
     new_volumes: Sequence[NewVolumeOptions]
+    secrets: Sequence[SecretOptions]
 
 
 class ExecOptions(TypedDict, total=False):
@@ -72,6 +74,7 @@ class ExecOptions(TypedDict, total=False):
     user: str | None
     stdin: str | bytes | None
     timeout_sec: float
+    secrets: Sequence[SecretVariableOptions]
 
 
 def create(options: CreateOptions) -> Call[SandboxView]:

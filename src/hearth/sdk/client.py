@@ -26,6 +26,7 @@ from hearth.sdk.transport import Incoming, Transport
 
 if TYPE_CHECKING:
     from hearth.sdk.ports import Ports
+    from hearth.sdk.secrets import Secrets
     from hearth.sdk.users import Users
 
 Value = TypeVar("Value")
@@ -67,6 +68,12 @@ class Client:
     def users(self) -> Users:
         """Users and their keys."""
         found: Users = import_module("hearth.sdk.users").Users(self)
+        return found
+
+    @property
+    def secrets(self) -> Secrets:
+        """The caller's secrets."""
+        found: Secrets = import_module("hearth.sdk.secrets").Secrets(self)
         return found
 
     def create(self, **options: Unpack[CreateOptions]) -> Sandbox:

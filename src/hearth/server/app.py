@@ -29,6 +29,7 @@ from hearth.server.routes import (
     openapi,
     quotas,
     sandboxes,
+    secrets,
     snapshots,
     users,
     volumes,
@@ -48,6 +49,7 @@ BOUND: tuple[Bound, ...] = (
     *images.BOUND,
     *users.BOUND,
     *quotas.BOUND,
+    *secrets.BOUND,
     *health.BOUND,
 )
 

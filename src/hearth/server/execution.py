@@ -12,6 +12,7 @@ from hearth.api.schemas import ExecCommand
 from hearth.errors import GuestFailed, InvalidInput, TimedOut
 from hearth.guest.execution import Execution
 from hearth.server.resource import Call
+from hearth.server.routes.secrets import secret_variables
 from hearth.wire.messages import ExecRequest
 
 STDIN_CHUNK_BYTES = 65_536
@@ -46,9 +47,8 @@ async def running(call: Call[ExecCommand], stdin: bytes) -> AsyncIterator[Execut
         HearthError: what ``Sandboxes.execute`` raises.
     """
     command = call.input
-    request = ExecRequest(
-        argv=list(command.cmd), env=dict(command.env), cwd=command.cwd, user=command.user, timeout_sec=None
-    )
+    env = {**command.env, **await secret_variables(call)}
+    request = ExecRequest(argv=list(command.cmd), env=env, cwd=command.cwd, user=command.user, timeout_sec=None)
     try:
         async with (
             asyncio.timeout(command.timeout_sec),

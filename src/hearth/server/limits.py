@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from hearth.quota import DEFAULT_QUOTAS, NAMES, Quotas, public_name
 
@@ -11,6 +12,9 @@ _QUOTAS = {public_name(name): name for name in NAMES}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of limits."""
+    parser.add_argument(
+        "--master-key", metavar="FILE", type=Path, help="what secrets are sealed with (default: master.key in the data)"
+    )
     group = parser.add_argument_group("limits of users")
     group.add_argument(
         "--quota",

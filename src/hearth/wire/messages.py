@@ -253,10 +253,14 @@ class ProcessStarted(Record):
 
 
 class FileContent(Record):
-    """A small file to put in place at configure time; ``content`` is base64."""
+    """A small file to put in place at configure time; ``content`` is base64.
 
-    content: str
+    It becomes ``user``'s (a name or uid), else whose its directory is.
+    """
+
+    content: str = field(repr=False)
     mode: str = "0644"
+    user: str | None = None
 
 
 class VolumeMount(Record):

@@ -79,6 +79,15 @@ class AtomicWrite:
         while view:
             view = view[os.write(self._descriptor, view) :]
 
+    def give_to(self, uid: int, gid: int) -> None:
+        """Let another own the file; its mode stays.
+
+        Raises:
+            OSError: we may not.
+        """
+        os.fchown(self._descriptor, uid, gid)
+        os.fchmod(self._descriptor, self._final_mode)
+
     def commit(self) -> None:
         """Put the file in its place.
 

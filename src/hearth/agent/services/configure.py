@@ -74,7 +74,7 @@ class ConfigureService:
         is_new_life = self._agent.in_machine and identify(self._agent, config, prepared)
         for path, (content, mode) in prepared.files.items():
             with step("files"):
-                put_file(self._agent, path, content, mode)
+                put_file(self._agent, path, content, mode, config.files[path].user)
         if self._agent.in_machine:
             with step("volumes"):
                 mount_volumes(self._agent, config.volumes)

@@ -7,6 +7,7 @@ import sys
 
 from hearth.cli.arguments import add_env, add_json, add_shape, read_duration, read_pairs
 from hearth.cli.net import add_net, policy_of
+from hearth.cli.secrets import read_uses
 from hearth.cli.show import show_json
 from hearth.cli.volumes import read_new_volume, read_place
 from hearth.sdk.calls import CreateOptions
@@ -36,6 +37,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="make a volume (512M, 20G), which stays when the sandbox goes, and mount it there; repeatable",
+    )
+    parser.add_argument(
+        "--secret",
+        metavar="[VARIABLE=]NAME",
+        action="append",
+        default=[],
+        help="give it a secret of yours as a variable; repeatable",
+    )
+    parser.add_argument(
+        "--secret-file",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="give it a secret of yours as the file /run/secrets/NAME; repeatable",
     )
     add_net(parser)
     add_env(parser)
@@ -76,6 +91,8 @@ def options_of(arguments: argparse.Namespace) -> CreateOptions:
         options["volumes"] = [read_place(text) for text in arguments.volume]
     if arguments.new_volume:
         options["new_volumes"] = [read_new_volume(text) for text in arguments.new_volume]
+    if arguments.secret or arguments.secret_file:
+        options["secrets"] = read_uses(arguments.secret, arguments.secret_file)
     if arguments.ttl is not None:
         options["ttl_s"] = round(read_duration(arguments.ttl, what="--ttl"))
     if arguments.idle_pause is not None:

@@ -11,6 +11,7 @@ from hearth.api.limits import MAX_BODY_BYTES
 from hearth.cli.arguments import add_env, add_json, read_pairs
 from hearth.cli.descriptors import STDERR, STDOUT
 from hearth.cli.exits import EXEC_FAILED, exec_status, show_error
+from hearth.cli.secrets import read_variables
 from hearth.cli.show import show_json
 from hearth.errors import HearthError, InvalidInput, TooLarge
 from hearth.sdk.calls import ExecOptions
@@ -21,6 +22,13 @@ USAGE = EXEC_FAILED
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_env(parser)
+    parser.add_argument(
+        "--secret",
+        metavar="[VARIABLE=]NAME",
+        action="append",
+        default=[],
+        help="give it a secret of yours as a variable; repeatable",
+    )
     parser.add_argument("--cwd", metavar="DIR", help="directory to start in")
     parser.add_argument("-u", "--user", metavar="NAME", help="user to run as")
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="kill it after so long (default: 300)")
@@ -40,6 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
             "user": arguments.user,
             "stdin": None if arguments.no_stdin else read_stdin(),
         }
+        if arguments.secret:
+            options["secrets"] = read_variables(arguments.secret)
         if arguments.timeout is not None:
             options["timeout_sec"] = arguments.timeout
         with Client() as client:

@@ -12,6 +12,7 @@ from hearth.model import Sandbox, SandboxSpec, StepPhase
 from hearth.server.names import random_name
 from hearth.server.policies import policy_fields
 from hearth.server.resource import Call, Reply, bind
+from hearth.server.routes.secrets import secret_use
 from hearth.server.views import sandbox_view
 from hearth.volume.mounting import VolumeRequest
 
@@ -21,8 +22,10 @@ NAME_ATTEMPTS = 8
 async def create(call: Call[CreateSandbox]) -> SandboxView | Reply[SandboxView]:
     body = call.input
     name = body.name or call.chosen_name or await _free_name(call)
-    volumes = volumes_of(body)
-    created = await call.daemon.sandboxes.create(call.user, spec_of(body, name), from_=body.from_, volumes=volumes)
+    spec, volumes = spec_of(body, name), volumes_of(body)
+    isolated = call.daemon.sandboxes.workshop.engine.capabilities.isolated
+    await call.daemon.secrets.require(call.user, spec.secrets, isolated=isolated)
+    created = await call.daemon.sandboxes.create(call.user, spec, from_=body.from_, volumes=volumes)
     view = await detailed_view(call, created.sandbox)
     return view if created.new else Reply(value=view, status=200)
 
@@ -71,6 +74,7 @@ def spec_of(body: CreateSandbox, name: str) -> SandboxSpec:
         idle_pause_s=body.idle_pause_s,
         idle_stop_s=body.idle_stop_s,
         net_policy=policy_fields(body.net_policy),
+        secrets=tuple(map(secret_use, body.secrets)),
     )
 
 
