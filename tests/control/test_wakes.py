@@ -15,12 +15,19 @@ from hearth.model import Sandbox, SandboxSpec, SandboxState
 class Stage:
     """Sandboxes that are cold until somebody opens the gate for their wakes."""
 
-    def __init__(self, *, at_once: int = 4, waiting: int = 256) -> None:
+    def __init__(self, *, at_once: int = 4, waiting: int = 256, of_owner: int = 4) -> None:
         self.hot: set[str] = set()
         self.begun: list[tuple[str, bool]] = []
         self.gate = asyncio.Event()
         self.failure: Exception | None = None
-        self.wakes = Wakes(lambda sandbox: sandbox.id not in self.hot, self.make_hot, at_once=at_once, waiting=waiting)
+        self.wakes = Wakes(
+            lambda sandbox: sandbox.id not in self.hot,
+            self.make_hot,
+            at_once=at_once,
+            at_once_of_owner=of_owner,
+            waiting=waiting,
+            waiting_of_owner=of_owner,
+        )
 
     async def make_hot(self, sandbox: Sandbox, force: bool) -> None:
         self.begun.append((sandbox.id, force))
@@ -30,13 +37,13 @@ class Stage:
         self.hot.add(sandbox.id)
 
 
-def sandbox(name: str, state: SandboxState = SandboxState.STOPPED) -> Sandbox:
+def sandbox(name: str, state: SandboxState = SandboxState.STOPPED, *, owner: str = "user-ada") -> Sandbox:
     now = datetime.now(UTC)
-    return Sandbox(id=f"sb-{name}", owner="user-ada", spec=SandboxSpec(name=name), state=state, created_at=now)
+    return Sandbox(id=f"sb-{name}", owner=owner, spec=SandboxSpec(name=name), state=state, created_at=now)
 
 
 async def test_many_callers_are_one_wake() -> None:
-    stage = Stage()
+    stage = Stage(of_owner=50)
     callers = [asyncio.create_task(stage.wakes.wake(sandbox("web"), patience_s=10)) for _ in range(50)]
     await asyncio.sleep(0)
     stage.gate.set()
@@ -77,6 +84,20 @@ async def test_beyond_the_bound_others_come_again() -> None:
         await stage.wakes.wake(sandbox("a"), patience_s=10)
     stage.gate.set()
     assert await asyncio.gather(*callers) == [True] * 3
+    assert await stage.wakes.wake(sandbox("c"), patience_s=10) is True
+
+
+async def test_one_owners_slow_sandboxes_leave_room_for_others() -> None:
+    stage = Stage(at_once=4, waiting=8, of_owner=2)
+    mine = [asyncio.create_task(stage.wakes.wake(sandbox(name), patience_s=10)) for name in ("a", "b")]
+    await asyncio.sleep(0)
+    for name in ("c", "a"):
+        with pytest.raises(Busy):
+            await stage.wakes.wake(sandbox(name), patience_s=10)
+    theirs = asyncio.create_task(stage.wakes.wake(sandbox("eves", owner="user-eve"), patience_s=10))
+    await asyncio.sleep(0)
+    stage.gate.set()
+    assert await asyncio.gather(*mine, theirs) == [True] * 3
     assert await stage.wakes.wake(sandbox("c"), patience_s=10) is True
 
 

@@ -14,6 +14,7 @@ from hearth.api.operation import Operation
 from hearth.api.port_schemas import PortList, PublicationList, PublicationView, PublishPort
 from hearth.api.schemas import ListPage, Nothing
 from hearth.errors import Code
+from hearth.tenancy import KeyScope
 
 TUNNEL_PROTOCOL = "hearth-tunnel"
 """What a tunnel's request wants to change to: raw bytes, each way with an end of its own."""
@@ -27,6 +28,7 @@ LIST_PORTS = Operation(
     takes=Nothing,
     gives=PortList,
     errors=WAKING,
+    scope=KeyScope.EXEC,
 )
 LIST_ALL_PORTS = Operation(
     name="list_all_ports",

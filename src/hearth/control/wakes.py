@@ -7,6 +7,7 @@ told to come again.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -22,6 +23,9 @@ log = structlog.get_logger(__name__)
 MAX_AT_ONCE = 4
 MAX_WAITING = 256
 """Requests that wait for wakes, all together; each holds a connection and what it has sent."""
+MAX_AT_ONCE_OF_OWNER = 3
+MAX_WAITING_OF_OWNER = 192
+"""One owner's sandboxes, which may be slow on purpose, leave room for everybody else's."""
 BUSY_RETRY_S = 2
 BOOT_AGAIN_S = 60.0
 """A sandbox whose machine had ended is booted from its disk; one that keeps dying not more often than this."""
@@ -44,14 +48,24 @@ class Wakes:
     """The wakes from disk that are under way."""
 
     def __init__(
-        self, is_cold: IsCold, make_hot: MakeHot, *, at_once: int = MAX_AT_ONCE, waiting: int = MAX_WAITING
+        self,
+        is_cold: IsCold,
+        make_hot: MakeHot,
+        *,
+        at_once: int = MAX_AT_ONCE,
+        at_once_of_owner: int = MAX_AT_ONCE_OF_OWNER,
+        waiting: int = MAX_WAITING,
+        waiting_of_owner: int = MAX_WAITING_OF_OWNER,
     ) -> None:
         self._is_cold = is_cold
         self._make_hot = make_hot
         self._at_once = at_once
+        self._at_once_of_owner = at_once_of_owner
         self._waiting_limit = waiting
-        self._waiting = 0
+        self._waiting_of_owner = waiting_of_owner
+        self._waiting: Counter[str] = Counter()
         self._flights: dict[str, asyncio.Task[None]] = {}
+        self._owners: dict[str, str] = {}
         self._booted_s: dict[str, float] = {}
 
     def __len__(self) -> int:
@@ -69,13 +83,16 @@ class Wakes:
             if not self._is_cold(sandbox):
                 return True
             flight = self._begin(sandbox)
-        if self._waiting >= self._waiting_limit:
-            raise Busy(f"{self._waiting} requests wait already")
-        self._waiting += 1
+        owner = sandbox.owner
+        if self._waiting.total() >= self._waiting_limit or self._waiting[owner] >= self._waiting_of_owner:
+            raise Busy(f"{self._waiting.total()} requests wait already")
+        self._waiting[owner] += 1
         try:
             await asyncio.wait((flight,), timeout=patience_s)
         finally:
-            self._waiting -= 1
+            self._waiting[owner] -= 1
+            if not self._waiting[owner]:
+                del self._waiting[owner]
         if not flight.done():
             return False
         flight.result()
@@ -86,11 +103,13 @@ class Wakes:
         await asyncio.gather(*self._flights.values(), return_exceptions=True)
 
     def _begin(self, sandbox: Sandbox) -> asyncio.Task[None]:
-        if len(self._flights) >= self._at_once:
+        of_owner = sum(owner == sandbox.owner for owner in self._owners.values())
+        if len(self._flights) >= self._at_once or of_owner >= self._at_once_of_owner:
             raise Busy(f"{len(self._flights)} are being woken already")
         force = self._may_boot(sandbox)
         flight = asyncio.create_task(self._make_hot(sandbox, force), name=f"wake {sandbox.id} for the public")
         self._flights[sandbox.id] = flight
+        self._owners[sandbox.id] = sandbox.owner
         flight.add_done_callback(lambda done: self._landed(sandbox.id, done))
         return flight
 
@@ -107,7 +126,7 @@ class Wakes:
         return True
 
     def _landed(self, sandbox_id: str, flight: asyncio.Task[None]) -> None:
-        del self._flights[sandbox_id]
+        del self._flights[sandbox_id], self._owners[sandbox_id]
         error = None if flight.cancelled() else flight.exception()
         if error is not None:
             log.warning("not woken", sandbox=sandbox_id, error=str(error))

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 
-from starlette.types import Receive, Scope, Send
+import pytest
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from hearth.server.proxy.door import Door
+from hearth.server.proxy.crowd import AddressDoor, Visitors
+from hearth.server.proxy.door import MAX_PIPELINED, Door
+from hearth.server.proxy.trust import Trust, read_networks
 from hearth.server.serve import Server
 
 WAIT_S = 10
@@ -19,6 +23,20 @@ class Impatient(Door):
     """A door that gives a head a tenth of a second."""
 
     head_s = 0.1
+
+
+class Waiting:
+    """Answers nothing and waits for the client to leave."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.left = asyncio.Event()
+
+    async def __call__(self, _scope: Scope, receive: Receive, _send: Send) -> None:
+        self.begun.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.left.set()
 
 
 async def whole_body(_scope: Scope, receive: Receive, send: Send) -> None:
@@ -36,9 +54,9 @@ async def whole_body(_scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @contextlib.asynccontextmanager
-async def serving() -> AsyncIterator[int]:
-    server = Server(whole_body, drain_s=1)
-    server.config.http = Impatient
+async def serving(app: ASGIApp = whole_body, door: Callable[..., Door] = Impatient) -> AsyncIterator[int]:
+    server = Server(app, drain_s=1)
+    server.config.http = door  # type: ignore[assignment]  # a class is only called
     server.config.load()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         task = asyncio.create_task(server.serve([listener]), name="server")
@@ -85,3 +103,58 @@ async def test_a_body_and_the_next_request_may_take_longer_than_a_head() -> None
             await asyncio.sleep(2 * Impatient.head_s)
         writer.close()
         await writer.wait_closed()
+
+
+async def test_requests_that_wait_behind_another_are_bounded() -> None:
+    one = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with serving() as port, asyncio.timeout(WAIT_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(one * (MAX_PIPELINED // 2))
+        for _ in range(MAX_PIPELINED // 2):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+        await writer.wait_closed()
+    app = Waiting()
+    async with serving(app) as port, asyncio.timeout(WAIT_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(one * 5_000)
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b"", "a word would seem to be the answer to the first"
+        await app.left.wait()
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def test_who_leaves_with_further_requests_waiting_is_seen_to_leave() -> None:
+    app = Waiting()
+    async with serving(app) as port, asyncio.timeout(WAIT_S):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
+        await app.begun.wait()
+        writer.close()
+        await writer.wait_closed()
+        await app.left.wait()
+
+
+@pytest.mark.parametrize(("trusted", "entered"), [([], 3), (["127.0.0.1"], 6)])
+async def test_an_address_may_hold_only_so_many_connections_and_a_trusted_proxy_any(
+    trusted: list[str], entered: int
+) -> None:
+    visitors = Visitors(Trust(networks=read_networks(trusted)), limit=3)
+    request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with serving(door=partial(AddressDoor, visitors)) as port, asyncio.timeout(WAIT_S):
+        for _ in range(2):  # who leaves makes room
+            connections = [await asyncio.open_connection("127.0.0.1", port) for _ in range(6)]
+            served = 0
+            for reader, writer in connections:
+                with contextlib.suppress(ConnectionError):
+                    writer.write(request)
+                    served += (await reader.read(12)) == b"HTTP/1.1 200"
+            assert served == entered
+            for _, writer in connections:
+                writer.close()
+                with contextlib.suppress(ConnectionError):
+                    await writer.wait_closed()
+            while len(visitors):
+                await asyncio.sleep(0.01)

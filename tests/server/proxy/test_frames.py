@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hearth.server.proxy.frames import PING, PONG, FrameWatch
+from hearth.server.proxy.frames import MAX_HEADS, PING, PONG, FrameWatch
 
 TEXT, CLOSE = 0x1, 0x8
 Frame = tuple[int, int, bool]
@@ -54,3 +54,13 @@ def test_half_a_frame_is_no_use_before_its_kind_is_known() -> None:
     watch = FrameWatch(PING)
     whole = encode(PING, 5, True)
     assert not any(watch.feed(whole[at : at + 1]) for at in range(len(whole)))
+
+
+def test_who_floods_with_frames_is_taken_at_his_word() -> None:
+    watch = FrameWatch(PING)
+    ping = encode(PING, 0, True)
+    assert not watch.feed(ping * (MAX_HEADS - 1))
+    assert not watch.feed(ping * (MAX_HEADS - 1)), "it is counted for each piece of bytes"
+    assert watch.feed(ping * MAX_HEADS)
+    assert watch.feed(ping), "where a frame begins is not known any more"
+    assert not watch.feed(b"")

@@ -10,6 +10,7 @@ from hearth.server.proxy.headers import (
     HOP_BY_HOP,
     Route,
     location,
+    query_without,
     request_headers,
     response_headers,
     trailers,
@@ -107,3 +108,25 @@ def test_an_upgrade_has_to_be_meant() -> None:
 )
 def test_a_token_leaves_the_query(query: bytes, left: bytes, value: str | None) -> None:
     assert without_parameter(query, "token") == (left, value)
+
+
+def test_what_holds_a_secret_of_ours_is_left_out_whatever_it_is_called() -> None:
+    withheld = frozenset({b"hk_1"})
+    given = [(b"x-a", b"see hk_1!"), (b"cookie", b"k=hk_1"), (b"x-b", b"hk_2"), (b"referer", b"/?token=hk_1")]
+    assert [name for name, _ in request_headers(given, ROUTE, upgrade=None, withheld=withheld)][1:2] == [b"x-b"]
+    assert trailers(given, withheld=withheld) == [(b"x-b", b"hk_2")]
+    for query, left in [(b"a=%zz&t=hk_1&b", b"a=%zz&b"), (b"hk_1", b""), (b"a=b&&c", b"a=b&&c"), (b"", b"")]:
+        assert query_without(query, withheld) == left
+
+
+def test_no_trailer_tells_who_a_request_is_from() -> None:
+    names = (b"authorization", b"cookie", b"x-hearth-token", b"x-forwarded-for", b"forwarded", b"x-real-ip")
+    assert trailers([(name, b"1") for name in names]) == []
+
+
+def test_what_holds_for_all_of_an_origin_is_said_only_by_who_has_it_alone() -> None:
+    names = (b"strict-transport-security", b"service-worker-allowed", b"clear-site-data", b"alt-svc", b"x-a")
+    given = [(name, b"/") for name in names]
+    assert response_headers(given, ROUTE) == [(b"x-a", b"/")]
+    alone = Route(scheme=b"https", host=b"web.example.org", prefix=b"", port=3000, client=None)
+    assert response_headers(given, alone) == given

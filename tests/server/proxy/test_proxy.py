@@ -24,6 +24,7 @@ from tests.server.proxy.stage import (
     serving,
     sized,
 )
+from tests.server.test_app import ask
 
 from hearth.sdk.client import Sandbox
 
@@ -61,6 +62,51 @@ def test_the_server_learns_who_came_which_way_and_never_the_token(daemon: Runnin
     assert told["x-forwarded-prefix"].startswith("/api/v1/sandboxes/shared/proxy/")
     assert not {"authorization", "x-forwarded-for", "forwarded", "x-real-ip", "x-hearth-token"} & told.keys()
     assert daemon.token not in str(fields)
+
+
+def test_the_token_goes_no_further_wherever_else_it_stands(daemon: RunningDaemon) -> None:
+    token = daemon.token
+    lines = (f"X-Hearth-Token: {token}", f"Cookie: key={token}", f"X-Copy: {token}", f"Referer: http://h/?k={token}")
+    told = seen(daemon, *lines, "X-Kept: 1", path=f"/?a=1&key={token}&b=2")
+    assert token not in str(told)
+    assert dict(told)["x-kept"] == "1"
+    assert dict(told)["request"] == "GET /?a=1&b=2 HTTP/1.1"
+
+
+def test_a_token_in_a_trailer_goes_no_further(daemon: RunningDaemon) -> None:
+    got: list[bytes] = []
+
+    def script(connection: socket.socket) -> None:
+        read_head(connection)
+        got.append(read_until(connection, b"\r\n\r\n"))
+        connection.sendall(sized(b"ok"))
+
+    with serving(script) as server:
+        caller = Caller(daemon, server.port)
+        trailers = f"X-Sum: 1\r\nX-Copy: {daemon.token}\r\nX-Hearth-Token: {daemon.token}\r\n\r\n"
+        head = caller.head("POST", "/", "Transfer-Encoding: chunked")
+        assert caller.ask(head + b"1\r\nx\r\n0\r\n" + trailers.encode())[1] == b"ok"
+    assert got == [b"1\r\nx\r\n0\r\nx-sum: 1\r\n\r\n"]
+
+
+def test_keys_of_less_than_all_reach_what_they_are_for(daemon: RunningDaemon, sandbox: Sandbox) -> None:
+    def key(**wanted: str) -> str:
+        status, _, made = ask(daemon, "POST", "/api/v1/users/me/keys", json.dumps(wanted).encode(), token=daemon.token)
+        assert status == 201
+        secret: str = made["secret"]
+        return secret
+
+    with daemon.client() as client, client.create(name="other-of-keys") as other:
+        for wanted, own, others in [
+            ({"scope": "read"}, 403, 403),
+            ({"scope": "exec"}, 502, 502),
+            ({"scope": "read", "sandbox": sandbox.name}, 403, 403),
+            ({"scope": "exec", "sandbox": sandbox.name}, 502, 404),
+        ]:
+            token = key(**wanted)
+            for name, expected in ((sandbox.name, own), (other.name, others)):
+                path = f"/api/v1/sandboxes/{name}/proxy/1/"
+                assert ask(daemon, "GET", path, token=token)[0] == expected, (wanted, name)
 
 
 def test_what_concerns_one_hop_stays_there(daemon: RunningDaemon) -> None:

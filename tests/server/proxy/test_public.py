@@ -185,6 +185,21 @@ def test_behind_a_trusted_proxy_each_client_has_a_bucket_of_its_own() -> None:
             assert connection.getresponse().status == 404
 
 
+def test_a_key_of_this_daemon_that_comes_by_mistake_goes_no_further(house: House) -> None:
+    token, strange = house.daemon.token, "hk_" + "0" * 64
+    with published(house, "shop", sized(b"open")) as (_, heads):
+        for value in (token, strange):
+            fields = {"Authorization": f"Bearer {value}", "Cookie": f"a={value}", "X_Hearth_Token": value}
+            house.visit(f"/?a=1&token={value}&b=2", host=f"shop.{ZONE}", **fields)
+        mistaken, own = heads
+        assert token.encode() not in mistaken
+        assert mistaken.startswith(b"GET /?a=1&b=2 HTTP/1.1\r\n")
+        told = dict(fields_of(own))
+        assert told["authorization"] == f"Bearer {strange}", "a key of another daemon's is that one's business"
+        assert "x-hearth-token" not in told
+        assert own.startswith(f"GET /?a=1&token={strange}&b=2 HTTP/1.1\r\n".encode())
+
+
 @pytest.mark.parametrize(
     ("path", "host"),
     [

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 from tests.server.daemon import RunningDaemon
-from tests.server.proxy.stage import Caller, answer_of, read_head, read_rest, serving, sized
+from tests.server.proxy.stage import Caller, answer_of, read_head, read_rest, read_until, serving, sized
 
 pytestmark = pytest.mark.usefixtures("sandbox")
 
@@ -66,8 +66,111 @@ def test_a_request_that_two_could_read_differently_reaches_no_server(
 
 
 @pytest.mark.parametrize(
+    ("line", "lines"),
+    [
+        ("GET {} HTTP/1.1", []),
+        ("GET {} HTTP/1.1", ["Host: hearth", "Host: hearth"]),
+        ("GET {} HTTP/1.1", ["Host: hearth", "Host: evil.example"]),
+        ("GET {} HTTP/1.1", ["Host : hearth"]),
+        ("GET {} HTTP/1.1", [" Host: hearth"]),
+        ("GET {} HTTP/1.0", ["Host: hearth", "Host: evil.example"]),
+        ("GET {} HTTP/2.0", ["Host: hearth"]),
+        ("GET {} HTTP/0.9", ["Host: hearth"]),
+        ("GET {} HTTP/1.2", ["Host: hearth"]),
+        ("GET {} http/1.1", ["Host: hearth"]),
+        ("GET {}", ["Host: hearth"]),
+        ("GET {} HTTP/1.1 ", ["Host: hearth"]),
+        ("GET {} evil HTTP/1.1", ["Host: hearth"]),
+        ("GET\t{} HTTP/1.1", ["Host: hearth"]),
+        ("G=T {} HTTP/1.1", ["Host: hearth"]),
+        ("GET http://evil.example{} HTTP/1.1", ["Host: hearth"]),
+        ("GET http://hearth@evil.example{} HTTP/1.1", ["Host: hearth"]),
+        ("GET //hearth{} HTTP/1.1", ["Host: hearth"]),
+        ("CONNECT hearth:80 HTTP/1.1", ["Host: hearth"]),
+        ("CONNECT {} HTTP/1.1", ["Host: hearth"]),
+        ("OPTIONS * HTTP/1.1", ["Host: hearth"]),
+        ("PRI * HTTP/2.0", []),
+        ("GET {}\x00 HTTP/1.1", ["Host: hearth"]),
+        ("GET {}\xe9 HTTP/1.1", ["Host: hearth"]),
+        ("GET {}#x HTTP/1.1", ["Host: hearth"]),
+    ],
+    ids=repr,
+)
+def test_a_head_that_is_not_one_request_for_one_host_reaches_no_server(
+    daemon: RunningDaemon, line: str, lines: list[str]
+) -> None:
+    heads: list[bytes] = []
+
+    def script(connection: socket.socket) -> None:
+        while head := read_head(connection):
+            heads.append(head)
+            connection.sendall(sized(b"ok"))
+
+    with serving(script) as server:
+        caller = Caller(daemon, server.port)
+        told = [line.replace("{}", f"{caller.base}/"), *lines, f"Authorization: Bearer {daemon.token}", "", ""]
+        with caller.connected() as connection:
+            connection.sendall("\r\n".join(told).encode("latin-1"))
+            connection.shutdown(socket.SHUT_WR)
+            came = read_rest(connection)
+        with caller.connected() as connection:  # and one in the absolute form that says the same twice is one request
+            absolute = caller.head("GET", "/").replace(b" /api", b" http://HEARTH/api", 1)
+            connection.sendall(absolute)
+            assert answer_of(connection)[1] == b"ok"
+    assert came.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 404 ", b"HTTP/1.1 405 ")) or came == b""
+    assert len(heads) == 1
+
+
+@pytest.mark.parametrize("extension", [b";a=b", b";" + b"x" * 5_000, b';a="b;c"'], ids=lambda value: repr(value)[:20])
+def test_what_is_said_beside_a_chunk_stays_there(daemon: RunningDaemon, extension: bytes) -> None:
+    got: list[bytes] = []
+
+    def script(connection: socket.socket) -> None:
+        read_head(connection)
+        got.append(read_until(connection, b"0\r\n\r\n"))
+        connection.sendall(sized(b"ok"))
+
+    with serving(script) as server:
+        caller = Caller(daemon, server.port)
+        with caller.connected() as connection:
+            body = b"5%b\r\nhello\r\n0%b\r\n\r\n" % (extension, extension)
+            connection.sendall(caller.head("POST", "/", "Transfer-Encoding: chunked") + body)
+            assert answer_of(connection)[1] == b"ok"
+    assert got == [b"5\r\nhello\r\n0\r\n\r\n"]
+
+
+@pytest.mark.parametrize("line", ["Content-Length: 5", "Transfer-Encoding: chunked"])
+def test_an_upgrade_with_a_body_is_refused_as_nobody_agrees_where_it_ends(daemon: RunningDaemon, line: str) -> None:
+    lines = ("Connection: Upgrade", "Upgrade: websocket", line)
+    came, heads = exchange(daemon, b"5\r\nhello\r\n0\r\n\r\n" + SMUGGLED, *lines, method="GET")
+    assert came.startswith(b"HTTP/1.1 400 ")
+    assert heads == []
+
+
+def test_what_follows_an_upgrade_that_was_declined_is_no_request(daemon: RunningDaemon) -> None:
+    got: list[bytes] = []
+
+    def script(connection: socket.socket) -> None:
+        read_head(connection)
+        connection.sendall(sized(b"ok"))
+        got.append(read_rest(connection))
+
+    with serving(script, is_ended_by_peer=True) as server:
+        caller = Caller(daemon, server.port)
+        with caller.connected() as connection:
+            connection.sendall(caller.head("GET", "/", "Connection: Upgrade", "Upgrade: websocket") + SMUGGLED)
+            came = read_rest(connection)
+    assert came.startswith(b"HTTP/1.1 200 ")
+    assert came.count(b"HTTP/1.1") == 1
+    assert got == [b""]
+
+
+@pytest.mark.parametrize(
     "body",
     [
+        b"5;a\nb\r\nhello\r\n0\r\n\r\n",
+        b"5;a\rb\r\nhello\r\n0\r\n\r\n",
+        b"5 ;\r\nhello\r\n0\r\n\r\n",
         b"zz\r\nhello\r\n0\r\n\r\n",
         b"5\r\nhello0\r\n\r\n",
         b"-5\r\nhello\r\n0\r\n\r\n",

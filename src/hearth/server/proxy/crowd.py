@@ -21,6 +21,10 @@ class Visitors:
         self._trust = trust
         self._crowd = Crowd(limit)
 
+    def __len__(self) -> int:
+        """How many subscribers are connected."""
+        return len(self._crowd)
+
     def enter(self, address: str) -> contextlib.ExitStack | None:
         """Count a connection in, until what is given is closed; None when there are as many as may be."""
         with contextlib.ExitStack() as stay:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import urllib.parse
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 import httptools
 from starlette.requests import ClientDisconnect
@@ -25,6 +26,10 @@ HEAD_S = 20.0
 """How long a client may take for a request's head."""
 MAX_HEAD_BYTES = 65_536
 MAX_HEAD_FIELDS = 256
+VERSIONS = frozenset({"1.0", "1.1"})
+PAUSED_AT = 8
+MAX_PIPELINED = 64
+"""Requests that wait for the answer before them; each costs 3 KiB, and ten thousand fit into what is read at once."""
 MAX_EARLY_BYTES = 65_536
 """What is held of a new protocol before the upgrade to it is answered; then the socket is left to fill."""
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -38,6 +43,10 @@ END = b""
 
 class HeadTooLarge(Exception):
     """A head, or the trailers, are more than anybody needs."""
+
+
+class Ambiguous(Exception):
+    """It is not one request for one host, or too many of them wait for their turn."""
 
 
 class Exchange(RequestResponseCycle):
@@ -107,6 +116,7 @@ class Door(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._raw: RawStream | None = None
+        self._under_way: Exchange | None = None
         self._early: list[bytes] | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_done = False
@@ -116,6 +126,10 @@ class Door(HttpToolsProtocol):
         self._stop_head_timer()
         if self._raw is not None:
             self._raw.lost()
+        if self._under_way is not None and self._under_way is not self.cycle:  # uvicorn tells only the latest
+            self._under_way.disconnected = not self._under_way.response_complete
+            self._under_way.message_event.set()
+        self.pipeline.clear()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -186,6 +200,7 @@ class Door(HttpToolsProtocol):
         self._head_done = True
         self._bytes = self._fields = 0
         version = self.parser.get_http_version()
+        self._check(version)
         scope: Any = self.scope
         _fill(scope, self.parser.get_method(), version, self.url, self.root_path)
         earlier = self.cycle
@@ -195,8 +210,34 @@ class Door(HttpToolsProtocol):
         if earlier is None or earlier.response_complete:
             self._start_asgi_task(self.cycle, app)
         else:
-            self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, app))
+            if len(self.pipeline) >= PAUSED_AT:  # not before: who does not read does not see a client leave
+                self.flow.pause_reading()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._under_way = cast(Exchange, cycle)
+        super()._start_asgi_task(cycle, app)
+
+    def _check(self, version: str) -> None:
+        """Refuse a head that others on its way may have read otherwise (RFC 9112, sections 2.3, 3.2 and 3.3).
+
+        Raises:
+            Ambiguous: another version, no Host or more than one, or another than the target names; or an upgrade with
+                a body: the parser takes that for the new protocol's first bytes.
+        """
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if self.parser.get_method() == b"CONNECT" or b"#" in self.url:
+            raise Ambiguous
+        if version not in VERSIONS or len(hosts) > 1 or (version == "1.1" and not hosts):
+            raise Ambiguous
+        if not self.url.startswith(b"/"):
+            authority = self.url.partition(b"://")[2].partition(b"/")[0].partition(b"?")[0]
+            if not hosts or authority.lower() != hosts[0].lower():
+                raise Ambiguous
+        if self.parser.should_upgrade() and has_body(self.headers):
+            raise Ambiguous
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise Ambiguous
 
     def _exchange(self, scope: Any, version: str) -> Exchange:
         exchange = Exchange(
@@ -244,6 +285,11 @@ class Door(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete:
             self.transport.write(answer)
         self.transport.close()
+
+
+def has_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Tell whether a request with these headers has a body."""
+    return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in headers)
 
 
 def exchange_of(scope: Scope) -> Exchange:

@@ -16,15 +16,26 @@ from hearth.api.port_operations import TUNNEL_PROTOCOL
 from hearth.control.daemon import Daemon
 from hearth.control.presence import present
 from hearth.control.publishing import PUBLIC_PATH
+from hearth.control.users import Caller, require_scope
 from hearth.errors import GuestFailed, InvalidInput, Unauthenticated, Unavailable
-from hearth.model import User, check_range
+from hearth.model import Sandbox, check_range
 from hearth.server.middleware.auth import bearer_token
 from hearth.server.proxy.door import exchange_of
-from hearth.server.proxy.headers import TOKEN_HEADER, Route, head, upgrade_of, without_parameter
+from hearth.server.proxy.headers import (
+    TOKEN_HEADER,
+    Route,
+    Withheld,
+    head,
+    query_without,
+    upgrade_of,
+    without_parameter,
+)
 from hearth.server.proxy.relay import Relay, Target
 from hearth.server.proxy.trust import Origin, Trust
 from hearth.server.proxy.tunnel import join
 from hearth.server.proxy.upstream import Upstreams
+from hearth.store.refusals import not_found
+from hearth.tenancy import KeyScope
 
 MAX_PORT = 65_535
 _PATH = re.compile(rb"%b/sandboxes/([^/]+)/(proxy|tunnel)/([^/]+)(/.*)?" % PREFIX.encode(), re.DOTALL)
@@ -35,12 +46,13 @@ OWN_HEADERS = frozenset({b"authorization", TOKEN_HEADER})
 class Crossed:
     """One request for a sandbox, taken apart: ``path`` is what the server sees, ``prefix`` what it does not."""
 
-    user: User
+    caller: Caller
     reference: str
     port: int
     path: bytes
     prefix: bytes
     dropped: frozenset[bytes]
+    withheld: Withheld
 
 
 class Crossing:
@@ -63,23 +75,29 @@ class Crossing:
             return
         reference, kind, port, rest = match.groups()
         token, query, dropped = credentials(scope)
-        user = await self.daemon.users.authenticate(token)
-        scope["state"]["log"] = {"user": user.name}
+        caller = await self.daemon.users.identify(token)
+        scope["state"]["log"] = {"user": caller.user.name}
+        require_scope(caller, KeyScope.EXEC)
+        withheld = frozenset({token.encode("latin-1")})
+        query = query_without(query, withheld)
         call = Crossed(
-            user=user,
+            caller=caller,
             reference=unquote(reference.decode("ascii")),
             port=read_port(port),
             path=(rest or b"/") + (b"?" + query if query else b""),
             prefix=scope["raw_path"][: match.end(3)],
             dropped=dropped,
+            withheld=withheld,
         )
         await (self._proxy if kind == b"proxy" else self._tunnel)(call, scope, receive, send)
 
     async def _proxy(self, call: Crossed, scope: Scope, receive: Receive, send: Send) -> None:
-        sandbox = await self.daemon.sandboxes.get(call.user, call.reference)
+        sandbox = await self._sandbox(call)
         route = route_of(scope, self.trust.origin(scope), prefix=call.prefix, port=call.port)
         async with present(self.daemon.sandboxes, sandbox) as presence:
-            target = Target(presence=presence, route=route, path=call.path, dropped=call.dropped)
+            target = Target(
+                presence=presence, route=route, path=call.path, dropped=call.dropped, withheld=call.withheld
+            )
             await Relay(scope=scope, receive=receive, send=send, target=target, upstreams=self.upstreams).run()
 
     async def _tunnel(self, call: Crossed, scope: Scope, _receive: Receive, send: Send) -> None:
@@ -92,7 +110,7 @@ class Crossing:
                 resolution=f"send 'Connection: Upgrade' and 'Upgrade: {TUNNEL_PROTOCOL}'",
                 field="Upgrade",
             )
-        sandbox = await self.daemon.sandboxes.get(call.user, call.reference)
+        sandbox = await self._sandbox(call)
         async with present(self.daemon.sandboxes, sandbox) as presence:
             try:
                 stream = await presence.guest.forward(call.port)
@@ -104,6 +122,13 @@ class Crossing:
                 await send({"type": "http.response.start", "status": 101, "hearth.head": told})
                 await join(exchange.take_over(), stream, presence)
         await send({"type": "hearth.abort"})
+
+    async def _sandbox(self, call: Crossed) -> Sandbox:
+        """Give the sandbox that a call is for; raises NotFound, too, for one that its key is not for."""
+        sandbox = await self.daemon.sandboxes.get(call.caller.user, call.reference)
+        if call.caller.sandbox_id not in (None, sandbox.id):
+            raise not_found("sandbox", call.reference)
+        return sandbox
 
 
 def credentials(scope: Scope) -> tuple[str, bytes, frozenset[bytes]]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 PING = 0x9
 PONG = 0xA
+MAX_HEADS = 4_096
+"""Looked at in one piece of bytes, which takes some 10 ms; who sends more at once means to keep us busy."""
 
 
 class FrameWatch:
@@ -19,11 +21,17 @@ class FrameWatch:
         self._head = b""
         self._left = 0
         self._counts = True
+        self._is_lost = False
 
     def feed(self, data: bytes) -> bool:
-        """Take the next bytes; True when some of them count as use. What is no WebSocket counts always."""
+        """Take the next bytes; True when some of them count as use.
+
+        What is no WebSocket counts always, and so does all that follows more frames than anybody needs at once.
+        """
+        if self._is_lost:
+            return bool(data)
         used = False
-        at = 0
+        at = heads = 0
         while at < len(data):
             if self._left:
                 step = min(self._left, len(data) - at)
@@ -39,6 +47,10 @@ class FrameWatch:
             self._counts = self._head[0] & 0x0F != self._ignored
             used = used or self._counts
             self._left, self._head = size, b""
+            heads += 1
+            if heads >= MAX_HEADS:
+                self._is_lost = True
+                return True
         return used
 
 

@@ -27,7 +27,25 @@ FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 FORWARDING = frozenset({b"forwarded", b"via", b"x-real-ip"})
 """Who came before us is for us to say: what a stranger says of it is dropped, with all of X-Forwarded-*."""
 TOKEN_HEADER = b"x-hearth-token"
-NOT_IN_TRAILERS = HOP_BY_HOP | FRAMING | {b"host", b"authorization", b"cookie", b"set-cookie", b"trailer", b"expect"}
+NOT_IN_TRAILERS = (
+    HOP_BY_HOP
+    | FRAMING
+    | FORWARDING
+    | {b"host", b"authorization", b"cookie", b"set-cookie", b"trailer", b"expect", TOKEN_HEADER}
+)
+OF_THE_ORIGIN = frozenset(
+    {
+        b"alt-svc",
+        b"clear-site-data",
+        b"public-key-pins",
+        b"service-worker-allowed",
+        b"strict-transport-security",
+    }
+)
+"""What a server says with these holds for all of its origin; where only the path is its own it may not."""
+Withheld = frozenset[bytes]
+"""Secrets of ours: whatever holds one of them is for nobody's server."""
+NONE_WITHHELD: Withheld = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +71,12 @@ class Route:
 
 
 def request_headers(
-    given: Headers, route: Route, *, upgrade: bytes | None, drop: frozenset[bytes] = frozenset()
+    given: Headers,
+    route: Route,
+    *,
+    upgrade: bytes | None,
+    drop: frozenset[bytes] = frozenset(),
+    withheld: Withheld = NONE_WITHHELD,
 ) -> list[tuple[bytes, bytes]]:
     """Give the fields for the server in the sandbox; framing and Expect stay as the client has them.
 
@@ -62,6 +85,7 @@ def request_headers(
     Args:
         upgrade: the protocol the client wants to change to, if it does.
         drop: fields that are ours and not the server's, such as a token.
+        withheld: fields with these in their values are left out, whatever they are called.
     """
     unwanted = HOP_BY_HOP | FORWARDING | drop | {b"host"} | _connection_options(given)
     headers = [(b"host", route.inner_host)]
@@ -70,7 +94,7 @@ def request_headers(
             headers.append((name, b"chunked"))
         elif name == b"te" and b"trailers" in _tokens([value]):
             headers.append((name, b"trailers"))
-        elif name in unwanted or name.startswith(b"x-forwarded-"):
+        elif name in unwanted or name.startswith(b"x-forwarded-") or holds(value, withheld):
             continue
         elif name == b"origin" and value.lower() == route.outer_origin.lower():
             headers.append((name, b"http://" + route.inner_host))
@@ -89,7 +113,7 @@ def request_headers(
 
 def response_headers(given: Headers, route: Route) -> list[tuple[bytes, bytes]]:
     """Give the fields for the client, without any that frame the body: whoever writes the answer adds those."""
-    unwanted = HOP_BY_HOP | FRAMING | _connection_options(given)
+    unwanted = HOP_BY_HOP | FRAMING | _connection_options(given) | (OF_THE_ORIGIN if route.prefix else frozenset())
     return [
         (name, location(value, route) if name in (b"location", b"content-location") else value)
         for name, value in given
@@ -97,9 +121,25 @@ def response_headers(given: Headers, route: Route) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def trailers(given: Headers) -> list[tuple[bytes, bytes]]:
-    """Give the trailers that may be passed on: none that would change how a message is read."""
-    return [(name, value) for name, value in given if name not in NOT_IN_TRAILERS]
+def trailers(given: Headers, *, withheld: Withheld = NONE_WITHHELD) -> list[tuple[bytes, bytes]]:
+    """Give the trailers that may be passed on: none that would change how a message is read, nor who it is from."""
+    return [
+        (name, value)
+        for name, value in given
+        if name not in NOT_IN_TRAILERS and not name.startswith(b"x-forwarded-") and not holds(value, withheld)
+    ]
+
+
+def holds(value: bytes, withheld: Withheld) -> bool:
+    """Tell whether a secret is in there."""
+    return any(secret in value for secret in withheld)
+
+
+def query_without(query: bytes, withheld: Withheld) -> bytes:
+    """Take the parameters out of a query string in which there is a secret; the others stay byte by byte."""
+    if not holds(query, withheld):
+        return query
+    return b"&".join(each for each in query.split(b"&") if not holds(each, withheld))
 
 
 def location(value: bytes, route: Route) -> bytes:

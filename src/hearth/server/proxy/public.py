@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from dataclasses import dataclass
 
@@ -17,10 +18,11 @@ from hearth.control.daemon import Daemon
 from hearth.control.presence import present
 from hearth.control.publishing import PUBLIC_PATH
 from hearth.control.wakes import Busy, Wakes, wakes_of
-from hearth.errors import HearthError, NotFound
+from hearth.errors import HearthError, NotFound, Unauthenticated
 from hearth.model import Heat, Publication, Sandbox
+from hearth.server.proxy.door import has_body
 from hearth.server.proxy.entry import route_of
-from hearth.server.proxy.headers import TOKEN_HEADER
+from hearth.server.proxy.headers import TOKEN_HEADER, Withheld, query_without
 from hearth.server.proxy.hosts import label_of
 from hearth.server.proxy.pages import failure_page, plain_failure, waiting_page
 from hearth.server.proxy.relay import Relay, Target
@@ -34,6 +36,10 @@ PAGE_AFTER_S = 1.5
 WAKE_S = 120.0
 """How long everybody else waits."""
 RETRY_S = 1
+API_KEY_PREFIX = b"hk_"
+_API_KEY = re.compile(rb"hk_[0-9a-f]{64}")
+MAX_KEYS_LOOKED_UP = 4
+"""Of one request; where there are more, none is passed on."""
 _PATH = re.compile(rb"%b([^/]+)(/.*)?" % PUBLIC_PATH.encode(), re.DOTALL)
 
 
@@ -82,7 +88,7 @@ class PublicGate:
             log.info("public request failed", code=error.code.value, error=str(error))
             answer = self._refusal(scope, error)
         if answer is not None:
-            answer.headers["connection"] = "close" if _has_body(scope) else "keep-alive"
+            answer.headers["connection"] = "close" if has_body(scope["headers"]) else "keep-alive"
             await answer(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> Response | None:
@@ -112,13 +118,35 @@ class PublicGate:
                 )
             sandbox = await self.daemon.sandboxes.store.sandboxes.get(sandbox.id)
         route = route_of(scope, origin, prefix=visit.prefix, port=publication.port)
+        withheld = await self._own_secrets(scope)
+        path, mark, query = visit.path.partition(b"?")
+        query = query_without(query, withheld)
         async with present(self.daemon.sandboxes, sandbox) as presence:
-            target = Target(presence=presence, route=route, path=visit.path, dropped=frozenset({TOKEN_HEADER}))
+            target = Target(
+                presence=presence,
+                route=route,
+                path=path + mark + query if query else path,
+                dropped=frozenset({TOKEN_HEADER}),
+                withheld=withheld,
+            )
             try:
                 await Relay(scope=scope, receive=receive, send=send, target=target, upstreams=self.upstreams).run()
             except ClientDisconnect:
                 log.debug("public client left", alias=visit.alias)
         return None
+
+    async def _own_secrets(self, scope: Scope) -> Withheld:
+        """Find API keys of this daemon's that somebody sends by mistake: whoever owns the sandbox could use them."""
+        values = [value for _, value in scope["headers"] if API_KEY_PREFIX in value]
+        if API_KEY_PREFIX in scope["query_string"]:
+            values.append(scope["query_string"])
+        candidates = {key for value in values for key in _API_KEY.findall(value)}
+        found = set()
+        for key in candidates if len(candidates) <= MAX_KEYS_LOOKED_UP else ():
+            with contextlib.suppress(Unauthenticated):
+                await self.daemon.users.identify(key.decode("ascii"))
+                found.add(key)
+        return frozenset(found if len(candidates) <= MAX_KEYS_LOOKED_UP else candidates)
 
     async def _find(self, alias: str) -> tuple[Publication, Sandbox]:
         try:
@@ -155,13 +183,6 @@ def _is_browser(scope: Scope) -> bool:
     """Tell whether a person looks at a page: what scripts and images ask for must not be answered by one."""
     accept = next((value for name, value in scope["headers"] if name == b"accept"), b"")
     return scope["method"] == "GET" and b"text/html" in accept.lower()
-
-
-def _has_body(scope: Scope) -> bool:
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
-        for name, value in scope["headers"]
-    )
 
 
 def _failure(scope: Scope, status: int, brief: str, *, retry_after_s: int | None = None) -> Response:

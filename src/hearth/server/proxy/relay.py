@@ -14,7 +14,16 @@ from starlette.types import Receive, Scope, Send
 from hearth.control.presence import Presence
 from hearth.errors import GuestFailed, HearthError, InvalidInput, TimedOut
 from hearth.server.proxy.door import Exchange, exchange_of
-from hearth.server.proxy.headers import Route, head, request_headers, response_headers, trailers, upgrade_of
+from hearth.server.proxy.headers import (
+    NONE_WITHHELD,
+    Route,
+    Withheld,
+    head,
+    request_headers,
+    response_headers,
+    trailers,
+    upgrade_of,
+)
 from hearth.server.proxy.tunnel import WEBSOCKET_LINGER_S, join, websocket_counts
 from hearth.server.proxy.upstream import Upstream, Upstreams
 
@@ -33,12 +42,13 @@ NO_BODY_STATUSES = frozenset({204, 304})
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Where a request goes: ``path`` is what the server sees, the query included."""
+    """Where a request goes: ``path`` is what the server sees, the query included; ``withheld`` it never sees."""
 
     presence: Presence
     route: Route
     path: bytes
     dropped: frozenset[bytes] = frozenset()
+    withheld: Withheld = NONE_WITHHELD
 
 
 @dataclass(kw_only=True)
@@ -95,7 +105,8 @@ class Relay:
                 field="Transfer-Encoding",
             )
         upgrade = upgrade_of(given) if self.exchange.wants_upgrade else None
-        headers = request_headers(given, self.target.route, upgrade=upgrade, drop=self.target.dropped)
+        target = self.target
+        headers = request_headers(given, target.route, upgrade=upgrade, drop=target.dropped, withheld=target.withheld)
         try:
             return h11.Request(method=self.scope["method"], target=self.target.path, headers=headers)
         except h11.LocalProtocolError as error:
@@ -161,7 +172,8 @@ class Relay:
             parts = [upstream.encode(h11.Data(data=data))] if data else []
             if not message.get("more_body", False):
                 ended = True
-                fields = trailers(self.exchange.trailers) if _is_chunked(event) else []
+                given = self.exchange.trailers if _is_chunked(event) else []
+                fields = trailers(given, withheld=self.target.withheld)
                 parts.append(upstream.encode(h11.EndOfMessage(headers=fields)))
             with contextlib.suppress(GuestFailed):  # it may have answered before it closed: the answer tells
                 await upstream.send(b"".join(parts))
