@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hearth.bench.row import Row
-from hearth.bench.rows import agent, api, cli, daemon, network, proxy, vm, vm_crowd, vm_heat, wire
+from hearth.bench.rows import agent, api, cli, daemon, network, proxy, proxy_wake, vm, vm_crowd, vm_heat, wire
 from hearth.errors import InvalidInput
 
 ROWS: tuple[Row, ...] = (
@@ -16,6 +16,7 @@ ROWS: tuple[Row, ...] = (
     *daemon.ROWS,
     *network.ROWS,
     *proxy.ROWS,
+    *proxy_wake.ROWS,
     *vm.ROWS,
     *vm_heat.ROWS,
     *vm_crowd.ROWS,
