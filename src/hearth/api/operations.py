@@ -25,6 +25,7 @@ from hearth.api.schemas import (
     StderrEvent,
     StdoutEvent,
 )
+from hearth.api.stats_operations import OPERATIONS as STATS_OPERATIONS
 from hearth.errors import Code
 from hearth.tenancy import KeyScope
 
@@ -153,6 +154,7 @@ OPERATIONS: tuple[Operation[Any, Any], ...] = (
     *snapshot_operations.OPERATIONS,
     *volume_operations.OPERATIONS,
     LIST_IMAGES,
+    *STATS_OPERATIONS,
     *user_operations.OPERATIONS,
     *secret_operations.OPERATIONS,
     HEALTH,

@@ -22,6 +22,7 @@ from hearth.control.limits import host_limits
 from hearth.control.logs import keep_logs_short
 from hearth.control.machine_templates import MachineTemplates
 from hearth.control.net_mode import confinement_of
+from hearth.control.overview import Overview
 from hearth.control.publishing import Publishing
 from hearth.control.quotas import Allowances
 from hearth.control.reconcile import Reconciler
@@ -70,6 +71,7 @@ class Daemon:
     publishing: Publishing
     idempotency: Idempotency
     heat: HeatLoop
+    overview: Overview
     started_at: datetime
 
 
@@ -138,6 +140,7 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
                     publishing=Publishing(store=store, sandboxes=sandboxes, clock=clock),
                     idempotency=Idempotency(store.answers, clock=clock, secret=workshop.secret, run=run),
                     heat=heat,
+                    overview=Overview(sandboxes),
                     started_at=clock.now(),
                 )
             finally:

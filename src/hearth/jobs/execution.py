@@ -181,6 +181,7 @@ class Execution(Generic[T]):
             duration_s=duration_s,
             error=error,
         )
+        measuring.count_step(event)
         try:
             self._observer(event)
         except Exception:

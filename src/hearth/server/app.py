@@ -26,11 +26,13 @@ from hearth.server.routes import (
     images,
     lives,
     machine_templates,
+    metrics,
     openapi,
     quotas,
     sandboxes,
     secrets,
     snapshots,
+    stats,
     users,
     volumes,
 )
@@ -43,6 +45,7 @@ BOUND: tuple[Bound, ...] = (
     *execs.BOUND,
     *snapshots.BOUND,
     *endings.BOUND,
+    *stats.BOUND,
     *egress.BOUND,
     *machine_templates.BOUND,
     *volumes.BOUND,
@@ -60,7 +63,8 @@ def build_app(daemon: Daemon, gateway: Gateway) -> ASGIApp:
     Raises:
         ValueError: an operation of the contract has no handler, or a handler no operation.
     """
-    router = Router([*_routes(daemon), openapi.ROUTE], redirect_slashes=False, default=_unknown_path)
+    routes = [*_routes(daemon), openapi.ROUTE, metrics.route(daemon)]
+    router = Router(routes, redirect_slashes=False, default=_unknown_path)
     limited = BodyLimit(router, max_bytes=MAX_BODY_BYTES)
     return observed(
         Crossing(limited, public=gateway.gate(), daemon=daemon, upstreams=gateway.upstreams, trust=gateway.trust)
