@@ -20,6 +20,7 @@ MAX_VOLUMES = 64
 MAX_LABEL_LENGTH = 253
 NDJSON = "application/x-ndjson"
 JSON = "application/json"
+SSE = "text/event-stream"
 REQUEST_ID_HEADER = "X-Request-ID"
 CORRELATION_HEADER = "correlation_id"
 IDEMPOTENCY_HEADER = "Idempotency-Key"

@@ -26,6 +26,7 @@ class Operation(Generic[Input, Output]):
         public: needs no token.
         body_optional: no body at all means one without a field.
         streams: the schemas of its lines when the caller accepts NDJSON.
+        events: the schema of its events' data, where it answers with server-sent events.
         scope: what a key must be allowed; None is to read for a GET, else to write.
     """
 
@@ -40,6 +41,7 @@ class Operation(Generic[Input, Output]):
     public: bool = False
     body_optional: bool = False
     streams: tuple[type[Any], ...] = ()
+    events: type[Any] | None = None
     scope: KeyScope | None = None
 
     @property

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from hearth.api import life_operations, secret_operations, snapshot_operations, user_operations, volume_operations
+from hearth.api import (
+    event_operations,
+    life_operations,
+    secret_operations,
+    snapshot_operations,
+    user_operations,
+    volume_operations,
+)
 from hearth.api.limits import PREFIX
 from hearth.api.operation import Operation
 from hearth.api.port_operations import OPERATIONS as PORT_OPERATIONS
@@ -156,6 +163,7 @@ OPERATIONS: tuple[Operation[Any, Any], ...] = (
     LIST_IMAGES,
     *STATS_OPERATIONS,
     *user_operations.OPERATIONS,
+    *event_operations.OPERATIONS,
     *secret_operations.OPERATIONS,
     HEALTH,
     HEALTHZ,

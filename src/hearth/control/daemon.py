@@ -14,10 +14,12 @@ from hearth.control.attaching import Attaching
 from hearth.control.background import Background
 from hearth.control.checkpoints import Checkpoints
 from hearth.control.egress import EgressLog
+from hearth.control.events import Events
 from hearth.control.fabric import make_network, opened
 from hearth.control.heat import HeatLoop, host_reader
 from hearth.control.idempotency import Idempotency
 from hearth.control.images import Images
+from hearth.control.jobs import Jobs
 from hearth.control.limits import host_limits
 from hearth.control.logs import keep_logs_short
 from hearth.control.machine_templates import MachineTemplates
@@ -26,6 +28,7 @@ from hearth.control.overview import Overview
 from hearth.control.publishing import Publishing
 from hearth.control.quotas import Allowances
 from hearth.control.reconcile import Reconciler
+from hearth.control.reporting import Reporter
 from hearth.control.sandboxes import Sandboxes
 from hearth.control.secrets import Secrets
 from hearth.control.thermal import policy_of
@@ -70,6 +73,8 @@ class Daemon:
     templates: MachineTemplates
     publishing: Publishing
     idempotency: Idempotency
+    events: Events
+    jobs: Jobs
     heat: HeatLoop
     overview: Overview
     started_at: datetime
@@ -89,7 +94,10 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
     data = prepare_directory(data)
     clock = SystemClock()
     with own_directory(data):
-        store = await open_store(sqlite_url(data.database), clock=clock, quotas=settings.quotas)
+        run = new_id("daemon")
+        events = Events(clock, run=run)
+        reporter = Reporter(events)
+        store = reporter.watch(await open_store(sqlite_url(data.database), clock=clock, quotas=settings.quotas))
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(store.close)
             egress = EgressLog(clock)
@@ -100,12 +108,12 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
             workshop = make_workshop(data, settings, clock, store, network, secrets)
             images = Images(ImageStore(data))
             users = Users(store, clock, vault)
-            run = new_id("daemon")
-            runner = Runner(store.jobs, clock=clock, owner=run)
+            runner = Runner(store.jobs, clock=clock, owner=run, observer=reporter.step)
             await stack.enter_async_context(opened(network))
             sandboxes = Sandboxes(
                 store=store, images=images, workshop=workshop, runner=runner, limits=host_limits(), egress=egress
             )
+            sandboxes.sleep.residents.on_heat = reporter.heat
             await users.ensure_admin(data.admin_key)
             found = await Reconciler(store, workshop, runner, sandboxes).run()
             log.info("reconciled", **asdict(found))
@@ -139,6 +147,8 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
                     templates=sandboxes.machine_templates,
                     publishing=Publishing(store=store, sandboxes=sandboxes, clock=clock),
                     idempotency=Idempotency(store.answers, clock=clock, secret=workshop.secret, run=run),
+                    events=events,
+                    jobs=Jobs(store.jobs, sandboxes, reporter),
                     heat=heat,
                     overview=Overview(sandboxes),
                     started_at=clock.now(),

@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from hearth.model import Heat
+
+OnHeat = Callable[[Heat], None]
+"""Called with how hot a sandbox became."""
+
+
+def _nobody(*_: object) -> None:
+    """Nobody wants to know."""
 
 
 @dataclass(kw_only=True)
@@ -32,6 +39,13 @@ class Resident:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     volumes_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Of whoever attaches or detaches; taken before ``lock``."""
+    on_heat: OnHeat = _nobody
+
+    def __setattr__(self, name: str, value: object) -> None:
+        changed = name == "heat" and isinstance(value, Heat) and getattr(self, name, value) is not value
+        super().__setattr__(name, value)
+        if changed:
+            self.on_heat(self.heat)
 
     @contextmanager
     def use(self) -> Iterator[None]:
@@ -71,9 +85,14 @@ class Residents:
 
     def __init__(self) -> None:
         self._residents: dict[str, Resident] = {}
+        self.on_heat: Callable[[str, Heat], None] = _nobody
 
     def __getitem__(self, sandbox_id: str) -> Resident:
-        return self._residents.setdefault(sandbox_id, Resident())
+        resident = self._residents.get(sandbox_id)
+        if resident is None:
+            resident = Resident(on_heat=lambda heat: self.on_heat(sandbox_id, heat))
+            self._residents[sandbox_id] = resident
+        return resident
 
     def forget(self, sandbox_id: str) -> None:
         """Drop what is known of a destroyed sandbox."""

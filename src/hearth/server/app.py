@@ -21,9 +21,11 @@ from hearth.server.resource import Bound, Endpoint, Resource
 from hearth.server.routes import (
     egress,
     endings,
+    events,
     execs,
     health,
     images,
+    jobs,
     lives,
     machine_templates,
     metrics,
@@ -53,6 +55,8 @@ BOUND: tuple[Bound, ...] = (
     *users.BOUND,
     *quotas.BOUND,
     *secrets.BOUND,
+    *events.BOUND,
+    *jobs.BOUND,
     *health.BOUND,
 )
 

@@ -1,0 +1,61 @@
+"""Server-sent events (the WHATWG's event stream): a stream with heartbeats that lets nobody hold it up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import structlog
+from starlette.types import Receive, Scope, Send
+
+from hearth.api.limits import SSE
+from hearth.server.disconnect import unless_gone
+from hearth.server.proxy.door import exchange_of
+
+log = structlog.get_logger(__name__)
+
+HEARTBEAT_S = 15.0
+"""Proxies give a silent connection up after 30 to 100 s."""
+STALLED_S = 20.0
+"""A client that takes nothing for so long is cut off; it comes back and names the last event it has seen."""
+RETRY = b"retry: 2000\n\n"
+HEARTBEAT = b": nothing new\n\n"
+
+
+class EventStream:
+    """The answer; its pieces come from ``frames``, of which each is a heartbeat or whole events."""
+
+    def __init__(self, frames: AsyncIterator[bytes]) -> None:
+        self._frames = frames
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await unless_gone(receive, self._answer(scope, send))
+
+    async def _answer(self, scope: Scope, send: Send) -> None:
+        headers = [
+            (b"content-type", SSE.encode()),
+            (b"cache-control", b"no-store"),
+            (b"x-accel-buffering", b"no"),  # nginx holds back what it forwards unless it is told not to
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        try:
+            async with asyncio.timeout(None) as limit:
+
+                async def write(body: bytes, *, more: bool) -> None:
+                    limit.reschedule(asyncio.get_running_loop().time() + STALLED_S)
+                    await send({"type": "http.response.body", "body": body, "more_body": more})
+                    limit.reschedule(None)
+
+                await write(RETRY, more=True)
+                async for frame in self._frames:
+                    await write(frame, more=True)
+                await write(b"", more=False)
+        except TimeoutError:
+            log.info("a reader of events was cut off", reason=f"it took nothing for {STALLED_S:g} s")
+            exchange_of(scope).transport.abort()
+
+
+def frame(kind: str, data: bytes, event_id: str | None = None) -> bytes:
+    """Give one event; ``data`` holds no newline."""
+    identity = b"" if event_id is None else b"id: %b\n" % event_id.encode()
+    return identity + b"event: %b\ndata: %b\n\n" % (kind.encode(), data)
