@@ -55,6 +55,11 @@ class DataDirectory:
         return self.root / "machines"
 
     @property
+    def execs(self) -> Path:
+        """Logs of commands' output, a directory for each sandbox."""
+        return self.root / "execs"
+
+    @property
     def snapshots(self) -> Path:
         """Memory and frozen disks: templates, stopped sandboxes, checkpoints; one directory each, by id."""
         return self.root / "snapshots"
@@ -136,6 +141,16 @@ class Settings:
     """A template that nobody needs or has started from for this long is deleted."""
     template_max_mib: int = 8192
     """All templates may take this much on disk; beyond it those that nobody needs go, the least recently used first."""
+    exec_log_max_mib: int = 16
+    """So much of one command's output is kept; beyond it the oldest goes."""
+    exec_logs_max_mib: int = 128
+    """So much of all commands of one sandbox; beyond it the command that ended first is forgotten."""
+    exec_logs_max_mib_per_user: int = 1024
+    """So much of all commands of one user."""
+    execs_kept: int = 1000
+    """So many commands that have ended are remembered of one sandbox."""
+    exec_kept_s: float = 7 * 86400.0
+    """So long one is remembered after its end."""
     max_disk_layers: int = 16
     """So many frozen disks may lie below a sandbox's own; a copy that would have more gets them merged into one."""
     quotas: Quotas = DEFAULT_QUOTAS

@@ -33,6 +33,12 @@ class ExecFailure:
     def of(cls, error: HearthError) -> ExecFailure:
         return cls(code=error.code, brief=error.brief, details=error.details, resolution=error.resolution)
 
+    def error(self) -> HearthError:
+        """Give the error that it was."""
+        error = HearthError(self.brief, details=self.details, resolution=self.resolution)
+        error.code = self.code
+        return error
+
 
 @dataclass(frozen=True, kw_only=True)
 class Exec:

@@ -70,7 +70,11 @@ def test_only_public_operations_go_without_a_token(document: dict[str, Any]) -> 
 def test_a_streaming_operation_offers_both_forms(document: dict[str, Any]) -> None:
     content = document["paths"]["/api/v1/sandboxes/{ref}/exec"]["post"]["responses"]["200"]["content"]
     assert set(content) == {"application/json", "application/x-ndjson"}
-    assert len(content["application/x-ndjson"]["schema"]["oneOf"]) == 4
+    assert len(content["application/x-ndjson"]["schema"]["oneOf"]) == 5
+    output = document["paths"]["/api/v1/execs/{ref}/output"]["get"]["responses"]["200"]["content"]
+    assert set(output) == {"application/x-ndjson"}
+    started = document["paths"]["/api/v1/sandboxes/{ref}/exec"]["post"]["responses"]["202"]["content"]
+    assert started == {"application/json": {"schema": {"$ref": "#/components/schemas/ExecView"}}}
 
 
 def test_queries_and_path_parameters_are_described(document: dict[str, Any]) -> None:

@@ -83,7 +83,7 @@ REFUSED: list[tuple[type[Any], dict[str, Any]]] = [
     (ExecCommand, {"cmd": ["a"], "timeout_sec": -1}),
     (ExecCommand, {"cmd": ["a"], "cwd": ""}),
     (ExecCommand, {"cmd": ["a"], "stdin_encoding": "latin-1"}),
-    (ExecCommand, {"cmd": ["a"], "detach": True}),
+    (ExecCommand, {"cmd": ["a"], "shell": True}),
 ]
 
 

@@ -75,6 +75,7 @@ def gone(pid: int) -> bool:
 def test_a_command_gives_both_outputs_and_its_exit_code(daemon: RunningDaemon, sandbox: Sandbox) -> None:
     status, result = run(daemon, sandbox.name, cmd=["sh", "-c", "echo out; echo err >&2; exit 7"])
     assert status == 200
+    assert result.pop("exec_id").startswith("ex-")
     assert result == {
         "exit_code": 7,
         "stdout": "out\n",

@@ -9,6 +9,9 @@ MAX_BUFFERED_OUTPUT_BYTES = 8_388_608
 """Most bytes of stdout, and of stderr, that a buffered exec returns; what is beyond is dropped and `truncated` set."""
 MIN_TIMEOUT_S = 1
 DEFAULT_TIMEOUT_S = 300
+MAX_LINGER_S = 86_400
+"""Longest time, in seconds, that a command waits for its client to come back."""
+EXEC_ID_HEADER = "X-Exec-ID"
 MAX_LIST_LIMIT = 1000
 DEFAULT_LIST_LIMIT = 100
 MAX_ARGUMENTS = 4096

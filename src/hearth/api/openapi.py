@@ -22,7 +22,7 @@ def openapi_document() -> dict[str, Any]:
     """Give the whole document as plain values."""
     types: list[Any] = [Problem]
     for operation in OPERATIONS:
-        types += [operation.takes, operation.gives, *operation.streams]
+        types += [operation.takes, operation.gives, *operation.also_gives.values(), *operation.streams]
     unique = list(dict.fromkeys(types))
     _, components = msgspec.json.schema_components(unique, ref_template=_REF)
     paths: dict[str, dict[str, Any]] = {}
@@ -72,11 +72,12 @@ def _responses(operation: Operation[Any, Any]) -> dict[str, Any]:
         entry["description"] = ", ".join(filter(None, [entry["description"], code.value]))
     for status in operation.statuses:
         answer: dict[str, Any] = {"description": "done"}
-        if operation.gives is not Nothing:
-            answer["content"] = {JSON: {"schema": _ref(operation.gives)}}
-        if operation.streams:
+        gives = operation.also_gives.get(status, operation.gives)
+        if gives is not Nothing:
+            answer["content"] = {JSON: {"schema": _ref(gives)}}
+        if operation.streams and status not in operation.also_gives:
             lines = {"oneOf": [_ref(schema) for schema in operation.streams]}
-            answer["content"][NDJSON] = {"schema": lines}
+            answer.setdefault("content", {})[NDJSON] = {"schema": lines}
         responses[str(status)] = answer
     return responses
 

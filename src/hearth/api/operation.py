@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from hearth.api.schemas import Nothing
@@ -22,6 +23,7 @@ class Operation(Generic[Input, Output]):
         takes: the body of a POST or PATCH, the query of everything else.
         gives: the body of the answer; ``Nothing`` means 204.
         statuses: those of success, the usual one first.
+        also_gives: the bodies of those whose body is another.
         errors: the codes it answers besides those every call may answer.
         public: needs no token.
         body_optional: no body at all means one without a field.
@@ -37,6 +39,7 @@ class Operation(Generic[Input, Output]):
     takes: type[Input]
     gives: type[Output]
     statuses: tuple[int, ...] = (200,)
+    also_gives: Mapping[int, type[Any]] = field(default_factory=dict)
     errors: tuple[Code, ...] = ()
     public: bool = False
     body_optional: bool = False

@@ -6,6 +6,7 @@ from typing import Any
 
 from hearth.api import (
     event_operations,
+    exec_operations,
     life_operations,
     secret_operations,
     snapshot_operations,
@@ -17,10 +18,6 @@ from hearth.api.operation import Operation
 from hearth.api.port_operations import OPERATIONS as PORT_OPERATIONS
 from hearth.api.schemas import (
     CreateSandbox,
-    ErrorEvent,
-    ExecCommand,
-    ExecResult,
-    ExitEvent,
     Health,
     ImageList,
     ListSandboxes,
@@ -29,12 +26,9 @@ from hearth.api.schemas import (
     Readiness,
     SandboxList,
     SandboxView,
-    StderrEvent,
-    StdoutEvent,
 )
 from hearth.api.stats_operations import OPERATIONS as STATS_OPERATIONS
 from hearth.errors import Code
-from hearth.tenancy import KeyScope
 
 CREATE_SANDBOX = Operation(
     name="create_sandbox",
@@ -82,27 +76,6 @@ DESTROY_SANDBOX = Operation(
     gives=Nothing,
     statuses=(204,),
     errors=(Code.NOT_FOUND, Code.CONFLICT, Code.ENGINE_FAILED, Code.TIMEOUT),
-)
-EXEC = Operation(
-    name="exec",
-    method="POST",
-    scope=KeyScope.EXEC,
-    path=f"{PREFIX}/sandboxes/{{ref}}/exec",
-    summary="Run a command; with Accept: application/x-ndjson its output streams and ends in one exit or error line.",
-    takes=ExecCommand,
-    gives=ExecResult,
-    errors=(
-        Code.NOT_FOUND,
-        Code.FORBIDDEN,
-        Code.CONFLICT,
-        Code.HOST_UNFIT,
-        Code.START_FAILED,
-        Code.GUEST_FAILED,
-        Code.ENGINE_FAILED,
-        Code.TIMEOUT,
-        Code.NO_SPACE,
-    ),
-    streams=(StdoutEvent, StderrEvent, ExitEvent, ErrorEvent),
 )
 LIST_IMAGES = Operation(
     name="list_images",
@@ -156,7 +129,7 @@ OPERATIONS: tuple[Operation[Any, Any], ...] = (
     GET_SANDBOX,
     DESTROY_SANDBOX,
     *life_operations.OPERATIONS,
-    EXEC,
+    *exec_operations.OPERATIONS,
     *PORT_OPERATIONS,
     *snapshot_operations.OPERATIONS,
     *volume_operations.OPERATIONS,

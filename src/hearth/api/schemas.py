@@ -13,10 +13,10 @@ from msgspec import Meta, Struct, field
 
 from hearth.api.limits import (
     DEFAULT_LIST_LIMIT,
-    DEFAULT_TIMEOUT_S,
     MAX_ARGUMENTS,
     MAX_LABEL_LENGTH,
     MAX_LABELS,
+    MAX_LINGER_S,
     MAX_LIST_LIMIT,
     MAX_TTL_S,
     MAX_VOLUMES,
@@ -165,7 +165,13 @@ class ListPage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
 
 
 class ExecCommand(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A command: argument list, never a shell line. The whole of ``stdin`` is fed, then its end."""
+    """A command: argument list, never a shell line. The whole of ``stdin`` is fed, then its end.
+
+    One with ``detach`` needs no client and is answered by what is known of it; ``output_file`` is where in the sandbox
+    its output goes then instead of its log. Others are killed when their client leaves, but not before ``linger_sec``,
+    in which it may come back to their output. ``keep_stdin`` leaves the input open for more. Without ``timeout_sec`` a
+    command may take 300 s, a detached one as long as it likes.
+    """
 
     cmd: Annotated[list[Text], Meta(min_length=1, max_length=MAX_ARGUMENTS)]
     env: Environment = {}
@@ -173,8 +179,12 @@ class ExecCommand(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     user: Annotated[str, Meta(pattern=NO_NUL, min_length=1, max_length=256)] | None = None
     stdin: str | None = None
     stdin_encoding: Encoding = "utf-8"
-    timeout_sec: Annotated[float, Meta(ge=MIN_TIMEOUT_S, le=MAX_EXEC_TIMEOUT_S)] = DEFAULT_TIMEOUT_S
+    timeout_sec: Annotated[float, Meta(ge=MIN_TIMEOUT_S, le=MAX_EXEC_TIMEOUT_S)] | None = None
     secrets: Annotated[list[SecretVariable], Meta(max_length=MAX_SECRETS_USED)] = []
+    detach: bool = False
+    linger_sec: Annotated[float, Meta(ge=0, le=MAX_LINGER_S)] = 0
+    keep_stdin: bool = False
+    output_file: Annotated[str, Meta(pattern=NO_NUL, min_length=1, max_length=4096)] | None = None
 
 
 class ExecResult(Struct, frozen=True, kw_only=True):
@@ -185,11 +195,13 @@ class ExecResult(Struct, frozen=True, kw_only=True):
     stderr: str
     truncated: bool = False
     encoding: Encoding = "utf-8"
+    exec_id: str = ""
 
 
 class _Chunk(Struct, frozen=True, kw_only=True, omit_defaults=True):
     data: str
     encoding: Encoding = "utf-8"
+    cursor: int | None = None
 
 
 class StdoutEvent(_Chunk, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="stdout"):
@@ -216,7 +228,20 @@ class ErrorEvent(Struct, frozen=True, kw_only=True, tag_field="type", tag="error
     request_id: str = ""
 
 
-Event = StdoutEvent | StderrEvent | ExitEvent | ErrorEvent
+class GapEvent(Struct, frozen=True, kw_only=True, tag_field="type", tag="gap"):
+    """Output that is no longer there, from one cursor to another: a full log has lost its oldest."""
+
+    start: int
+    cursor: int
+
+
+class RunningEvent(Struct, frozen=True, kw_only=True, tag_field="type", tag="running"):
+    """This is all so far and the command runs on; where ``follow`` was not asked for, the last line."""
+
+    cursor: int
+
+
+Event = StdoutEvent | StderrEvent | GapEvent | RunningEvent | ExitEvent | ErrorEvent
 
 
 class ImageView(Struct, frozen=True, kw_only=True):

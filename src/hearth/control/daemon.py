@@ -15,6 +15,7 @@ from hearth.control.background import Background
 from hearth.control.checkpoints import Checkpoints
 from hearth.control.egress import EgressLog
 from hearth.control.events import Events
+from hearth.control.execs import Execs
 from hearth.control.fabric import make_network, opened
 from hearth.control.heat import HeatLoop, host_reader
 from hearth.control.idempotency import Idempotency
@@ -75,6 +76,7 @@ class Daemon:
     idempotency: Idempotency
     events: Events
     jobs: Jobs
+    execs: Execs
     heat: HeatLoop
     overview: Overview
     started_at: datetime
@@ -128,8 +130,11 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
                 sleep=sandboxes.sleep,
                 placing=sandboxes.volumes.placing,
             )
+            execs = Execs(store=store, sandboxes=sandboxes, root=data.execs, settings=settings, clock=clock)
+            await execs.recover()
             background = Background()
             try:
+                background.start("execs", execs.work())
                 background.start("heat", heat.run())
                 background.start("logs", keep_logs_short(data.machines, clock))
                 if sandboxes.can_sleep:
@@ -149,12 +154,14 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
                     idempotency=Idempotency(store.answers, clock=clock, secret=workshop.secret, run=run),
                     events=events,
                     jobs=Jobs(store.jobs, sandboxes, reporter),
+                    execs=execs,
                     heat=heat,
                     overview=Overview(sandboxes),
                     started_at=clock.now(),
                 )
             finally:
                 await background.end()
+                await execs.close()
                 await sandboxes.close()
 
 

@@ -86,6 +86,8 @@ class Residents:
     def __init__(self) -> None:
         self._residents: dict[str, Resident] = {}
         self.on_heat: Callable[[str, Heat], None] = _nobody
+        self.on_forget: Callable[[str], None] = _nobody_asks
+        """Called with the id of each sandbox that is gone for good."""
 
     def __getitem__(self, sandbox_id: str) -> Resident:
         resident = self._residents.get(sandbox_id)
@@ -97,8 +99,13 @@ class Residents:
     def forget(self, sandbox_id: str) -> None:
         """Drop what is known of a destroyed sandbox."""
         self._residents.pop(sandbox_id, None)
+        self.on_forget(sandbox_id)
 
     def count(self) -> dict[Heat, int]:
         """Count by heat."""
         heats = [resident.heat for resident in self._residents.values()]
         return {heat: heats.count(heat) for heat in Heat}
+
+
+def _nobody_asks(_sandbox_id: str) -> None:
+    """Stand in until somebody wants to know."""

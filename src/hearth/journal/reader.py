@@ -24,6 +24,12 @@ class LogReader:
         self._last = -1
         self.position = position
 
+    def seek(self, position: int) -> None:
+        """Read on from another position, ahead of this one."""
+        if position != self.position:
+            self.close()
+            self.position, self._last = position, -1
+
     def read(self) -> Sequence[Piece]:
         """Give the next pieces, some hundred KiB at most of them unless one is longer; none when there are none (yet).
 

@@ -59,7 +59,8 @@ class LogWriter:
 
     @property
     def start(self) -> int:
-        return self._segments[0][0].start if self._segments else self.end
+        segments = self._segments
+        return segments[0][0].start if segments else self.end
 
     @property
     def size_bytes(self) -> int:
@@ -101,7 +102,7 @@ class LogWriter:
         if len(self._segments) < 2:
             return False
         self._segments[0][0].path.unlink(missing_ok=True)
-        del self._segments[0]
+        self._segments = self._segments[1:]  # whoever looks at it from another thread keeps a whole list
         return True
 
     def sync(self) -> None:

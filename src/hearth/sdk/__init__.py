@@ -6,10 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hearth.sdk.async_client import AsyncClient, AsyncRunning, AsyncSandbox
-    from hearth.sdk.client import Client, Running, Sandbox
+    from hearth.sdk.async_client import AsyncClient, AsyncSandbox
+    from hearth.sdk.async_running import AsyncRunning
+    from hearth.sdk.client import Client, Sandbox
     from hearth.sdk.died import SandboxDied
     from hearth.sdk.results import CommandFailed, Output, Result
+    from hearth.sdk.running import Running
 
 __all__ = [
     "AsyncClient",
@@ -26,13 +28,13 @@ __all__ = [
 
 _HOMES = {
     "AsyncClient": "async_client",
-    "AsyncRunning": "async_client",
+    "AsyncRunning": "async_running",
     "AsyncSandbox": "async_client",
     "Client": "client",
     "CommandFailed": "results",
     "Output": "results",
     "Result": "results",
-    "Running": "client",
+    "Running": "running",
     "Sandbox": "client",
     "SandboxDied": "died",
 }

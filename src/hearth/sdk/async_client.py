@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
+from hearth.api.exec_schemas import ExecView
 from hearth.api.limits import MAX_LIST_LIMIT
 from hearth.api.net_schemas import EgressView
 from hearth.api.schemas import ExitCauseView, Health, ImageView, SandboxView
@@ -16,15 +17,17 @@ from hearth.api.sleep_schemas import EndingView, MachineTemplateView, SnapshotVi
 from hearth.api.volume_schemas import MountedVolume, VolumeView
 from hearth.errors import Conflict, GuestFailed, HearthError, NotFound
 from hearth.sdk import calls, sleep_calls, volume_calls
+from hearth.sdk.async_commands import AsyncCommands
 from hearth.sdk.async_ports import AsyncPorts
+from hearth.sdk.async_running import AsyncRunning
 from hearth.sdk.async_secrets import AsyncSecrets
-from hearth.sdk.async_transport import AsyncIncoming, AsyncTransport
+from hearth.sdk.async_transport import AsyncTransport
 from hearth.sdk.async_users import AsyncUsers
-from hearth.sdk.call import Call, Page, read_problem
-from hearth.sdk.calls import CreateOptions, ExecOptions
+from hearth.sdk.call import Call, Page
+from hearth.sdk.calls import CreateOptions, DetachOptions, ExecOptions
 from hearth.sdk.died import NEWS_POLL_S, NEWS_S, SandboxDied, cause_in, may_be_news
 from hearth.sdk.endpoint import find_endpoint
-from hearth.sdk.results import ExecReader, Output, Result, result_of
+from hearth.sdk.results import Result, result_of
 from hearth.sdk.sleep_calls import ChangeOptions, ShapeOptions
 
 Value = TypeVar("Value")
@@ -71,6 +74,11 @@ class AsyncClient:
         """The caller's secrets."""
         return AsyncSecrets(self)
 
+    @property
+    def commands(self) -> AsyncCommands:
+        """What runs and ran in sandboxes: start, list, follow, feed, kill."""
+        return AsyncCommands(self, self._transport)
+
     async def create(self, **options: Unpack[CreateOptions]) -> AsyncSandbox:
         """Create a sandbox and wait until it runs; an existing one of this name is given as it is."""
         return AsyncSandbox(self, await self.call(calls.create(options)))
@@ -81,7 +89,7 @@ class AsyncClient:
 
     async def list(self, labels: Mapping[str, str] | None = None) -> Sequence[AsyncSandbox]:
         """Give all sandboxes that carry all of ``labels``; none is woken."""
-        views = await self._every(
+        views = await self.every(
             lambda cursor: self.call(calls.list_page(labels=labels or {}, cursor=cursor, limit=MAX_LIST_LIMIT))
         )
         return [AsyncSandbox(self, view) for view in views]
@@ -104,15 +112,18 @@ class AsyncClient:
     async def stream(self, ref: str, cmd: Sequence[str], **options: Unpack[ExecOptions]) -> AsyncIterator[AsyncRunning]:
         """Start a command and read its output as it comes; leaving the context early kills it.
 
+        A lost connection is made anew; the command waits ``linger_sec`` (30) seconds for that.
+
         Raises:
             SandboxDied: the sandbox's machine ended; ``cause`` tells why.
         """
-        request = calls.stream(ref, cmd, options)
-        async with self._transport.open(request) as incoming:
-            if incoming.reader.status != 200:
-                async with self.deaths_told(ref):
-                    raise read_problem(await incoming.whole())
-            yield AsyncRunning(self, ref, incoming)
+        linger_s = float(options.get("linger_sec", calls.LINGER_S))
+        running = AsyncRunning(self, self._transport, ref, linger_s=linger_s, attach=True)
+        try:
+            await running.open(calls.stream(ref, cmd, options))
+            yield running
+        finally:
+            await running.close()
 
     async def update(self, ref: str, **changes: Unpack[ChangeOptions]) -> AsyncSandbox:
         """Change name, labels, time to live, network or whether it may sleep; the rest stays. It is not woken."""
@@ -163,7 +174,7 @@ class AsyncClient:
 
     async def snapshots(self) -> Sequence[SnapshotView]:
         """Give all checkpoints, oldest first."""
-        return await self._every(lambda cursor: self.call(sleep_calls.snapshots_page(cursor)))
+        return await self.every(lambda cursor: self.call(sleep_calls.snapshots_page(cursor)))
 
     async def snapshot(self, ref: str) -> SnapshotView:
         """Give one checkpoint."""
@@ -180,7 +191,7 @@ class AsyncClient:
 
     async def endings(self) -> Sequence[EndingView]:
         """Tell of the sandboxes that were destroyed, the first to end first, without their consoles."""
-        return await self._every(lambda cursor: self.call(sleep_calls.endings_page(cursor)))
+        return await self.every(lambda cursor: self.call(sleep_calls.endings_page(cursor)))
 
     async def ending(self, ref: str) -> EndingView:
         """Tell why a destroyed sandbox ended: by its id, or of those that bore a name the last."""
@@ -204,7 +215,7 @@ class AsyncClient:
 
     async def volumes(self) -> Sequence[VolumeView]:
         """Give all volumes, oldest first, and who has them."""
-        return await self._every(lambda cursor: self.call(volume_calls.page(cursor)))
+        return await self.every(lambda cursor: self.call(volume_calls.page(cursor)))
 
     async def volume(self, ref: str) -> VolumeView:
         """Give one volume."""
@@ -268,35 +279,13 @@ class AsyncClient:
             return None  # the caller has an error to raise already
         return cause_in(view)
 
-    async def _every(self, page_at: Callable[[str | None], Awaitable[Page[Item]]]) -> Sequence[Item]:
+    async def every(self, page_at: Callable[[str | None], Awaitable[Page[Item]]]) -> Sequence[Item]:
         page = await page_at(None)
         found = [*page.items]
         while page.next_cursor is not None:
             page = await page_at(page.next_cursor)
             found += page.items
         return found
-
-
-class AsyncRunning:
-    """A command under way: iterate for its output, then ask for its exit code."""
-
-    def __init__(self, client: AsyncClient, ref: str, incoming: AsyncIncoming) -> None:
-        self._client = client
-        self._ref = ref
-        self._incoming = incoming
-        self._reader = ExecReader()
-
-    async def __aiter__(self) -> AsyncIterator[Output]:
-        async with self._client.deaths_told(self._ref):
-            async for data in self._incoming:
-                for output in self._reader.feed(data):
-                    yield output
-        self._reader.finish()
-
-    @property
-    def exit_code(self) -> int:
-        """0-255, or 128+n when signal n ended it; known once the output has been read to its end."""
-        return self._reader.finish()
 
 
 class AsyncSandbox:
@@ -336,6 +325,14 @@ class AsyncSandbox:
     ) -> contextlib.AbstractAsyncContextManager[AsyncRunning]:
         """Start a command: ``async with sandbox.stream(["make"]) as running: async for output in running: ...``."""
         return self.client.stream(self.id, cmd, **options)
+
+    async def detach(self, cmd: Sequence[str], **options: Unpack[DetachOptions]) -> ExecView:
+        """Start a command that needs no client; ``client.commands.logs`` gives its output."""
+        return await self.client.commands.detach(self.id, cmd, **options)
+
+    async def execs(self) -> Sequence[ExecView]:
+        """Give its commands, oldest first."""
+        return await self.client.commands.list(self.id)
 
     async def refresh(self) -> Self:
         """Look again: ``view`` is as it was when it was last given."""

@@ -11,11 +11,12 @@ from typing import Any, TypedDict
 
 import msgspec
 
-from hearth.api.limits import NDJSON
+from hearth.api.exec_operations import DELETE_EXEC, EXEC, FEED_EXEC, GET_EXEC, KILL_EXEC, LIST_EXECS, READ_OUTPUT
+from hearth.api.exec_schemas import ExecInput, ExecList, ExecView, KillExec, ListExecs, ReadOutput
+from hearth.api.limits import DEFAULT_TIMEOUT_S, NDJSON
 from hearth.api.operations import (
     CREATE_SANDBOX,
     DESTROY_SANDBOX,
-    EXEC,
     GET_SANDBOX,
     HEALTH,
     LIST_IMAGES,
@@ -41,6 +42,10 @@ from hearth.sdk.volume_calls import NewVolumeOptions, VolumeOptions
 BASE64_NOTE_BYTES = len(',"stdin_encoding":"base64"')
 EXEC_GRACE_S = 30.0
 """How much longer than a command's own time limit its answer is waited for."""
+LINGER_S = 30.0
+"""How long a streamed command waits for us to come back when the connection is lost."""
+FOLLOW_S = 86_400.0
+"""A command that is followed may be silent for as long as it runs."""
 
 
 class CreateOptions(TypedDict, total=False):
@@ -73,8 +78,16 @@ class ExecOptions(TypedDict, total=False):
     cwd: str | None
     user: str | None
     stdin: str | bytes | None
-    timeout_sec: float
+    timeout_sec: float | None
     secrets: Sequence[SecretVariableOptions]
+    linger_sec: float
+    keep_stdin: bool
+
+
+class DetachOptions(ExecOptions, total=False):
+    """What ``detach`` takes besides the command; ``output_file`` is one in the sandbox, in place of its log."""
+
+    output_file: str | None
 
 
 def create(options: CreateOptions) -> Call[SandboxView]:
@@ -97,12 +110,45 @@ def destroy(ref: str) -> Call[Nothing]:
 
 def run(ref: str, cmd: Sequence[str], options: ExecOptions) -> Call[ExecResult]:
     command = _command(cmd, options)
-    return call_of(EXEC, command, ref=ref, timeout_s=command.timeout_sec + EXEC_GRACE_S)
+    return call_of(EXEC, command, ref=ref, timeout_s=_patience_s(command))
 
 
 def stream(ref: str, cmd: Sequence[str], options: ExecOptions) -> HttpRequest:
-    command = _command(cmd, options)
-    return call_of(EXEC, command, ref=ref, timeout_s=command.timeout_sec + EXEC_GRACE_S, accept=NDJSON).request
+    command = _command(cmd, {"linger_sec": LINGER_S, **options})
+    return call_of(EXEC, command, ref=ref, timeout_s=_patience_s(command), accept=NDJSON).request
+
+
+def detach(ref: str, cmd: Sequence[str], options: DetachOptions) -> Call[ExecView]:
+    call = call_of(EXEC, _command(cmd, {**options, "detach": True}), ref=ref, timeout_s=LONG_S)  # type: ignore[typeddict-unknown-key]
+    return Call(request=call.request, gives=ExecView)
+
+
+def execs_page(ref: str, *, cursor: str | None, limit: int) -> Call[ExecList]:
+    return call_of(LIST_EXECS, ListExecs(cursor=cursor, limit=limit), ref=ref)
+
+
+def get_exec(exec_id: str) -> Call[ExecView]:
+    return call_of(GET_EXEC, Nothing(), ref=exec_id, what="command")
+
+
+def output(exec_id: str, *, after: int, follow: bool, attach: bool = False) -> HttpRequest:
+    query = checked(ReadOutput, {"after": after, "follow": follow, "attach": attach})
+    return call_of(READ_OUTPUT, query, ref=exec_id, what="command", timeout_s=FOLLOW_S, accept=NDJSON).request
+
+
+def feed(exec_id: str, data: str | bytes, *, eof: bool) -> Call[Nothing]:
+    encoded = {name.replace("stdin_", "").replace("stdin", "data"): text for name, text in _stdin(data).items()}
+    return call_of(
+        FEED_EXEC, checked(ExecInput, {**encoded, "eof": eof}), ref=exec_id, what="command", timeout_s=LONG_S
+    )
+
+
+def kill(exec_id: str, signal: str | int) -> Call[ExecView]:
+    return call_of(KILL_EXEC, checked(KillExec, {"signal": signal}), ref=exec_id, what="command", timeout_s=LONG_S)
+
+
+def delete_exec(exec_id: str) -> Call[Nothing]:
+    return call_of(DELETE_EXEC, Nothing(), ref=exec_id, what="command")
 
 
 def images() -> Call[ImageList]:
@@ -111,6 +157,10 @@ def images() -> Call[ImageList]:
 
 def health() -> Call[Health]:
     return call_of(HEALTH, Nothing())
+
+
+def _patience_s(command: ExecCommand) -> float:
+    return (DEFAULT_TIMEOUT_S if command.timeout_sec is None else command.timeout_sec) + EXEC_GRACE_S
 
 
 def _command(cmd: Sequence[str], options: ExecOptions) -> ExecCommand:

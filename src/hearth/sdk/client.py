@@ -9,6 +9,7 @@ from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
+from hearth.api.exec_schemas import ExecView
 from hearth.api.limits import MAX_LIST_LIMIT
 from hearth.api.net_schemas import EgressView
 from hearth.api.schemas import ExitCauseView, Health, ImageView, SandboxView
@@ -16,13 +17,15 @@ from hearth.api.sleep_schemas import EndingView, MachineTemplateView, SnapshotVi
 from hearth.api.volume_schemas import MountedVolume, VolumeView
 from hearth.errors import Conflict, GuestFailed, HearthError, NotFound
 from hearth.sdk import calls, sleep_calls, volume_calls
-from hearth.sdk.call import Call, Page, read_problem
-from hearth.sdk.calls import CreateOptions, ExecOptions
+from hearth.sdk.call import Call, Page
+from hearth.sdk.calls import CreateOptions, DetachOptions, ExecOptions
+from hearth.sdk.commands import Commands
 from hearth.sdk.died import NEWS_POLL_S, NEWS_S, SandboxDied, cause_in, may_be_news
 from hearth.sdk.endpoint import find_endpoint
-from hearth.sdk.results import ExecReader, Output, Result, result_of
+from hearth.sdk.results import Result, result_of
+from hearth.sdk.running import Running
 from hearth.sdk.sleep_calls import ChangeOptions, ShapeOptions
-from hearth.sdk.transport import Incoming, Transport
+from hearth.sdk.transport import Transport
 
 if TYPE_CHECKING:
     from hearth.sdk.ports import Ports
@@ -76,6 +79,11 @@ class Client:
         found: Secrets = import_module("hearth.sdk.secrets").Secrets(self)
         return found
 
+    @property
+    def commands(self) -> Commands:
+        """What runs and ran in sandboxes: start, list, follow, feed, kill."""
+        return Commands(self, self._transport)
+
     def create(self, **options: Unpack[CreateOptions]) -> Sandbox:
         """Create a sandbox and wait until it runs; an existing one of this name is given as it is."""
         return Sandbox(self, self.call(calls.create(options)))
@@ -86,7 +94,7 @@ class Client:
 
     def list(self, labels: Mapping[str, str] | None = None) -> Sequence[Sandbox]:
         """Give all sandboxes that carry all of ``labels``; none is woken."""
-        views = self._every(
+        views = self.every(
             lambda cursor: self.call(calls.list_page(labels=labels or {}, cursor=cursor, limit=MAX_LIST_LIMIT))
         )
         return [Sandbox(self, view) for view in views]
@@ -109,15 +117,18 @@ class Client:
     def stream(self, ref: str, cmd: Sequence[str], **options: Unpack[ExecOptions]) -> Iterator[Running]:
         """Start a command and read its output as it comes; leaving the context early kills it.
 
+        A lost connection is made anew; the command waits ``linger_sec`` (30) seconds for that.
+
         Raises:
             SandboxDied: the sandbox's machine ended; ``cause`` tells why.
         """
-        request = calls.stream(ref, cmd, options)
-        with self._transport.open(request) as incoming:
-            if incoming.reader.status != 200:
-                with self.deaths_told(ref):
-                    raise read_problem(incoming.whole())
-            yield Running(self, ref, incoming)
+        linger_s = float(options.get("linger_sec", calls.LINGER_S))
+        running = Running(self, self._transport, ref, linger_s=linger_s, attach=True)
+        try:
+            running.open(calls.stream(ref, cmd, options))
+            yield running
+        finally:
+            running.close()
 
     def update(self, ref: str, **changes: Unpack[ChangeOptions]) -> Sandbox:
         """Change name, labels, time to live, network or whether it may sleep; the rest stays. It is not woken."""
@@ -168,7 +179,7 @@ class Client:
 
     def snapshots(self) -> Sequence[SnapshotView]:
         """Give all checkpoints, oldest first."""
-        return self._every(lambda cursor: self.call(sleep_calls.snapshots_page(cursor)))
+        return self.every(lambda cursor: self.call(sleep_calls.snapshots_page(cursor)))
 
     def snapshot(self, ref: str) -> SnapshotView:
         """Give one checkpoint."""
@@ -185,7 +196,7 @@ class Client:
 
     def endings(self) -> Sequence[EndingView]:
         """Tell of the sandboxes that were destroyed, the first to end first, without their consoles."""
-        return self._every(lambda cursor: self.call(sleep_calls.endings_page(cursor)))
+        return self.every(lambda cursor: self.call(sleep_calls.endings_page(cursor)))
 
     def ending(self, ref: str) -> EndingView:
         """Tell why a destroyed sandbox ended: by its id, or of those that bore a name the last."""
@@ -209,7 +220,7 @@ class Client:
 
     def volumes(self) -> Sequence[VolumeView]:
         """Give all volumes, oldest first, and who has them."""
-        return self._every(lambda cursor: self.call(volume_calls.page(cursor)))
+        return self.every(lambda cursor: self.call(volume_calls.page(cursor)))
 
     def volume(self, ref: str) -> VolumeView:
         """Give one volume."""
@@ -273,34 +284,13 @@ class Client:
             return None  # the caller has an error to raise already
         return cause_in(view)
 
-    def _every(self, page_at: Callable[[str | None], Page[Item]]) -> Sequence[Item]:
+    def every(self, page_at: Callable[[str | None], Page[Item]]) -> Sequence[Item]:
         page = page_at(None)
         found = [*page.items]
         while page.next_cursor is not None:
             page = page_at(page.next_cursor)
             found += page.items
         return found
-
-
-class Running:
-    """A command under way: iterate for its output, then ask for its exit code."""
-
-    def __init__(self, client: Client, ref: str, incoming: Incoming) -> None:
-        self._client = client
-        self._ref = ref
-        self._incoming = incoming
-        self._reader = ExecReader()
-
-    def __iter__(self) -> Iterator[Output]:
-        with self._client.deaths_told(self._ref):
-            for data in self._incoming:
-                yield from self._reader.feed(data)
-        self._reader.finish()
-
-    @property
-    def exit_code(self) -> int:
-        """0-255, or 128+n when signal n ended it; known once the output has been read to its end."""
-        return self._reader.finish()
 
 
 class Sandbox:
@@ -341,6 +331,14 @@ class Sandbox:
     def stream(self, cmd: Sequence[str], **options: Unpack[ExecOptions]) -> contextlib.AbstractContextManager[Running]:
         """Start a command: ``with sandbox.stream(["make"]) as running: for output in running: ...``."""
         return self.client.stream(self.id, cmd, **options)
+
+    def detach(self, cmd: Sequence[str], **options: Unpack[DetachOptions]) -> ExecView:
+        """Start a command that needs no client; ``client.commands.logs`` gives its output."""
+        return self.client.commands.detach(self.id, cmd, **options)
+
+    def execs(self) -> Sequence[ExecView]:
+        """Give its commands, oldest first."""
+        return self.client.commands.list(self.id)
 
     def refresh(self) -> Self:
         """Look again: ``view`` is as it was when it was last given."""

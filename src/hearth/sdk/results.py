@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from hearth.api.problems import error_from
-from hearth.api.schemas import ErrorEvent, Event, ExecResult, ExitEvent, StdoutEvent, Stream
+from hearth.api.schemas import ErrorEvent, Event, ExecResult, ExitEvent, GapEvent, RunningEvent, StdoutEvent, Stream
 from hearth.sdk.http1 import ConnectionLost
 
 
@@ -69,10 +69,17 @@ def result_of(answer: ExecResult) -> Result:
 
 
 class ExecReader:
-    """Reads the lines of a stream, however they are cut; ``exit_code`` is set once the command has ended."""
+    """Reads the lines of a stream, however they are cut; ``exit_code`` is set once the command has ended.
 
-    def __init__(self) -> None:
+    ``cursor`` is behind what it has given; ``lost_bytes`` of the output were gone before they could be read. ``paused``
+    tells that this was all so far.
+    """
+
+    def __init__(self, cursor: int = 0) -> None:
         self.exit_code: int | None = None
+        self.cursor = cursor
+        self.lost_bytes = 0
+        self.paused = False
         self._rest = b""
         self._decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 
@@ -85,6 +92,10 @@ class ExecReader:
         """
         *lines, self._rest = (self._rest + data).split(b"\n")
         return [output for line in lines if (output := self._read(line))]
+
+    def restart(self) -> None:
+        """Go on with another stream of the same command, from ``cursor`` on: half a line of the last is void."""
+        self._rest = b""
 
     def finish(self) -> int:
         """Give the exit code at the end of the stream.
@@ -106,8 +117,17 @@ class ExecReader:
         if isinstance(event, ExitEvent):
             self.exit_code = event.exit_code
             return None
+        if isinstance(event, RunningEvent):
+            self.paused = True
+            return None
+        if isinstance(event, GapEvent):
+            self.lost_bytes += event.cursor - self.cursor
+            self.cursor = event.cursor
+            return None
         stream: Stream = "stdout" if isinstance(event, StdoutEvent) else "stderr"
-        return Output(stream=stream, data=_bytes(event.data, event.encoding))
+        output = Output(stream=stream, data=_bytes(event.data, event.encoding))
+        self.cursor += len(output.data)
+        return output
 
 
 def _bytes(text: str, encoding: str) -> bytes:

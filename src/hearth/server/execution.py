@@ -1,86 +1,120 @@
-"""A command on behalf of a request: its stdin fed, its time limited, its process group gone when the request ends."""
+"""A command as a request asks for it, and as it is told of."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
-import contextlib
-from collections.abc import AsyncIterator
+import signal
+from collections.abc import Mapping
 
-from hearth.api.schemas import ExecCommand
-from hearth.errors import GuestFailed, InvalidInput, TimedOut
-from hearth.guest.execution import Execution
-from hearth.server.resource import Call
-from hearth.server.routes.secrets import secret_variables
+from hearth.api.exec_schemas import ExecView
+from hearth.api.limits import DEFAULT_TIMEOUT_S
+from hearth.api.problems import problem_of
+from hearth.api.schemas import Encoding, ExecCommand, Problem
+from hearth.control.exec_run import ExecOrder
+from hearth.errors import InvalidInput
+from hearth.execs import Exec, ExecState
 from hearth.wire.messages import ExecRequest
 
-STDIN_CHUNK_BYTES = 65_536
 
-
-def stdin_of(command: ExecCommand) -> bytes:
-    """Give the bytes to feed.
+def order_of(command: ExecCommand, secrets: Mapping[str, str]) -> ExecOrder:
+    """Give what a command asks for; ``secrets`` are variables whose values are nobody's to see.
 
     Raises:
-        InvalidInput: ``stdin`` is said to be base64 and is not.
+        InvalidInput: ``stdin`` is said to be base64 and is not, or fields do not go together.
     """
-    text = command.stdin or ""
-    if command.stdin_encoding == "utf-8":
-        return text.encode()
+    if command.output_file is not None and not command.detach:
+        raise InvalidInput(
+            "invalid output_file",
+            details="only a detached command's output goes to a file",
+            resolution="say detach, or read the output from the answer",
+            field="output_file",
+        )
+    if command.detach and command.linger_sec:
+        raise InvalidInput(
+            "invalid linger_sec",
+            details="a detached command has no client to wait for",
+            resolution="leave out linger_sec, or detach",
+            field="linger_sec",
+        )
+    timeout_s = command.timeout_sec
+    if timeout_s is None and not command.detach:
+        timeout_s = DEFAULT_TIMEOUT_S
+    return ExecOrder(
+        request=ExecRequest(
+            argv=list(command.cmd),
+            env={**command.env, **secrets},
+            cwd=command.cwd,
+            user=command.user,
+            output_file=command.output_file,
+        ),
+        stdin=bytes_of(command.stdin or "", command.stdin_encoding, field="stdin"),
+        timeout_s=timeout_s,
+        detached=command.detach,
+        linger_s=command.linger_sec,
+        stdin_open=command.keep_stdin,
+    )
+
+
+def bytes_of(text: str, encoding: Encoding, *, field: str) -> bytes:
+    """Give the bytes that a text stands for.
+
+    Raises:
+        InvalidInput: it is said to be base64 and is not, or is no text.
+    """
     try:
-        return base64.b64decode(text, validate=True)
+        return text.encode() if encoding == "utf-8" else base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidInput(
-            "invalid stdin",
-            details=f"stdin: not base64: {error}",
-            resolution="send base64 with padding, or text without stdin_encoding",
-            field="stdin",
+            f"invalid {field}",
+            details=f"{field}: not {encoding}: {error}",
+            resolution="send base64 with padding, or text",
+            field=field,
         ) from error
 
 
-@contextlib.asynccontextmanager
-async def running(call: Call[ExecCommand], stdin: bytes) -> AsyncIterator[Execution]:
-    """Start the command; leaving the context early kills its process group.
+def signal_number(wanted: str | int) -> int:
+    """Give the number of a signal named as in signal(7).
 
     Raises:
-        TimedOut: it ran longer than ``timeout_sec``; the group is killed.
-        HearthError: what ``Sandboxes.execute`` raises.
+        InvalidInput: there is none of that name.
     """
-    command = call.input
-    env = {**command.env, **await secret_variables(call)}
-    request = ExecRequest(argv=list(command.cmd), env=env, cwd=command.cwd, user=command.user, timeout_sec=None)
+    if isinstance(wanted, int):
+        return wanted
     try:
-        async with (
-            asyncio.timeout(command.timeout_sec),
-            call.daemon.sandboxes.execute(call.user, call.ref, request) as execution,
-            _fed(execution, stdin),
-        ):
-            yield execution
-    except TimeoutError as error:
-        raise TimedOut(
-            "the command took too long",
-            details=f"it was killed after {command.timeout_sec:g} s",
-            resolution="raise timeout_sec (at most 86400), or make the command faster",
-            field="timeout_sec",
+        return signal.Signals[f"SIG{wanted.removeprefix('SIG')}"].value
+    except KeyError as error:
+        raise InvalidInput(
+            "no such signal",
+            details=f"signal {wanted!r}",
+            resolution="use a name such as TERM, INT or HUP, or a number from 1 to 64",
+            field="signal",
         ) from error
 
 
-@contextlib.asynccontextmanager
-async def _fed(execution: Execution, stdin: bytes) -> AsyncIterator[None]:
-    """Feed stdin and its end beside the reading of output, as long as the context lasts."""
-    feeding = asyncio.create_task(_feed(execution, stdin), name="exec stdin")
-    try:
-        yield
-    finally:
-        feeding.cancel()
-        await asyncio.wait((feeding,))
-        if not feeding.cancelled():
-            feeding.result()
+def exec_view(found: Exec) -> ExecView:
+    """Give a command as the API tells of it."""
+    return ExecView(
+        id=found.id,
+        sandbox_id=found.sandbox_id,
+        cmd=list(found.argv),
+        state=found.state.value,
+        created_at=found.created_at,
+        exit_code=found.exit_code,
+        problem=_problem_of(found),
+        ended_at=found.ended_at,
+        cwd=found.cwd,
+        user=found.user,
+        timeout_sec=found.timeout_s,
+        kept=found.kept,
+        detached=found.detached,
+        linger_sec=found.linger_s,
+        stdin_open=found.stdin_open and found.state is ExecState.RUNNING,
+        output_file=found.output_file,
+        first_cursor=found.log_start,
+        cursor=found.output_bytes,
+    )
 
 
-async def _feed(execution: Execution, stdin: bytes) -> None:
-    # A command that ends without reading all of its input is no error: its exit code tells the story.
-    with contextlib.suppress(GuestFailed, OSError):
-        for start in range(0, len(stdin), STDIN_CHUNK_BYTES):
-            await execution.write_stdin(stdin[start : start + STDIN_CHUNK_BYTES])
-        await execution.close_stdin()
+def _problem_of(found: Exec) -> Problem | None:
+    return None if found.failure is None else problem_of(found.failure.error(), "")

@@ -7,7 +7,11 @@ from __future__ import annotations
 import base64
 import codecs
 
+from msgspec import structs
+
 from hearth.api.schemas import Encoding, ExecResult, StderrEvent, StdoutEvent, Stream
+
+OutputEvent = StdoutEvent | StderrEvent
 
 
 class EventEncoder:
@@ -28,6 +32,11 @@ class EventEncoder:
         self._pending = data[used:]
         return self._event(data=text) if text else None
 
+    @property
+    def waiting_bytes(self) -> int:
+        """How many bytes of an unfinished character wait."""
+        return len(self._pending)
+
     def finish(self) -> StdoutEvent | StderrEvent | None:
         """Give what is left when the stream ends in the middle of a character."""
         rest, self._pending = self._pending, b""
@@ -35,6 +44,34 @@ class EventEncoder:
 
     def _binary(self, data: bytes) -> StdoutEvent | StderrEvent:
         return self._event(data=base64.b64encode(data).decode("ascii"), encoding="base64")
+
+
+class OutputEncoder:
+    """Turns both outputs of a command into events, in their order.
+
+    What has been given is always a beginning of the output, so that its length is a cursor: where the other stream
+    comes between the halves of a character, both halves travel as bytes.
+    """
+
+    def __init__(self) -> None:
+        self._encoders = {"stdout": EventEncoder("stdout"), "stderr": EventEncoder("stderr")}
+        self._last: Stream = "stdout"
+
+    def feed(self, stream: Stream, data: bytes, *, end: int | None = None) -> list[OutputEvent]:
+        """Give the events that are complete now; ``end`` is the cursor behind ``data`` if they are to tell theirs."""
+        events = self.flush(None if end is None else end - len(data)) if stream != self._last else []
+        self._last = stream
+        encoder = self._encoders[stream]
+        if event := encoder.feed(data):
+            events.append(event if end is None else structs.replace(event, cursor=end - encoder.waiting_bytes))
+        return events
+
+    def flush(self, end: int | None = None) -> list[OutputEvent]:
+        """Give what waits for the rest of a character."""
+        event = self._encoders[self._last].finish()
+        if event is None:
+            return []
+        return [event if end is None else structs.replace(event, cursor=end)]
 
 
 class Buffer:
@@ -64,7 +101,7 @@ class Buffer:
             return data
 
 
-def result_of(exit_code: int, stdout: Buffer, stderr: Buffer) -> ExecResult:
+def result_of(exit_code: int, stdout: Buffer, stderr: Buffer, exec_id: str = "") -> ExecResult:
     """Give the buffered answer; both outputs travel in one encoding."""
     contents = (stdout.content(), stderr.content())
     encoding: Encoding = "utf-8"
@@ -79,4 +116,5 @@ def result_of(exit_code: int, stdout: Buffer, stderr: Buffer) -> ExecResult:
         stderr=texts[1],
         truncated=stdout.truncated or stderr.truncated,
         encoding=encoding,
+        exec_id=exec_id,
     )

@@ -1,99 +1,141 @@
-"""POST /api/v1/sandboxes/{ref}/exec: buffered JSON, or a stream of NDJSON that always ends in ``exit`` or ``error``."""
+"""/api/v1/sandboxes/{ref}/exec and /api/v1/execs/{ref}: run commands, look at them, follow, feed and kill them."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import functools
+from typing import Any
 
-import msgspec
-import structlog
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
+from hearth.api.exec_operations import (
+    DELETE_EXEC,
+    EXEC,
+    FEED_EXEC,
+    GET_EXEC,
+    KILL_EXEC,
+    LIST_EXECS,
+    READ_OUTPUT,
+)
+from hearth.api.exec_schemas import ExecInput, ExecList, ExecView, KillExec, ListExecs, ReadOutput
 from hearth.api.limits import MAX_BUFFERED_OUTPUT_BYTES, NDJSON
-from hearth.api.operations import EXEC
-from hearth.api.problems import event_of, internal_error
-from hearth.api.schemas import Event, ExecCommand, ExecResult, ExitEvent
-from hearth.errors import HearthError, Unavailable
+from hearth.api.schemas import ExecCommand, ExecResult, ExitEvent, Nothing
+from hearth.control.exec_follow import Gap
+from hearth.control.exec_kept import KeptRun
+from hearth.control.exec_run import ExecOrder
+from hearth.control.execs import Following
+from hearth.execs import ExecState
 from hearth.server.disconnect import unless_gone
-from hearth.server.execution import running, stdin_of
-from hearth.server.middleware.problems import note
-from hearth.server.outputs import Buffer, EventEncoder, result_of
-from hearth.server.resource import Call, bind
-
-log = structlog.get_logger(__name__)
-
-LAST_LINE_S = 5.0
-"""How long the caller has to take the line that tells of an error; the command is gone by then."""
+from hearth.server.execution import bytes_of, exec_view, order_of, signal_number
+from hearth.server.outputs import Buffer, OutputEncoder, result_of
+from hearth.server.resource import Call, Reply, bind
+from hearth.server.routes.secrets import secret_variables
+from hearth.server.streams import Lines, OutputLines, attended, stopping
+from hearth.store.base import PageRequest
 
 
-async def run(call: Call[ExecCommand]) -> ExecResult | ASGIApp:
-    stdin = stdin_of(call.input)
+async def run(call: Call[ExecCommand]) -> ExecResult | Reply[Any] | ASGIApp:
+    order = order_of(call.input, await secret_variables(call))
+    if order.detached:
+        started = await call.daemon.execs.start(call.user, call.ref, order)
+        return Reply(value=exec_view(started.exec), status=202)
     if NDJSON in call.request.headers.get("accept", ""):
-        return ExecStream(call, stdin)
-    return await unless_gone(call.request.receive, _buffered(call, stdin))
+        if not order.kept:
+            return PlainStream(call, order)
+        opening = functools.partial(_start, call, order)
+        return OutputLines(opening, call.request_id, attaches=True, waits=True, cursors=False)
+    return await unless_gone(call.request.receive, (_kept if order.kept else _plain)(call, order))
 
 
-async def _buffered(call: Call[ExecCommand], stdin: bytes) -> ExecResult:
-    buffers = {"stdout": Buffer(MAX_BUFFERED_OUTPUT_BYTES), "stderr": Buffer(MAX_BUFFERED_OUTPUT_BYTES)}
-    async with running(call, stdin) as execution:
-        async for output in execution:
-            buffers[output.stream].add(output.data)
-        return result_of(execution.exit_code, buffers["stdout"], buffers["stderr"])
+async def _plain(call: Call[ExecCommand], order: ExecOrder) -> ExecResult:
+    stdout, stderr = Buffer(MAX_BUFFERED_OUTPUT_BYTES), Buffer(MAX_BUFFERED_OUTPUT_BYTES)
+    async with call.daemon.execs.run(call.user, call.ref, order) as running:
+        async for output in running:
+            (stdout if output.stream == "stdout" else stderr).add(output.data)
+        return result_of(running.exit_code, stdout, stderr, running.exec.id)
 
 
-class ExecStream:
-    """The streaming answer; its head goes out once the sandbox took the command, until then errors are problems."""
-
-    def __init__(self, call: Call[ExecCommand], stdin: bytes) -> None:
-        self.call = call
-        self.stdin = stdin
-        self.begun = False
-
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        await unless_gone(receive, self._answer(send))
-
-    async def _answer(self, send: Send) -> None:
-        try:
-            await self._stream(send)
-        except HearthError as error:
-            if not self.begun:
-                raise
-            note(error)
-            await self._last(send, error)
-        except asyncio.CancelledError:
-            # The caller left, then nobody reads this; or the daemon stops and the caller shall know.
-            if self.begun:
-                await self._last(send, Unavailable("the daemon is stopping", resolution="run the command again later"))
-            raise
-        except Exception:
-            if not self.begun:
-                raise
-            log.exception("unexpected error in a stream")
-            await self._last(send, internal_error(self.call.request_id))
-
-    async def _stream(self, send: Send) -> None:
-        encoders = {"stdout": EventEncoder("stdout"), "stderr": EventEncoder("stderr")}
-        async with running(self.call, self.stdin) as execution:
-            self.begun = True
-            headers = [(b"content-type", NDJSON.encode()), (b"cache-control", b"no-store")]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            async for output in execution:
-                if event := encoders[output.stream].feed(output.data):
-                    await send({"type": "http.response.body", "body": line_of(event), "more_body": True})
-            rests = [event for encoder in encoders.values() if (event := encoder.finish())]
-            last = [*rests, ExitEvent(exit_code=execution.exit_code)]
-            await send({"type": "http.response.body", "body": b"".join(map(line_of, last)), "more_body": False})
-
-    async def _last(self, send: Send, error: HearthError) -> None:
-        line = line_of(event_of(error, self.call.request_id))
-        with contextlib.suppress(TimeoutError):  # a caller who does not read is cut off
-            async with asyncio.timeout(LAST_LINE_S):
-                await send({"type": "http.response.body", "body": line, "more_body": False})
+async def _kept(call: Call[ExecCommand], order: ExecOrder) -> ExecResult:
+    stdout, stderr = Buffer(MAX_BUFFERED_OUTPUT_BYTES), Buffer(MAX_BUFFERED_OUTPUT_BYTES)
+    following = await _start(call, order)
+    started = following.run
+    assert isinstance(started, KeptRun)
+    with attended(started, following):
+        async with contextlib.aclosing(following.follower.pieces(waits=True)) as pieces:
+            async for piece in pieces:
+                if not isinstance(piece, Gap):
+                    (stdout if piece.stream == "stdout" else stderr).add(piece.data)
+                started.progressed()
+    ended = started.exec
+    if ended.failure is not None:
+        raise ended.failure.error()
+    if ended.exit_code is None:
+        raise stopping()
+    return result_of(ended.exit_code, stdout, stderr, ended.id)
 
 
-def line_of(event: Event) -> bytes:
-    """Give an event as one line."""
-    return msgspec.json.encode(event) + b"\n"
+async def _start(call: Call[ExecCommand], order: ExecOrder) -> Following:
+    execs = call.daemon.execs
+    return execs.following(await execs.start(call.user, call.ref, order))
 
 
-BOUND = (bind(EXEC, run),)
+class PlainStream(Lines):
+    """The output of a command that ends with its client."""
+
+    def __init__(self, call: Call[ExecCommand], order: ExecOrder) -> None:
+        super().__init__(call.request_id)
+        self._call = call
+        self._order = order
+
+    async def events(self) -> None:
+        encoder = OutputEncoder()
+        async with self._call.daemon.execs.run(self._call.user, self._call.ref, self._order) as running:
+            await self.begin(running.exec.id)
+            async for output in running:
+                await self.send(encoder.feed(output.stream, output.data))
+            await self.end([*encoder.flush(), ExitEvent(exit_code=running.exit_code)])
+
+
+async def list_execs(call: Call[ListExecs]) -> ExecList:
+    query = call.input
+    states = [ExecState(state) for state in query.state]
+    request = PageRequest(limit=query.limit, cursor=query.cursor)
+    page = await call.daemon.execs.list(call.user, call.ref, states=states, page=request)
+    return ExecList(items=[exec_view(each) for each in page.items], next_cursor=page.next_cursor)
+
+
+async def get(call: Call[Nothing]) -> ExecView:
+    return exec_view(await call.daemon.execs.get(call.user, call.ref))
+
+
+async def output(call: Call[ReadOutput]) -> ASGIApp:
+    query = call.input
+    opening = functools.partial(call.daemon.execs.follow, call.user, call.ref, query.after)
+    return OutputLines(opening, call.request_id, attaches=query.attach, waits=query.follow, cursors=True)
+
+
+async def feed(call: Call[ExecInput]) -> Nothing:
+    data = bytes_of(call.input.data, call.input.encoding, field="data")
+    await call.daemon.execs.feed(call.user, call.ref, data, ends=call.input.eof)
+    return Nothing()
+
+
+async def kill(call: Call[KillExec]) -> ExecView:
+    number = signal_number(call.input.signal)
+    return exec_view(await call.daemon.execs.signal(call.user, call.ref, number))
+
+
+async def delete(call: Call[Nothing]) -> Nothing:
+    await call.daemon.execs.forget(call.user, call.ref)
+    return Nothing()
+
+
+BOUND = (
+    bind(EXEC, run),
+    bind(LIST_EXECS, list_execs),
+    bind(GET_EXEC, get),
+    bind(READ_OUTPUT, output),
+    bind(FEED_EXEC, feed),
+    bind(KILL_EXEC, kill),
+    bind(DELETE_EXEC, delete),
+)
