@@ -11,7 +11,7 @@ from hearth.attack.model import Evidence, Expect, Outcome, Passage, Probe, Repor
 
 FLOW = ("tcp", "10.0.0.1", 80)
 PROBE = Probe(id="p", group="g", target="t", tried="x", expect=Expect.DENIED, do="dial", control=("c",), flow=FLOW)
-SHOT = replace(PROBE, expect=Expect.CONTAINED, do="shoot", flow=None)
+SHOT = replace(PROBE, expect=Expect.CONTAINED, do="shoot", flow=None, how={"address": "100.64.0.3"})
 FROM_FRIEND = replace(PROBE, where=Where.FRIEND, because="another port answers")
 NAME = replace(PROBE, expect=Expect.REFUSED_NAME, do="ask", flow=None, names="zone.example")
 SCAN = replace(PROBE, expect=Expect.ONLY, do="scan", flow=None, ports=(53,), control=())
@@ -52,7 +52,8 @@ def verdict(
         (FROM_FRIEND, "silence", Evidence(), Verdict.UNPROVEN),
         (FROM_FRIEND, "open", Evidence(), Verdict.BROKEN),
         (SHOT, "sent", WATCHED, Verdict.HELD),
-        (SHOT, "sent", Evidence(), Verdict.HELD),
+        (SHOT, "sent", Evidence(), Verdict.NOT_TRIED),
+        (SHOT, "sent", Evidence(witnesses=frozenset({"100.64.0.3"})), Verdict.HELD),
         (SHOT, "sent", Evidence(passage=Passage()), Verdict.UNPROVEN),
         (SHOT, "sent", Evidence(seen_by={"friend": frozenset({"p"})}), Verdict.BROKEN),
         (SHOT, "sent", Evidence(passage=Passage(left=frozenset({"p"}), passed=frozenset({"p"}))), Verdict.BROKEN),

@@ -68,10 +68,9 @@ async def test_it_sees_what_leaves_and_what_is_handed_on(scene: Stage) -> None:
     assert not refused & seen.flows_passed
 
 
-async def test_one_that_lost_frames_tells_nothing(scene: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "BUFFER_BYTES", 1)
+async def test_one_that_lost_frames_tells_nothing(scene: Stage) -> None:
     one, two = await scene.guest(new_id()), await scene.guest(new_id())
-    async with observing(RUN, place_of(one)) as observer:
+    async with observing(RUN, place_of(one), buffer_bytes=1) as observer:
         for number in range(2000):
             one.inject(datagram(two.address, f"flood-{number}"))
         assert observer.finish() is None

@@ -118,7 +118,9 @@ def _contained(probe: Probe, outcome: Outcome, evidence: Evidence) -> Judged:
     if outcome.word != "sent":
         return Verdict.NOT_TRIED, "the prober failed"
     if (passage := evidence.passage) is None:
-        return Verdict.HELD, "the honest frame arrived, this one did not"
+        if probe.how.get("address") in evidence.witnesses:
+            return Verdict.HELD, "the honest frame arrived, this one did not"
+        return Verdict.NOT_TRIED, "nobody would have seen it arrive: run as root on the daemon's host"
     if probe.id in passage.left:
         return Verdict.HELD, "it left the guest and was handed on to nobody"
     return Verdict.UNPROVEN, "it was not seen to leave the guest"

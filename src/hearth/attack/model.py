@@ -115,6 +115,7 @@ class Evidence:
     """All that is known after an attack.
 
     Args:
+        witnesses: addresses of the sandboxes that watch what reaches them.
         seen_by: witness → probes whose mark reached it.
         refusals: what the daemon told that it refused meanwhile; ``names_refused`` the names among that.
         rules: what it told of the spare: rule → times.
@@ -123,6 +124,7 @@ class Evidence:
     """
 
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    witnesses: frozenset[str] = frozenset()
     seen_by: Mapping[str, frozenset[str]] = field(default_factory=dict)
     refusals: frozenset[Flow] = frozenset()
     names_refused: frozenset[str] = frozenset()

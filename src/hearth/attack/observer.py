@@ -135,12 +135,12 @@ def flow_of(seen: Seen) -> Flow | None:
 
 
 @contextlib.asynccontextmanager
-async def observing(run: str, place: Place) -> AsyncIterator[Observer]:
-    """Watch as long as the context lasts."""
+async def observing(run: str, place: Place, *, buffer_bytes: int = BUFFER_BYTES) -> AsyncIterator[Observer]:
+    """Watch as long as the context lasts; more than ``buffer_bytes`` of frames between two looks are lost."""
     async with contextlib.AsyncExitStack() as undo:
         sockets = []
         for space in (place.machine, place.hub):
-            made = await namespaces.enter(space, _listen, discard=socket.socket.close)
+            made = await namespaces.enter(space, lambda: _listen(buffer_bytes), discard=socket.socket.close)
             undo.callback(made.close)
             sockets.append(made)
         observer = Observer(run=run, place=place, machine=sockets[0], hub=sockets[1])
@@ -151,10 +151,10 @@ async def observing(run: str, place: Place) -> AsyncIterator[Observer]:
         yield observer
 
 
-def _listen() -> socket.socket:
+def _listen(buffer_bytes: int) -> socket.socket:
     made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(EVERY_PROTOCOL))
     made.setblocking(False)
-    made.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
+    made.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, buffer_bytes)
     return made
 
 

@@ -26,6 +26,8 @@ Tell = Callable[[str], None]
 Counted = Mapping[tuple[str, str, str, str, int], int]
 """Kind, host, address, protocol and port of what the daemon refused → times."""
 WITNESS_S = 1800
+GRACE_S = 30
+"""How much longer than its own time a prober may take to begin and to end."""
 SETTLE_S = 1.0
 """What the daemon tells of refusals, and an observer of frames, may come this much later."""
 SPOILING = ("floods", "agent")
@@ -201,6 +203,7 @@ class Attack:
             refusals, names = passage[1], passage[2]
         return Evidence(
             outcomes=dict(self.outcomes),
+            witnesses=frozenset(view.address for view in (friend, stranger) if view is not None and view.address),
             seen_by={name: frozenset(witness.seen) for name, witness in witnesses.items()},
             refusals=refusals,
             names_refused=names,
@@ -222,11 +225,11 @@ class Attack:
             observer = await undo.enter_async_context(watching.observing(self.run, place))
         views = [each for each in (target, friend) if each is not None]
         before = {view.id: _counted(await self.client.egress(view.id)) for view in views}
-        await self._send(self.client, target.id, _of(probes, Where.TARGET))
+        await self._send(self.client, target, _of(probes, Where.TARGET))
         if friend is not None:
-            await self._send(self.client, friend.id, _of(probes, Where.FRIEND))
+            await self._send(self.client, friend, _of(probes, Where.FRIEND))
         if stranger is not None and self.other is not None:
-            await self._send(self.other, stranger.id, _of(probes, Where.STRANGER))
+            await self._send(self.other, stranger, _of(probes, Where.STRANGER))
         await asyncio.sleep(SETTLE_S)
         passage = observer.finish() if observer is not None else None
         refusals: set[Flow] = set()
@@ -246,13 +249,15 @@ class Attack:
             passage = _seen_clearly(passage, friend.address or "", self.outcomes)
         return passage, frozenset(refusals), frozenset(names)
 
-    async def _send(self, client: AsyncClient, ref: str, probes: list[Probe]) -> None:
+    async def _send(self, client: AsyncClient, sandbox: SandboxView, probes: list[Probe]) -> None:
         """Have a sandbox carry out its probes and take down what it says."""
         if not probes:
             return
-        self.tell(f"{len(probes)} probes from {ref}")
+        what = f"{len(probes)} probes" if len(probes) > 1 else probes[0].tried
+        self.tell(f"trying from {sandbox.name}: {what}")
         ids = {each.id for each in probes}
-        async for line in said(client, ref, given(self.run, probes, self.options.seconds), self.options.seconds + 30):
+        seconds = self.options.seconds
+        async for line in said(client, sandbox.id, given(self.run, probes, seconds), seconds + GRACE_S):
             found = read_outcome(line)
             if found is not None and found[0] in ids:
                 self.outcomes[found[0]] = found[1]
@@ -264,7 +269,7 @@ class Attack:
         others = [friend.id, target.id]
         harm: dict[str, str] = {}
         for probe in _of(probes, Where.SPARE):
-            await self._send(self.client, spare.id, [probe])
+            await self._send(self.client, spare, [probe])
             if probe.do == "become agent":
                 self.tell("talking to an impostor in the agent's place")
                 self.outcomes |= await face_impostor(self.client, spare.id, self.run, others)
