@@ -155,6 +155,8 @@ class Settings:
     """So many frozen disks may lie below a sandbox's own; a copy that would have more gets them merged into one."""
     quotas: Quotas = DEFAULT_QUOTAS
     """How much a user may have unless an administrator said otherwise of that user."""
+    audit_days: int = 90
+    """So long the audit log remembers."""
     master_key: Path | None = None
     """The file of the key that users' secrets are sealed with; None is ``master.key`` in the data directory."""
     net: str = "auto"

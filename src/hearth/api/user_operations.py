@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hearth.api.audit_schemas import AuditList, ListAudit
 from hearth.api.limits import PREFIX
 from hearth.api.operation import Operation
 from hearth.api.quota_schemas import ChangeQuotas, UsageView
@@ -140,6 +141,15 @@ CHANGE_QUOTAS = Operation(
     errors=(Code.NOT_FOUND,),
     scope=KeyScope.FULL,
 )
+LIST_AUDIT = Operation(
+    name="list_audit",
+    method="GET",
+    path=f"{PREFIX}/audit",
+    summary="List the changes the caller made, everybody's for an administrator, the oldest first, a page at a time.",
+    takes=ListAudit,
+    gives=AuditList,
+    errors=(Code.NOT_FOUND,),
+)
 
 OPERATIONS: tuple[Operation[Any, Any], ...] = (
     CREATE_USER,
@@ -153,4 +163,5 @@ OPERATIONS: tuple[Operation[Any, Any], ...] = (
     ROTATE_KEY,
     GET_USAGE,
     CHANGE_QUOTAS,
+    LIST_AUDIT,
 )

@@ -41,6 +41,7 @@ COMMANDS = {
     "user": "make, list, change and delete users",
     "key": "make, list, replace and revoke API keys",
     "quota": "show how much users have and may have, and say how much",
+    "audit": "tell who changed what, from where, and what came of it",
     "serve": "run the daemon",
     "setup": "make everything this host needs: kernel, agent, root file systems",
     "doctor": "tell whether this host is fit, and what to do where it is not",

@@ -11,6 +11,7 @@ import structlog
 
 from hearth.config import DataDirectory, Settings
 from hearth.control.attaching import Attaching
+from hearth.control.audit import Audit
 from hearth.control.background import Background
 from hearth.control.checkpoints import Checkpoints
 from hearth.control.egress import EgressLog
@@ -67,6 +68,7 @@ class Daemon:
     users: Users
     quotas: Allowances
     secrets: Secrets
+    audit: Audit
     images: Images
     checkpoints: Checkpoints
     volumes: Volumes
@@ -110,6 +112,8 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
             workshop = make_workshop(data, settings, clock, store, network, secrets)
             images = Images(ImageStore(data))
             users = Users(store, clock, vault)
+            audit = Audit(store.audit, users, clock, kept_days=settings.audit_days)
+            stack.push_async_callback(audit.close)
             runner = Runner(store.jobs, clock=clock, owner=run, observer=reporter.step)
             await stack.enter_async_context(opened(network))
             sandboxes = Sandboxes(
@@ -136,6 +140,7 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
             try:
                 background.start("execs", execs.work())
                 background.start("heat", heat.run())
+                background.start("audit", audit.run())
                 background.start("logs", keep_logs_short(data.machines, clock))
                 if sandboxes.can_sleep:
                     background.start("pool", sandboxes.pool.run())
@@ -144,6 +149,7 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
                     sandboxes=sandboxes,
                     users=users,
                     secrets=secrets,
+                    audit=audit,
                     quotas=Allowances(store=store, users=users, images=images),
                     images=images,
                     checkpoints=sandboxes.checkpoints,

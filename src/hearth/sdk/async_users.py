@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Protocol, TypeVar, Unpack
 
+from hearth.api.audit_schemas import AuditView
 from hearth.api.quota_schemas import UsageView
 from hearth.api.user_schemas import KeyView, NewKeyView, NewUserView, UserView
 from hearth.sdk import quota_calls, user_calls
@@ -75,3 +77,14 @@ class AsyncUsers:
     async def set_quotas(self, ref: str, **quotas: Unpack[QuotaOptions]) -> UsageView:
         """Say how much a user may have."""
         return await self._client.call(quota_calls.change(ref, quotas))
+
+    async def audit(
+        self, *, since: datetime | None = None, user: str | None = None, action: str | None = None
+    ) -> Sequence[AuditView]:
+        """Give the changes the caller made, everybody's for an administrator, the oldest first."""
+        page = await self._client.call(user_calls.audit_page(since, user, action, None))
+        found = [*page.items]
+        while page.next_cursor is not None:
+            page = await self._client.call(user_calls.audit_page(since, user, action, page.next_cursor))
+            found += page.items
+        return found

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 from typing import Literal, TypedDict
 
+from hearth.api.audit_schemas import AuditList, ListAudit
 from hearth.api.limits import MAX_LIST_LIMIT
 from hearth.api.schemas import ListPage, Nothing
 from hearth.api.user_operations import (
@@ -13,6 +15,7 @@ from hearth.api.user_operations import (
     CREATE_USER,
     DELETE_USER,
     GET_USER,
+    LIST_AUDIT,
     LIST_KEYS,
     LIST_USERS,
     REVOKE_KEY,
@@ -83,3 +86,8 @@ def revoke_key(ref: str, key: str) -> Call[Nothing]:
 
 def rotate_key(ref: str, *, key: str | None, overlap_s: int) -> Call[NewKeyView]:
     return call_of(ROTATE_KEY, checked(RotateKey, {"key": key, "overlap_s": overlap_s}), ref=ref, what=USER)
+
+
+def audit_page(since: datetime | None, user: str | None, action: str | None, cursor: str | None) -> Call[AuditList]:
+    query = ListAudit(since=since, user=user, action=action, cursor=cursor, limit=MAX_LIST_LIMIT)
+    return call_of(LIST_AUDIT, query)

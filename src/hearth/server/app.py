@@ -10,6 +10,7 @@ from hearth.api.operations import OPERATIONS
 from hearth.control.daemon import Daemon
 from hearth.errors import NotFound
 from hearth.server.middleware.access_log import AccessLog
+from hearth.server.middleware.audit import Audited
 from hearth.server.middleware.auth import Authenticated
 from hearth.server.middleware.body_limit import BodyLimit
 from hearth.server.middleware.idempotency import Idempotent
@@ -19,6 +20,7 @@ from hearth.server.proxy.entry import Crossing
 from hearth.server.proxy.public import Gateway
 from hearth.server.resource import Bound, Endpoint, Resource
 from hearth.server.routes import (
+    audit,
     egress,
     endings,
     events,
@@ -55,6 +57,7 @@ BOUND: tuple[Bound, ...] = (
     *users.BOUND,
     *quotas.BOUND,
     *secrets.BOUND,
+    *audit.BOUND,
     *events.BOUND,
     *jobs.BOUND,
     *health.BOUND,
@@ -95,6 +98,8 @@ def _routes(daemon: Daemon) -> list[Route]:
             endpoint = Idempotent(endpoint, daemon=daemon)
         if not bound.operation.public:
             endpoint = Authenticated(endpoint, daemon=daemon, operation=bound.operation)
+        if bound.operation.method != "GET":
+            endpoint = Audited(endpoint, daemon=daemon, operation=bound.operation)
         paths.setdefault(bound.operation.path, {})[bound.operation.method] = endpoint
     return [Route(path, Resource(endpoints)) for path, endpoints in paths.items()]
 

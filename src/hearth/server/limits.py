@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from hearth.config import Settings
 from hearth.quota import DEFAULT_QUOTAS, NAMES, Quotas, public_name
 
+MAX_DAYS = 36_500
 _QUOTAS = {public_name(name): name for name in NAMES}
 
 
@@ -14,6 +16,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of limits."""
     parser.add_argument(
         "--master-key", metavar="FILE", type=Path, help="what secrets are sealed with (default: master.key in the data)"
+    )
+    parser.add_argument(
+        "--audit-days",
+        metavar="N",
+        type=days,
+        help=f"keep the audit log for N days (default: {Settings.audit_days})",
     )
     group = parser.add_argument_group("limits of users")
     group.add_argument(
@@ -36,6 +44,14 @@ def quota(text: str) -> tuple[str, int | None]:
     if not limit.isascii() or not limit.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=N")
     return _QUOTAS[name], int(limit)
+
+
+def days(text: str) -> int:
+    """Read a number of days; argparse tells what a ValueError means."""
+    value = int(text)
+    if not 1 <= value <= MAX_DAYS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {MAX_DAYS}")
+    return value
 
 
 def quotas_of(arguments: argparse.Namespace) -> Quotas:

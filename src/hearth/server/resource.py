@@ -20,6 +20,7 @@ from hearth.errors import MethodNotAllowed
 from hearth.model import User
 from hearth.server.inputs import check_content_type, read_body, read_query
 from hearth.server.names import name_from
+from hearth.server.subjects import things_in
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
@@ -106,6 +107,7 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
         result = await self.handler(Call(daemon=self.daemon, input=await self._input(request), request=request))
+        scope["state"]["made"] = things_in(result.value if isinstance(result, Reply) else result)
         response = result if callable(result) else self._response(result)
         await response(scope, receive, send)
 

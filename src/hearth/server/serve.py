@@ -144,6 +144,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         "dns_servers": None if arguments.dns is None else tuple(arguments.dns),
         "network_slots": arguments.net_slots,
         "quotas": limits.quotas_of(arguments),
+        "audit_days": arguments.audit_days,
         "master_key": arguments.master_key and arguments.master_key.absolute(),
     }
     return replace(settings, **{name: value for name, value in chosen.items() if value is not None})

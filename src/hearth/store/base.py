@@ -34,6 +34,7 @@ from hearth.model import (
     StepRecord,
 )
 from hearth.store.answer_store import AnswerStore
+from hearth.store.audit_store import AuditStore
 from hearth.store.exec_store import ExecStore
 from hearth.store.page import FIRST_PAGE as FIRST_PAGE
 from hearth.store.page import MAX_PAGE as MAX_PAGE
@@ -350,6 +351,9 @@ class Store(Protocol):
 
     @property
     def quotas(self) -> QuotaStore: ...
+
+    @property
+    def audit(self) -> AuditStore: ...
 
     @property
     def secrets(self) -> SecretStore: ...

@@ -33,6 +33,7 @@ from hearth.store.base import (
     SandboxExists,
 )
 from hearth.store.memory_answers import MemoryAnswers
+from hearth.store.memory_audit import MemoryAudit
 from hearth.store.memory_endings import MemoryEndings
 from hearth.store.memory_execs import MemoryExecs
 from hearth.store.memory_publications import MemoryPublications
@@ -59,6 +60,7 @@ class MemoryStore:
         self.endings = MemoryEndings(tables, clock)
         self.volumes = MemoryVolumes(tables, self.quotas)
         self.secrets = MemorySecrets(tables)
+        self.audit = MemoryAudit(tables)
         self.publications = MemoryPublications(tables)
         self.execs = MemoryExecs(tables)
         self.answers = MemoryAnswers(tables, clock)

@@ -13,7 +13,7 @@ from hearth.store.answer_store import Answer
 from hearth.store.base import Page, PageRequest
 from hearth.store.paging import Position, cut_page, read_request
 from hearth.store.user_store import NewKey
-from hearth.tenancy import SealedSecret
+from hearth.tenancy import AuditEntry, SealedSecret
 
 T = TypeVar("T")
 
@@ -27,6 +27,7 @@ class Tables:
     keys: dict[str, NewKey] = dataclasses.field(default_factory=dict)
     signatures: dict[str, datetime] = dataclasses.field(default_factory=dict)
     quotas: dict[str, dict[str, int | None]] = dataclasses.field(default_factory=dict)
+    audit: list[AuditEntry] = dataclasses.field(default_factory=list)
     secrets: dict[tuple[str, str], SealedSecret] = dataclasses.field(default_factory=dict)
     sandboxes: dict[str, Sandbox] = dataclasses.field(default_factory=dict)
     snapshots: dict[str, Snapshot] = dataclasses.field(default_factory=dict)

@@ -9,6 +9,7 @@ from hearth.host.clock import Clock, SystemClock
 from hearth.quota import DEFAULT_QUOTAS, Quotas
 from hearth.store.database import Database
 from hearth.store.sql_answers import SqlAnswers
+from hearth.store.sql_audit import SqlAudit
 from hearth.store.sql_endings import SqlEndings
 from hearth.store.sql_execs import SqlExecs
 from hearth.store.sql_jobs import SqlJobs
@@ -41,6 +42,7 @@ class SqlStore:
         self.endings = SqlEndings(database, clock)
         self.volumes = SqlVolumes(database, self.quotas)
         self.secrets = SqlSecrets(database)
+        self.audit = SqlAudit(database)
         self.publications = SqlPublications(database)
         self.execs = SqlExecs(database)
         self.answers = SqlAnswers(database, clock)
