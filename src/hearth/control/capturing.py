@@ -6,9 +6,10 @@ Whatever goes wrong, the machine runs on as before and nothing is left of the at
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import structlog
 from hearth.control.fleet import Member
 from hearth.control.measuring import measured
 from hearth.engine.base import Capture, SleepingMachine, VolumeSeal
+from hearth.engine.budget import Turn
 from hearth.engine.snapshot import StoredSnapshot, discard, publish, stage, verify
 from hearth.errors import Conflict, HearthError, NoSpace
 from hearth.guest.client import Guest
@@ -60,6 +62,7 @@ async def take(
     settle_s: float = 0.0,
     on_running: Callable[[], None] = _nothing,
     seal: Sealer = no_volumes,
+    turn: Turn | None = None,
 ) -> Taken:
     """Publish a snapshot of a hot machine as ``final``.
 
@@ -70,6 +73,8 @@ async def take(
         settle_s: how long it runs, frozen, for the last connections of its host to be closed.
         on_running: called when it runs on and all that is left to do is to write what was taken.
         seal: tells, while it is paused, which volumes its memory knows.
+        turn: memory for that, which somebody who keeps others from the machine waits for before he does; None waits
+            for it here.
 
     Raises:
         Conflict: its disk is too full, or the engine's machines do not sleep.
@@ -77,7 +82,29 @@ async def take(
         NoSpace, EngineFailed: the snapshot could not be written.
     """
     machine = awake(member.machine)
-    await asyncio.to_thread(_check_room, final, member.spec.memory_mib)
+    async with contextlib.AsyncExitStack() as held:
+        if turn is None:
+            turn = await held.enter_async_context(machine.turn(member.spec, stays_paused=stay_paused))
+        await asyncio.to_thread(_check_room, final, member.spec.memory_mib)
+        order = _Order(member=member, machine=machine, final=final, with_disk=with_disk, turn=turn, seal=seal)
+        return await _take(order, settle_s, on_running)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Order:
+    """What is to be taken of whom, and its turn."""
+
+    member: Member
+    machine: SleepingMachine
+    final: Path
+    with_disk: bool
+    turn: Turn
+    seal: Sealer
+
+
+async def _take(order: _Order, settle_s: float, on_running: Callable[[], None]) -> Taken:
+    member, machine, final = order.member, order.machine, order.final
+    stays_paused = order.turn.stays_paused
     mounts = await member.guest.freeze()
     staging: Path | None = None
     runs = False
@@ -87,9 +114,9 @@ async def take(
         await asyncio.sleep(settle_s)
         staging = await asyncio.to_thread(stage, final)
         started_s = time.monotonic()
-        capture = await _capture(member, machine, staging, with_disk=with_disk, stay_paused=stay_paused, seal=seal)
+        capture = await _capture(order, staging)
         paused_s = time.monotonic() - started_s
-        if not stay_paused:
+        if not stays_paused:
             await member.guest.thaw()
             runs = True
             on_running()
@@ -101,21 +128,34 @@ async def take(
         recovery = asyncio.create_task(_recover(frozen, machine, staging), name=f"recover {machine.id}")
         await until_done(recovery)
         raise
-    return Taken(snapshot=snapshot, paused_s=time.monotonic() - started_s if stay_paused else paused_s)
+    return Taken(snapshot=snapshot, paused_s=time.monotonic() - started_s if stays_paused else paused_s)
 
 
-async def _capture(
-    member: Member, machine: SleepingMachine, staging: Path, *, with_disk: bool, stay_paused: bool, seal: Sealer
-) -> Capture:
-    if stay_paused:
+async def _capture(order: _Order, staging: Path) -> Capture:
+    member, machine, stays_paused = order.member, order.machine, order.turn.stays_paused
+    if stays_paused:
         # Only now that nothing speaks against it: commands of clients end with their connections.
         member.guest.disconnect()
     await machine.pause()
-    spec = replace(member.spec, volumes=seal())
-    capture = await machine.capture(spec, staging, with_disk=with_disk)
-    if not stay_paused:
+    spec = replace(member.spec, volumes=order.seal())
+    capture = await machine.capture(spec, staging, with_disk=order.with_disk, turn=order.turn)
+    if not stays_paused:
         await run_on(member.guest, machine)
     return capture
+
+
+@contextlib.asynccontextmanager
+async def turn_of(member: Member | None, *, stays_paused: bool) -> AsyncIterator[Turn | None]:
+    """Wait for memory to capture a machine with, before anybody is kept from it; None where there is no machine.
+
+    Raises:
+        Conflict: the engine's machines do not sleep.
+    """
+    if member is None:
+        yield None
+        return
+    async with awake(member.machine).turn(member.spec, stays_paused=stays_paused) as turn:
+        yield turn
 
 
 async def run_on(guest: Guest, machine: SleepingMachine) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import structlog
 
 from hearth.bounds import MAX_COPIES
-from hearth.control.capturing import Taken, take
+from hearth.control.capturing import Taken, take, turn_of
 from hearth.control.creation import Creation, Source, new_sandbox, outcome, sized
 from hearth.control.fleet import Fleet
 from hearth.control.images import Images
@@ -115,8 +115,9 @@ class Forks:
 
     async def _take(self, sandbox: Sandbox, final: Path, *, disk_only: bool) -> Taken:
         """Take it when it is hot, and keep others from it only for as long as it stands still."""
-        async with self._sleep.awake(sandbox):
-            resident = self._sleep.residents[sandbox.id]
+        resident = self._sleep.residents[sandbox.id]
+        # Other captures are waited for before the lock is taken: it can be used meanwhile.
+        async with self._sleep.awake(sandbox), turn_of(self._fleet.member(sandbox.id), stays_paused=False) as turn:
             while True:
                 async with contextlib.AsyncExitStack() as changing:
                     await changing.enter_async_context(resident.lock)
@@ -128,7 +129,9 @@ class Forks:
                         if not disk_only:
                             _check_copyable(await self._workshop.volumes.placements(sandbox.id))
                         seal = await self._workshop.volumes.sealer(sandbox.id)
-                        return await take(member, final, with_disk=True, stay_paused=False, on_running=done, seal=seal)
+                        return await take(
+                            member, final, with_disk=True, stay_paused=False, on_running=done, seal=seal, turn=turn
+                        )
                 await self._sleep.ensure_hot(sandbox)  # somebody paused it at this moment
 
     async def fork(

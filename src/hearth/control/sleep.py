@@ -16,13 +16,14 @@ from pathlib import Path
 
 import structlog
 
-from hearth.control.capturing import run_on, take
+from hearth.control.capturing import run_on, take, turn_of
 from hearth.control.exit_cause import ended_by
 from hearth.control.fleet import Fleet, Member
 from hearth.control.images import Images
 from hearth.control.measuring import waking_of
 from hearth.control.residents import Resident, Residents
 from hearth.engine.base import Machine, RunState, SleepingMachine, SnapshotRefused
+from hearth.engine.budget import Turn
 from hearth.engine.snapshot import consume, discard, is_consumed, load, verify
 from hearth.errors import Conflict, HearthError, NoSpace
 from hearth.guest.client import Guest
@@ -42,8 +43,6 @@ MIN_FREE_AFTER_HALT_MIB = 64
 """With less a machine that was halted by a full disk would halt again at once."""
 MAX_FAILED_STARTS = 3
 """A memory that could not be started from so often is left alone until somebody forces a boot from disk."""
-
-
 LOST = "its VMM was gone when the daemon started"
 
 
@@ -162,11 +161,12 @@ class Sleep:
             NoSpace, EngineFailed, TimedOut: the memory could not be written.
         """
         resident = self.residents[sandbox_id]
-        async with resident.lock:
+        # Other captures are waited for before the lock is taken: it can be used meanwhile.
+        async with turn_of(self._fleet.member(sandbox_id), stays_paused=True) as turn, resident.lock:
             member = self._fleet.member(sandbox_id)
             if member is None or resident.heat is Heat.COLD or (idle_only and resident.users):
                 return None
-            stopping = asyncio.create_task(self._stop(sandbox_id, resident, member), name=f"stop {sandbox_id}")
+            stopping = asyncio.create_task(self._stop(resident, member, turn), name=f"stop {sandbox_id}")
             await until_done(stopping)
             return stopping.result()
 
@@ -179,11 +179,13 @@ class Sleep:
         await self.ensure_hot(sandbox, force=force)
         return await self._store.sandboxes.get(sandbox.id)
 
-    async def _stop(self, sandbox_id: str, resident: Resident, member: Member) -> Stopped:
+    async def _stop(self, resident: Resident, member: Member, turn: Turn | None) -> Stopped:
+        sandbox_id = member.spec.id
         # Its file systems can only be frozen by itself.
         await self._heat_up(resident, member)
         seal = await self._workshop.volumes.sealer(sandbox_id)
-        taken = await take(member, self._workshop.memory(sandbox_id), with_disk=False, stay_paused=True, seal=seal)
+        final = self._workshop.memory(sandbox_id)
+        taken = await take(member, final, with_disk=False, stay_paused=True, seal=seal, turn=turn)
         resident.heat = Heat.COLD
         await self._fleet.end(sandbox_id)
         await self._workshop.put_out(sandbox_id)

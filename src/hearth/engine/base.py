@@ -8,11 +8,13 @@ EngineFailed
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from hearth.engine.budget import Turn
 from hearth.errors import EngineFailed
 from hearth.guest.dial import Dialer
 from hearth.model import Accelerator
@@ -216,13 +218,23 @@ class SleepingMachine(Machine, Protocol):
         """
         ...
 
-    async def capture(self, spec: MachineSpec, staging: Path, *, with_disk: bool) -> Capture:
+    def turn(self, spec: MachineSpec, *, stays_paused: bool) -> AbstractAsyncContextManager[Turn]:
+        """Wait, before the machine is paused, until there is memory for its capture, and hold that until it is stored.
+
+        Args:
+            stays_paused: the machine is not to run on; this takes little, however large the machine is.
+        """
+        ...
+
+    async def capture(self, spec: MachineSpec, staging: Path, *, with_disk: bool, turn: Turn | None = None) -> Capture:
         """Take what a snapshot needs of a paused machine; it may run on as soon as this returns.
 
         Args:
             spec: what the machine was launched or restored from.
             staging: an empty directory on the data directory's file system.
             with_disk: copy the machine's own disk, too, for others to start from; else it stays with the machine.
+            turn: where the machine stays paused by it, it must do so until the capture is stored; None takes as much
+                memory as the machine has written, without asking.
 
         Raises:
             Conflict: the machine is not paused.

@@ -1,8 +1,8 @@
 """Files of guest memory: all of it, sparse, or what a machine wrote over another snapshot's memory, packed.
 
-A diff is a header, the extents with data, the extents of zeros, then the data of all extents in a row, as
-``hearth.engine.packing`` packs it. All numbers are little-endian; offsets are bytes from the start of the guest's
-memory.
+A diff is the data of all extents in a row, as ``hearth.engine.packing`` packs it, then the extents with data, the
+extents of zeros, and a trailer that tells of both: it is written while memory is still being read. All numbers are
+little-endian; offsets are bytes from the start of the guest's memory.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import mmap
 import os
 import re
 import struct
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hearth.engine.manifest import FileRecord, refused
@@ -28,12 +28,19 @@ PAGE_BYTES = mmap.PAGESIZE
 ZERO_PAGE = bytes(PAGE_BYTES)
 WORD_BYTES = 8
 
-HEADER = struct.Struct("<8sIIQQQ")
+TRAILER = struct.Struct("<8sIIQQQ")
 """magic, version, page size, size of the memory, extents with data, extents of zeros."""
 MAGIC = b"hearthdf"
-VERSION = 2
+VERSION = 3
 ENTRY = struct.Struct("<QQ")
 """offset, length."""
+WINDOW_BYTES = 8 << 20
+"""So much is read at a time of a memory that is not held as a whole."""
+STREAMED_BYTES = 4 * WINDOW_BYTES
+"""What is held at most of such a memory: chunks that are being packed keep their windows."""
+
+Read = Callable[[Sequence[Extent]], Data]
+"""Gives the bytes of some extents in a row; asked for each page once, in order."""
 
 
 class Diff:
@@ -80,10 +87,10 @@ class _Pages:
     """
 
     view: memoryview
-    runs: list[Extent]
-    starts: list[int]
-    zeros: list[Extent]
     rows: list[memoryview]
+    runs: list[Extent] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    zeros: list[Extent] = field(default_factory=list)
 
     def each_run(self) -> Iterator[tuple[Extent, memoryview]]:
         """Give the runs with their bytes."""
@@ -92,51 +99,81 @@ class _Pages:
                 yield run, part
 
 
-def write_full(path: Path, memory_bytes: int, extents: Sequence[Extent], data: Data) -> FileRecord:
+class _FullHash:
+    """The checksum of a whole memory of which runs with something in them come in order."""
+
+    def __init__(self) -> None:
+        self._checksum = BlockHash()
+        self._position = 0
+
+    def update(self, pages: _Pages) -> None:
+        for run, part in pages.each_run():
+            self._checksum.update_zeros(run.offset - self._position)
+            self._checksum.update(part)
+            self._position = run.end
+
+    def hexdigest(self, memory_bytes: int) -> str:
+        self._checksum.update_zeros(memory_bytes - self._position)
+        return self._checksum.hexdigest()
+
+
+def write_full(path: Path, memory_bytes: int, extents: Sequence[Extent], data: Data | Read) -> FileRecord:
     """Write all of a machine's memory to a new sparse file, durably; pages of zeros become holes.
 
     Args:
         path: must not exist.
         memory_bytes: the size of the machine's memory.
         extents: in order; what is between them is zero.
-        data: the bytes of the extents in a row, as ``read_extents`` gives them.
+        data: the bytes of the extents in a row, as ``read_extents`` gives them, or what reads them piece by piece:
+            then no more than ``STREAMED_BYTES`` are held at a time.
 
     Raises:
         NoSpace: the file system is full; nothing is left.
         ValueError: the extents are not pages within the memory in order, or the data is shorter than they are.
     """
     check_extents(extents, memory_bytes)
-    with _split(extents, data) as pages, new_file(path) as descriptor:
+    with new_file(path) as descriptor, ThreadPoolExecutor(1, thread_name_prefix="checksum") as pool:
         os.ftruncate(descriptor, memory_bytes)
-
-        def write() -> None:
+        checksum = _FullHash()
+        hashing: deque[Future[None]] = deque()
+        for pages in _windows(extents, data):
+            hashing.append(pool.submit(checksum.update, pages))
             for run, part in pages.each_run():
-                _write_at(descriptor, run.offset, part)
-
-        def compute() -> str:
-            checksum = BlockHash()
-            position = 0
-            for run, part in pages.each_run():
-                checksum.update_zeros(run.offset - position)
-                checksum.update(part)
-                position = run.end
-            checksum.update_zeros(memory_bytes - position)
-            return checksum.hexdigest()
-
-        return FileRecord(size_bytes=memory_bytes, block_hash=_write_and_hash(descriptor, write, compute))
+                write_all(descriptor, part, run.offset)
+            if len(hashing) > 1:
+                hashing.popleft().result()
+        os.fsync(descriptor)
+        while hashing:
+            hashing.popleft().result()
+        return FileRecord(size_bytes=memory_bytes, block_hash=checksum.hexdigest(memory_bytes))
 
 
-def write_diff(path: Path, memory_bytes: int, extents: Sequence[Extent], data: Data) -> FileRecord:
+def write_diff(path: Path, memory_bytes: int, extents: Sequence[Extent], data: Data | Read) -> FileRecord:
     """Write what a machine wrote over its base to a new file, durably; a run of pages that became zero takes 16 bytes.
 
     What is between the extents is the base's; else as ``write_full``.
     """
     check_extents(extents, memory_bytes)
-    with _split(extents, data) as pages, new_file(path) as descriptor:
+    runs: list[Extent] = []
+    zeros: list[Extent] = []
+
+    def rows() -> Iterator[memoryview]:
+        for pages in _windows(extents, data):
+            runs.extend(pages.runs)
+            zeros.extend(pages.zeros)
+            yield from pages.rows
+
+    def index() -> Iterator[bytes]:
+        # Asked for when all rows were taken.
+        runs_, zeros_ = _merged(runs), _merged(zeros)
+        yield b"".join(ENTRY.pack(*extent) for extent in [*runs_, *zeros_])
+        yield TRAILER.pack(MAGIC, VERSION, PAGE_BYTES, memory_bytes, len(runs_), len(zeros_))
+
+    with new_file(path) as descriptor:
         checksum = BlockHash()
         size = 0
-        for part in itertools.chain([_head(memory_bytes, pages.runs, pages.zeros)], packed(pages.rows)):
-            _write_at(descriptor, size, memoryview(part))
+        for part in itertools.chain(packed(rows()), index()):
+            write_all(descriptor, part, size)
             checksum.update(part)
             size += len(part)
         os.fsync(descriptor)
@@ -153,8 +190,8 @@ def read_diff(path: Path, memory_bytes: int, *, expected: FileRecord) -> Diff:
     try:
         with opened(path) as descriptor, _checked_content(descriptor, name, expected) as content:
             try:
-                extents, zeros, start = _parse(content, memory_bytes)
-                with memoryview(content) as whole, whole[start : expected.size_bytes] as chunks:
+                extents, zeros, end = _parse(content, expected.size_bytes, memory_bytes)
+                with memoryview(content) as whole, whole[:end] as chunks:
                     data = unpacked(chunks, total_bytes(extents))
             except (ValueError, struct.error) as error:
                 raise refused(name, f"the memory's index is damaged: {error}") from error
@@ -183,29 +220,27 @@ def _checked_content(descriptor: int, name: str, expected: FileRecord) -> mmap.m
     return content
 
 
-def _parse(content: mmap.mmap, memory_bytes: int) -> tuple[list[Extent], list[Extent], int]:
-    """Give the extents with data, those of zeros and where the data begins."""
-    magic, version, page_bytes, found_bytes, data_count, zero_count = HEADER.unpack_from(content)
+def _parse(content: mmap.mmap, size: int, memory_bytes: int) -> tuple[list[Extent], list[Extent], int]:
+    """Give the extents with data, those of zeros and where the data ends; ``size`` bytes are the file's."""
+    if size < TRAILER.size:
+        raise ValueError(f"it has {size} bytes and no trailer")
+    index_end = size - TRAILER.size
+    magic, version, page_bytes, found_bytes, data_count, zero_count = TRAILER.unpack_from(content, index_end)
     if magic != MAGIC or version != VERSION:
         raise ValueError(f"it is no diff of version {VERSION}")
     if page_bytes != PAGE_BYTES:
         raise ValueError(f"pages of {page_bytes} bytes, here they have {PAGE_BYTES}")
     if found_bytes != memory_bytes:
         raise ValueError(f"of a memory of {found_bytes} bytes instead of {memory_bytes}")
-    if (data_count + zero_count) * ENTRY.size > len(content) - HEADER.size:
+    start = index_end - (data_count + zero_count) * ENTRY.size
+    if start < 0:
         raise ValueError(f"{data_count} and {zero_count} extents do not fit into it")
-    middle = HEADER.size + data_count * ENTRY.size
-    end = middle + zero_count * ENTRY.size
-    extents = [Extent(*entry) for entry in ENTRY.iter_unpack(content[HEADER.size : middle])]
-    zeros = [Extent(*entry) for entry in ENTRY.iter_unpack(content[middle:end])]
+    middle = start + data_count * ENTRY.size
+    extents = [Extent(*entry) for entry in ENTRY.iter_unpack(content[start:middle])]
+    zeros = [Extent(*entry) for entry in ENTRY.iter_unpack(content[middle:index_end])]
     check_extents(sorted([*extents, *zeros]), memory_bytes)
     check_extents(extents, memory_bytes)
-    return extents, zeros, end
-
-
-def _head(memory_bytes: int, extents: Sequence[Extent], zeros: Sequence[Extent]) -> bytes:
-    header = HEADER.pack(MAGIC, VERSION, PAGE_BYTES, memory_bytes, len(extents), len(zeros))
-    return header + b"".join(ENTRY.pack(*extent) for extent in [*extents, *zeros])
+    return extents, zeros, start
 
 
 def check_extents(extents: Sequence[Extent], memory_bytes: int) -> None:
@@ -229,26 +264,59 @@ DATA_RUN = re.compile(rb"\x00+")
 ZERO_RUN_OR_DATA_RUN = re.compile(rb"(\x01+)|\x00+")
 
 
-@contextmanager
-def _split(extents: Sequence[Extent], data: Data) -> Iterator[_Pages]:
-    """Tell pages of zeros from the others; the views are valid inside the ``with``."""
+def _windows(extents: Sequence[Extent], data: Data | Read) -> Iterator[_Pages]:
+    """Give the pages with their bytes: all at once where they are there, else as they are read."""
+    if not callable(data):
+        yield _split(extents, data)
+        return
+    for part in _parts(extents, WINDOW_BYTES):
+        yield _split(part, data(part))
+
+
+def _parts(extents: Sequence[Extent], most: int) -> Iterator[list[Extent]]:
+    """Cut extents into parts of ``most`` bytes, the last may be smaller."""
+    part: list[Extent] = []
+    room = most
+    for extent in extents:
+        start = extent.offset
+        while start < extent.end:
+            length = min(room, extent.end - start)
+            part.append(Extent(start, length))
+            start += length
+            room -= length
+            if not room:
+                yield part
+                part, room = [], most
+    if part:
+        yield part
+
+
+def _merged(extents: Sequence[Extent]) -> list[Extent]:
+    """Put together what windows have cut."""
+    whole: list[Extent] = []
+    for extent in extents:
+        if whole and whole[-1].end == extent.offset:
+            whole[-1] = Extent(whole[-1].offset, whole[-1].length + extent.length)
+        else:
+            whole.append(extent)
+    return whole
+
+
+def _split(extents: Sequence[Extent], data: Data) -> _Pages:
+    """Tell pages of zeros from the others; the data is freed when nobody has the pages any more."""
     size = total_bytes(extents)
-    with ExitStack() as views:
-        whole = views.enter_context(memoryview(data))
-        if whole.nbytes < size:
-            raise ValueError(f"data of {whole.nbytes} bytes for extents of {size}")
-        view = views.enter_context(whole[:size])
-        is_zero = _zero_pages(view)
-        rows = [
-            views.enter_context(view[row.start() * PAGE_BYTES : row.end() * PAGE_BYTES])
-            for row in DATA_RUN.finditer(is_zero)
-        ]
-        pages = _Pages(view=view, runs=[], starts=[], zeros=[], rows=rows)
-        start = 0
-        for extent in extents:
-            _cut(extent, start, is_zero, pages)
-            start += extent.length
-        yield pages
+    whole = memoryview(data)
+    if whole.nbytes < size:
+        raise ValueError(f"data of {whole.nbytes} bytes for extents of {size}")
+    view = whole[:size]
+    is_zero = _zero_pages(view)
+    rows = [view[row.start() * PAGE_BYTES : row.end() * PAGE_BYTES] for row in DATA_RUN.finditer(is_zero)]
+    pages = _Pages(view=view, rows=rows)
+    start = 0
+    for extent in extents:
+        _cut(extent, start, is_zero, pages)
+        start += extent.length
+    return pages
 
 
 def _cut(extent: Extent, start: int, is_zero: bytearray, pages: _Pages) -> None:
@@ -278,16 +346,9 @@ def _zero_pages(view: memoryview) -> bytearray:
     return marks
 
 
-def _write_and_hash(descriptor: int, write: Callable[[], None], compute: Callable[[], str]) -> str:
-    """Write and sync a file while another thread computes its checksum of the same bytes."""
-    with ThreadPoolExecutor(1, thread_name_prefix="checksum") as pool:
-        checksum = pool.submit(compute)
-        write()
-        os.fsync(descriptor)
-        return checksum.result()
-
-
-def _write_at(descriptor: int, offset: int, view: memoryview) -> None:
+def write_all(descriptor: int, data: bytes | memoryview, offset: int = 0) -> None:
+    """Write bytes to their place in an open file."""
+    view = memoryview(data)
     done = 0
     while done < view.nbytes:
         done += os.pwrite(descriptor, view[done:], offset + done)

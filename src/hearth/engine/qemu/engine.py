@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import shutil
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import msgspec
 import structlog
 
 from hearth.engine.base import BootFiles, Capabilities, EngineReport, MachinePlace, MachineSpec, VolumePlace
-from hearth.engine.manifest import Stamp
+from hearth.engine.budget import Budget, Turn, host_share
+from hearth.engine.manifest import MIB, Stamp
+from hearth.engine.memory_image import STREAMED_BYTES
 from hearth.engine.qemu.accelerator import Verdict, VerdictCache, host_cpu_model, kvm_obstacle, verdict_key
 from hearth.engine.qemu.capture import QemuCapture, take
 from hearth.engine.qemu.command import EMULATED_CPU, Descriptor, QemuSpec, shape
@@ -60,13 +63,15 @@ class QemuEngine:
         cgroups: Cgroups,
         max_layers: int = MAX_LAYERS,
         confinement: Confinement | None = None,
+        capture_bytes: int | None = None,
     ) -> None:
+        self._budget = Budget(capture_bytes or host_share())
         self._max_layers = min(max_layers, MAX_LAYERS)
         self._verdicts = VerdictCache(verdicts)
         self._launcher = Launcher(
             dialer_for=dialer_for,
             cgroups=cgroups,
-            capturer=self._capture,
+            capturer=self,
             confinement=confinement or RootsMeans(),
         )
         self._bases = MemoryBases()
@@ -158,11 +163,17 @@ class QemuEngine:
             machine = await self._start(qemu, spec, link, files, {Descriptor.MEMORY: memory})
         return QemuWaiting(machine=machine, directory=spec.directory, snapshot=stored)
 
-    async def _capture(
-        self, machine: QemuMachine, spec: MachineSpec, staging: Path, /, *, with_disk: bool
+    def turn(self, spec: MachineSpec, *, stays_paused: bool) -> AbstractAsyncContextManager[Turn]:
+        """Wait until there is memory for a capture; see ``SleepingMachine.turn``."""
+        size = spec.memory_mib * MIB
+        return self._budget.turn(min(size, STREAMED_BYTES) if stays_paused else size, stays_paused=stays_paused)
+
+    async def take(
+        self, machine: QemuMachine, spec: MachineSpec, staging: Path, /, *, with_disk: bool, turn: Turn | None
     ) -> QemuCapture:
+        """Take what must not change meanwhile of a paused machine; see ``SleepingMachine.capture``."""
         stamp = await self._stamp(spec)
-        return await take(machine, spec, stamp, staging, with_disk=with_disk, max_layers=self._max_layers)
+        return await take(machine, spec, stamp, staging, with_disk=with_disk, max_layers=self._max_layers, turn=turn)
 
     def _disk_files(self, spec: MachineSpec) -> Files:
         return Files(rootfs=spec.boot.rootfs, layers=self._layers.paths(spec), overlay=spec.directory / OVERLAY)

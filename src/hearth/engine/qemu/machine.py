@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
 from hearth.engine.base import Capture, MachineEnd, MachineSpec, RunState
+from hearth.engine.budget import Turn
 from hearth.engine.console import Console
 from hearth.engine.qemu.memory_map import guest_memory, memory_address
 from hearth.engine.qemu.qmp import Qmp, QmpClosed, QmpRefused
@@ -17,7 +19,7 @@ from hearth.engine.qemu.slots import all_slots, attach, clear, detach, occupied_
 from hearth.errors import EngineFailed, HostUnfit
 from hearth.guest.dial import Dialer
 from hearth.host.reclaim import MemoryRange, page_out
-from hearth.host.spawn import Process
+from hearth.host.spawn import Identity, Process
 from hearth.host.threads import on_own_thread
 
 LAST_WORDS_TIMEOUT_S = 1.0
@@ -26,10 +28,12 @@ SLOTS = all_slots()
 
 
 class Capturer(Protocol):
-    """Takes a snapshot's contents of a paused machine; see ``SleepingMachine.capture``."""
+    """Takes snapshots' contents of paused machines; see ``SleepingMachine.turn`` and ``capture``."""
 
-    def __call__(
-        self, machine: QemuMachine, spec: MachineSpec, staging: Path, /, *, with_disk: bool
+    def turn(self, spec: MachineSpec, /, *, stays_paused: bool) -> AbstractAsyncContextManager[Turn]: ...
+
+    def take(
+        self, machine: QemuMachine, spec: MachineSpec, staging: Path, /, *, with_disk: bool, turn: Turn | None
     ) -> Awaitable[Capture]: ...
 
 
@@ -68,6 +72,11 @@ class QemuMachine:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def identity(self) -> Identity:
+        """Tell which process it is, for good."""
+        return self._process.identity
 
     @property
     def dialer(self) -> Dialer:
@@ -148,9 +157,13 @@ class QemuMachine:
             self._memory_address = await memory_address(self.monitor)
         return self._memory_address
 
-    async def capture(self, spec: MachineSpec, staging: Path, *, with_disk: bool) -> Capture:
+    def turn(self, spec: MachineSpec, *, stays_paused: bool) -> AbstractAsyncContextManager[Turn]:
+        """Wait for memory to capture it with; see ``hearth.engine.budget``."""
+        return self._capturer.turn(spec, stays_paused=stays_paused)
+
+    async def capture(self, spec: MachineSpec, staging: Path, *, with_disk: bool, turn: Turn | None = None) -> Capture:
         """Take what a snapshot needs; see ``hearth.engine.qemu.capture``."""
-        return await self._capturer(self, spec, staging, with_disk=with_disk)
+        return await self._capturer.take(self, spec, staging, with_disk=with_disk, turn=turn)
 
     async def attach_volume(self, place: int, descriptor: int, *, is_known: bool = False) -> None:
         """Put an open volume into an empty slot."""
