@@ -46,6 +46,8 @@ class ExitKind(StrEnum):
     VMM_CRASH = "vmm_crash"
     HOST_PRESSURE = "host_pressure"
     """The host, or the machine's share of it, ran out of memory."""
+    KILLED = "killed"
+    """Somebody on the host ended the VMM."""
     TTL = "ttl"
     USER = "user"
     HOST_RESTART = "host_restart"

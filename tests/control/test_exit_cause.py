@@ -67,6 +67,7 @@ EXITED = "QEMU exited with status 0"
 
 OOM_KIND, PANIC, FULL = ExitKind.GUEST_OOM, ExitKind.KERNEL_PANIC, ExitKind.DISK_FULL
 CRASH, PRESSURE, OFF, UNKNOWN = ExitKind.VMM_CRASH, ExitKind.HOST_PRESSURE, ExitKind.POWER_OFF, ExitKind.UNKNOWN
+KILLED = ExitKind.KILLED
 
 
 def ended(console: str = "", **facts: object) -> Death:
@@ -124,8 +125,10 @@ def signalled(number: int, console: str = "", **facts: object) -> Death:
         (signalled(signal.SIGSYS), CRASH, None, "SIGSYS"),
         (signalled(signal.SIGKILL, OOM, oom_kills=1), PRESSURE, None, "host's kernel killed the VMM"),
         (signalled(signal.SIGKILL, limit_hits=12), PRESSURE, None, "12 times"),
-        (signalled(signal.SIGKILL), UNKNOWN, None, "killed by signal 9"),
-        (signalled(signal.SIGTERM), UNKNOWN, None, "killed by signal 15"),
+        (signalled(signal.SIGKILL), KILLED, None, "killed by a signal from outside (SIGKILL)"),
+        (signalled(signal.SIGKILL, OOM + POWER_DOWN), KILLED, None, "killed by a signal from outside (SIGKILL)"),
+        (signalled(signal.SIGTERM), KILLED, None, "killed by a signal from outside (SIGTERM)"),
+        (signalled(200), KILLED, None, "killed by a signal from outside (signal 200)"),
         (ended(oom_kills=3, limit_hits=9), UNKNOWN, None, EXITED),
         (ended(status=1, how="QEMU exited with status 1"), CRASH, None, "status 1"),
         (ended(VFS, status=1), PANIC, None, "VFS"),
@@ -133,7 +136,6 @@ def signalled(number: int, console: str = "", **facts: object) -> Death:
         (ended(), UNKNOWN, None, EXITED),
         (ended(status=None, how="QEMU ended; last console lines:\nall fine"), UNKNOWN, None, "QEMU ended; last"),
         (Death(how="", at=AT), UNKNOWN, None, "without a word"),
-        (signalled(200), UNKNOWN, None, "signal 200"),
     ],
 )
 def test_an_end_is_explained(death: Death, kind: ExitKind, process: str | None, words: str) -> None:

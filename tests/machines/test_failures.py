@@ -66,7 +66,9 @@ def test_a_vmm_that_is_killed_makes_its_sandbox_failed_and_running_commands_end(
             time.sleep(0.02)
         view = client.get("victim").view
         assert view.state == "failed"
-        assert "SIGKILL" in (view.error or "")
+        assert view.exit_cause is not None
+        assert view.exit_cause.kind == "killed"
+        assert view.exit_cause.detail == "the VMM was killed by a signal from outside (SIGKILL)"
         with pytest.raises(Conflict):
             sandbox.run(["true"])
 

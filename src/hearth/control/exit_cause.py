@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from hearth.host.spawn import signal_name
 from hearth.model import MAX_CONSOLE_LINES, ExitCause, ExitKind
 
 MAX_CONSOLE_CHARACTERS = 64 * 1024
@@ -156,6 +157,14 @@ def _crash_by_signal(death: Death, lines: Sequence[str]) -> _Finding | None:  # 
     return None
 
 
+def _killed(death: Death, lines: Sequence[str]) -> _Finding | None:  # noqa: ARG001
+    """No guest, and no daemon of ours, sends its VMM signals: what the console tells did not end it."""
+    if death.signal is None:
+        return None
+    detail = f"the VMM was killed by a signal from outside ({signal_name(death.signal)})"
+    return _Finding(kind=ExitKind.KILLED, detail=detail)
+
+
 def _host_disk_full(death: Death, lines: Sequence[str]) -> _Finding | None:  # noqa: ARG001
     if any(_NO_SPACE_EVENT.search(event[:MAX_CONSOLE_CHARACTERS]) for event in death.events):
         return _Finding(kind=ExitKind.DISK_FULL, detail="the host's disk under the machine's was full")
@@ -212,8 +221,6 @@ def _bug(death: Death, lines: Sequence[str]) -> _Finding | None:  # noqa: ARG001
 
 
 def _other_failure(death: Death, lines: Sequence[str]) -> _Finding | None:  # noqa: ARG001
-    if death.signal is not None:
-        return _Finding(kind=ExitKind.UNKNOWN, detail=f"somebody ended the VMM: {_words(death)}")
     if death.status:
         return _Finding(kind=ExitKind.VMM_CRASH, detail=f"the VMM gave up with status {death.status}: {_words(death)}")
     return None
@@ -222,6 +229,7 @@ def _other_failure(death: Death, lines: Sequence[str]) -> _Finding | None:  # no
 _RULES: tuple[Callable[[Death, Sequence[str]], _Finding | None], ...] = (
     _host_pressure,
     _crash_by_signal,
+    _killed,
     _host_disk_full,
     _panic,
     _guest_disk_failed,
