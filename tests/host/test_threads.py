@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from hearth.host.threads import on_own_thread
+from hearth.host.threads import KeptThread, on_own_thread
 
 
 async def test_the_result_comes_from_another_thread_that_is_gone_afterwards() -> None:
@@ -60,3 +60,41 @@ async def test_an_error_after_cancellation_does_not_hide_the_cancellation() -> N
     go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_kept_thread_does_one_piece_after_the_other_and_ends_when_told() -> None:
+    kept, began, go_on = KeptThread("kept"), threading.Event(), threading.Event()
+    done: list[int] = []
+
+    def slow() -> int:
+        began.set()
+        assert go_on.wait(30)
+        done.append(1)
+        return threading.get_ident()
+
+    def quick() -> int:
+        done.append(2)
+        return threading.get_ident()
+
+    def wrong() -> None:
+        raise PermissionError("no")
+
+    first, second = asyncio.create_task(kept.run(slow)), asyncio.create_task(kept.run(quick))
+    await asyncio.to_thread(began.wait, 30)
+    first.cancel()
+    await asyncio.sleep(0)
+    assert not first.done(), "it waits for the work that it began"
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    ident = await second
+    assert ident != threading.get_ident()
+    assert done == [1, 2]
+    with pytest.raises(PermissionError, match="no"):
+        await kept.run(wrong)
+    assert await kept.run(threading.get_ident) == ident
+    kept.close()
+    kept.close()
+    assert ident not in {thread.ident for thread in threading.enumerate()}
+    await kept.run(quick)  # begins another
+    kept.close()

@@ -16,7 +16,7 @@ import structlog
 from hearth.errors import Conflict, InvalidInput, NotFound
 from hearth.host import namespaces, netlink
 from hearth.host.nft import Command
-from hearth.host.threads import on_own_thread
+from hearth.host.threads import KeptThread, on_own_thread
 from hearth.host.waiting import until_done
 from hearth.network import rules, slot, uplink
 from hearth.network.addresses import SUPERNET, WIDEST_BLOCK, Lease, Ledger
@@ -91,7 +91,7 @@ class Fabric:
         self._plan = plan
         self._settings = settings
         self._hub: Hub | None = None
-        self._lock = asyncio.Lock()
+        self._hub_thread = KeptThread("hub")
         self._pool = SlotPool(settings.slots, self._make_slot, self._discard)
         self._upstream = Upstream(settings.servers, settings.open_socket)
         self._memories: dict[str, Memory] = {}
@@ -145,6 +145,7 @@ class Fabric:
         if hub is None:
             return
         asyncio.get_running_loop().remove_reader(hub.events)
+        self._hub_thread.close()
         is_idle = not hub.ledger.leases
         hub.close()
         if is_idle:
@@ -383,8 +384,7 @@ class Fabric:
     async def _with_hub(self, work: Callable[[Hub], T]) -> T:
         """Run blocking work on the hub, on a thread, one at a time."""
         hub = self._opened()
-        async with self._lock:
-            return await on_own_thread("hub", lambda: work(hub))
+        return await self._hub_thread.run(lambda: work(hub))
 
     def _opened(self) -> Hub:
         if self._hub is None:
