@@ -29,6 +29,7 @@ class Operation(Generic[Input, Output]):
         body_optional: no body at all means one without a field.
         streams: the schemas of its lines when the caller accepts NDJSON.
         events: the schema of its events' data, where it answers with server-sent events.
+        gives_secret: its answer holds what is shown this once and stored nowhere.
         scope: what a key must be allowed; None is to read for a GET, else to write.
     """
 
@@ -45,6 +46,7 @@ class Operation(Generic[Input, Output]):
     body_optional: bool = False
     streams: tuple[type[Any], ...] = ()
     events: type[Any] | None = None
+    gives_secret: bool = False
     scope: KeyScope | None = None
 
     @property
@@ -58,8 +60,11 @@ class Operation(Generic[Input, Output]):
 
     @property
     def creates(self) -> bool:
-        """Whether it makes something new, so that an Idempotency-Key keeps a repetition from making it twice."""
-        return self.method == "POST" and not {201, 202}.isdisjoint(self.statuses)
+        """Whether it makes something new, so that an Idempotency-Key keeps a repetition from making it twice.
+
+        Answers that hold a secret are kept for no repetition.
+        """
+        return self.method == "POST" and not {201, 202}.isdisjoint(self.statuses) and not self.gives_secret
 
     @property
     def needs_body(self) -> bool:

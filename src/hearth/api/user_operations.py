@@ -29,6 +29,7 @@ KEYS = f"{USER}/keys"
 
 CREATE_USER = Operation(
     name="create_user",
+    gives_secret=True,
     method="POST",
     path=USERS,
     summary="Make a user with a first key; only administrators may.",
@@ -89,6 +90,7 @@ LIST_KEYS = Operation(
 )
 CREATE_KEY = Operation(
     name="create_key",
+    gives_secret=True,
     method="POST",
     path=KEYS,
     summary="Make a further key, which may be narrower, end by itself, or sign requests; its secret is shown once.",
@@ -112,6 +114,7 @@ REVOKE_KEY = Operation(
 )
 ROTATE_KEY = Operation(
     name="rotate_key",
+    gives_secret=True,
     method="POST",
     path=f"{USER}/rotate-key",
     summary="Make a key in place of another, which stays valid for a while if that is asked; the secret is shown once.",
