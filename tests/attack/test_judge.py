@@ -72,6 +72,8 @@ def verdict(
         (FLOOD, Outcome(word="flooded", sent=200), Evidence(), Verdict.BROKEN),
         (FLOOD, Outcome(word="flooded", sent=200), Evidence(rules={"too many connections": 3}), Verdict.HELD),
         (FLOOD, Outcome(word="flooded", sent=50), Evidence(), Verdict.NOT_TRIED),
+        (FLOOD, Outcome(word="slow", sent=200), Evidence(), Verdict.NOT_TRIED),
+        (FLOOD, "unbounded", Evidence(), Verdict.BROKEN),
         (replace(FLOOD, expect=Expect.ALONE), "sent away", Evidence(), Verdict.HELD),
         (replace(FLOOD, expect=Expect.ALONE), "spoke", Evidence(), Verdict.BROKEN),
         (replace(FLOOD, expect=Expect.ALONE), "nobody there", Evidence(), Verdict.UNPROVEN),
@@ -96,8 +98,14 @@ def test_without_its_control_nothing_has_held(
     assert verdict(probe, outcome, evidence, control=control) is Verdict.UNPROVEN
 
 
-def test_a_frame_that_reached_the_friend_is_a_control() -> None:
-    evidence = replace(WATCHED, seen_by={"friend": frozenset({"c"})})
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        replace(WATCHED, seen_by={"friend": frozenset({"c"})}),
+        Evidence(passage=Passage(left=frozenset({"p"}), passed=frozenset({"c"}))),
+    ],
+)
+def test_a_frame_that_reached_the_friend_is_a_control(evidence: Evidence) -> None:
     assert verdict(SHOT, "sent", evidence, control="sent") is Verdict.HELD
 
 

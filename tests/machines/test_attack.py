@@ -57,7 +57,7 @@ async def on_stage(data: DataDirectory, work: Callable[[RunningDaemon, Stage], N
 def assert_held(status: int, report: Report) -> None:
     assert of_verdict(report, "BROKEN") == {}
     assert of_verdict(report, "unproven") == {}
-    assert of_verdict(report, "not tried") == {}
+    assert of_verdict(report, "not tried").keys() <= {"flood-flows"}, "which a slow guest cannot do"
     assert (status, report["held"], report["observed"]) == (0, True, "yes")
 
 
@@ -133,7 +133,7 @@ async def test_isolation_that_was_taken_away_is_told(slept_in: DataDirectory) ->
             assert "metadata-169-254-169-254" in of_verdict(report, "held"), "that is refused nearer to the guest"
 
             inside(namespace_name(tag, dev.id), "nft", "flush", "ruleset")
-            status, report = attack(daemon, "--other-key", str(key), "--only", "frames", "--only", "gateway")
+            status, report = attack(daemon, "--other-key", str(key), "--only", "frames")
             broken = of_verdict(report, "BROKEN")
             assert status == 1
             assert "the host handed it on" in broken["spoofed-mac"], report

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from hearth.attack.model import Expect, Flow, Probe
 
 ABROAD = "9.9.9.9"
+ANSWER_S = 20.0
 OTHER_PROTOCOLS = (4, 41, 47, 50, 132, 253)
 """IP in IP, IPv6 in IPv4, GRE, ESP, SCTP, and one for experiments (RFC 3692)."""
 CONTROL = ("frame-honest",)
@@ -123,7 +124,7 @@ def _link_layer(wire: Mapping[str, Any], friend: str, stranger: str) -> Iterator
 def _fragmented(wire: Mapping[str, Any], friend: str, stranger: str, port: int) -> Iterator[Probe]:
     pieces = {**wire, "shot": "fragments", "address": stranger}
     yield shot("fragments-stranger", "another owner", "a datagram in fragments", pieces)
-    tiny = {**wire, "shot": "tiny fragments", "address": friend}
+    tiny = {**wire, "shot": "tiny fragments", "address": friend, "listen_s": ANSWER_S}
     yield shot(
         "tiny-control",
         "a neighbour",

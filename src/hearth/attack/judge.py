@@ -62,6 +62,8 @@ def _missing_control(probe: Probe, evidence: Evidence) -> str | None:
 
 
 def _reached_friend(probe: str, evidence: Evidence) -> bool:
+    if evidence.passage is not None and probe in evidence.passage.passed:
+        return True
     return probe in evidence.seen_by.get(Where.FRIEND.value, frozenset())
 
 
@@ -160,7 +162,7 @@ def _bounded(probe: Probe, outcome: Outcome, evidence: Evidence) -> Judged:
         return Verdict.HELD, outcome.detail
     if outcome.word == "flooded" and evidence.rules.get("too many connections"):
         return Verdict.HELD, "the daemon tells of too many connections; the others did not notice"
-    if outcome.word == "flooded" and outcome.sent < probe.how["needed"]:
+    if outcome.word == "slow" or (outcome.word == "flooded" and outcome.sent < probe.how["needed"]):
         return Verdict.NOT_TRIED, f"the guest is too slow: {outcome.detail}"
     return Verdict.BROKEN, outcome.detail or "nothing bounded it"
 

@@ -41,6 +41,8 @@ OUTSIDE = {("9.9.9.9", 53): "a DNS server", ("1.1.1.1", 853): "DNS over TLS", ("
 NEEDS_FRIEND = "no neighbour of the same owner: leave out --no-neighbours, and let the policy have neighbours"
 NEEDS_STRANGER = "no sandbox of another owner: call as an administrator, or with --other-key"
 A, TXT, NULL = 1, 16, 10
+ANSWER_S, SILENCE_S = 30.0, 4.0
+"""How long an answer is waited for that is to come, and one that is not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +133,9 @@ def dialled(
 ) -> Probe:
     """Make a probe of a TCP connection or a datagram."""
     protocol, address, port = flow
-    how: Mapping[str, Any] = {"address": address, "port": port, "protocol": protocol}
+    is_awaited = expect is Expect.ALLOWED or more.get("where", Where.TARGET) is not Where.TARGET
+    patience_s = ANSWER_S if is_awaited else SILENCE_S
+    how: Mapping[str, Any] = {"address": address, "port": port, "protocol": protocol, "patience_s": patience_s}
     return Probe(
         id=identity,
         group=group,

@@ -53,7 +53,7 @@ def floods(gateway: str, friend: str, friend_name: str) -> Iterator[Probe]:
         tried="12 000 flows to a neighbour",
         expect=Expect.BOUNDED,
         do="flows",
-        how={"address": friend, "count": 12_000, "seconds": 30, "needed": 10_000},
+        how={"address": friend, "count": 12_000, "seconds": 60, "needed": 10_000},
         **spare,
     )
     yield Probe(

@@ -26,7 +26,7 @@ WORDS = {
 }
 AT_ONCE = 64
 """Connections that a scan has under way."""
-SCAN_PATIENCE_S = 5.0
+SCAN_PATIENCE_S = 15.0
 CODES = {0: "answered", 1: "misunderstood", 2: "failed", 3: "unknown", 4: "refused", 5: "refused"}
 """Response codes (RFC 1035, 4.1.1)."""
 RECURSE = 0x0100
@@ -41,7 +41,7 @@ def word_for(error: OSError) -> str:
 
 def dial(run: str, probe: str, how: dict[str, Any]) -> None:
     """Connect by TCP or send a marked datagram, and tell what came of it."""
-    address, port, patience_s = how["address"], how["port"], how.get("patience_s", 4.0)
+    address, port, patience_s = how["address"], how["port"], how.get("patience_s", 15.0)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     kind = socket.SOCK_STREAM if how.get("protocol", "tcp") == "tcp" else socket.SOCK_DGRAM
     try:
@@ -126,7 +126,7 @@ def ask(_run: str, probe: str, how: dict[str, Any]) -> None:
             (how["server"], 53),
             message,
             by_stream=how.get("by_stream", False),
-            patience_s=how.get("patience_s", 4.0),
+            patience_s=how.get("patience_s", 15.0),
         )
     except OSError as error:
         outcome(probe, word_for(error), str(error))
@@ -147,7 +147,7 @@ def names(_run: str, probe: str, how: dict[str, Any]) -> None:
         word = "silence"
         with contextlib.suppress(OSError):
             server = (how["server"], 53)
-            answer = asked(server, question(name, how["kind"]), by_stream=False, patience_s=2.0)
+            answer = asked(server, question(name, how["kind"]), by_stream=False, patience_s=10.0)
             word = CODES.get(answer[3] & 0xF, "?") if len(answer) >= 12 else "nonsense"
         said[word] = said.get(word, 0) + 1
         time.sleep(0.05)
