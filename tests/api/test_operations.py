@@ -34,7 +34,7 @@ def test_an_operation_on_one_object_may_answer_that_there_is_none() -> None:
 
 def test_what_answers_nothing_says_204() -> None:
     for operation in OPERATIONS:
-        says_nothing = operation.gives is Nothing and not operation.streams
+        says_nothing = operation.gives is Nothing and not operation.streams and operation.events is None
         assert says_nothing is (operation.statuses == (204,))
 
 

@@ -70,7 +70,7 @@ def build_app(daemon: Daemon, gateway: Gateway) -> ASGIApp:
     Raises:
         ValueError: an operation of the contract has no handler, or a handler no operation.
     """
-    routes = [*_routes(daemon), openapi.ROUTE, metrics.route(daemon)]
+    routes = [*_routes(daemon), *openapi.ROUTES, metrics.route(daemon)]
     router = Router(routes, redirect_slashes=False, default=_unknown_path)
     limited = BodyLimit(router, max_bytes=MAX_BODY_BYTES)
     return observed(

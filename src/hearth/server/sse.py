@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import structlog
 from starlette.types import Receive, Scope, Send
@@ -23,13 +23,22 @@ HEARTBEAT = b": nothing new\n\n"
 
 
 class EventStream:
-    """The answer; its pieces come from ``frames``, of which each is a heartbeat or whole events."""
+    """The answer.
 
-    def __init__(self, frames: AsyncIterator[bytes]) -> None:
+    Args:
+        frames: its pieces, of which each is a heartbeat or whole events.
+        end: called when it is over, however it ends, and whether or not it began.
+    """
+
+    def __init__(self, frames: AsyncIterator[bytes], end: Callable[[], None]) -> None:
         self._frames = frames
+        self._end = end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await unless_gone(receive, self._answer(scope, send))
+        try:
+            await unless_gone(receive, self._answer(scope, send))
+        finally:
+            self._end()
 
     async def _answer(self, scope: Scope, send: Send) -> None:
         headers = [
@@ -38,6 +47,9 @@ class EventStream:
             (b"x-accel-buffering", b"no"),  # nginx holds back what it forwards unless it is told not to
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
+        if scope["method"] == "HEAD":
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
         try:
             async with asyncio.timeout(None) as limit:
 

@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hearth.api.limits import IDEMPOTENCY_HEADER, JSON, REPLAYED_HEADER
+from hearth.api.limits import IDEMPOTENCY_HEADER, JSON, NDJSON, REPLAYED_HEADER
 from hearth.control.daemon import Daemon
 from hearth.control.idempotency import Asked, Outcome
 from hearth.errors import InvalidInput
@@ -31,6 +31,13 @@ class Idempotent:
         if key is None:
             await self.app(scope, receive, send)
             return
+        if any(name == b"accept" and NDJSON.encode() in value for name, value in scope["headers"]):
+            raise InvalidInput(
+                f"invalid {IDEMPOTENCY_HEADER}",
+                details="it comes with a request for a stream, which cannot be given again",
+                resolution=f"leave the header out, or 'Accept: {NDJSON}'",
+                field=IDEMPOTENCY_HEADER,
+            )
         body = await _whole(receive)
         digest = hashlib.sha256(b"\0".join([scope["method"].encode(), scope["raw_path"], scope["query_string"], body]))
         asked = Asked(user_id=str(scope["state"]["user"].id), key=key, digest=digest.hexdigest())

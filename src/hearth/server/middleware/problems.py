@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import structlog
 from starlette.requests import ClientDisconnect
@@ -17,6 +19,10 @@ log = structlog.get_logger(__name__)
 
 EXPECTED = frozenset({Code.TIMEOUT, Code.GUEST_FAILED, Code.UNAVAILABLE, Code.NO_SPACE, Code.HOST_UNFIT})
 """Failures that are part of running strangers' programs: their words tell all, a traceback only drowns the log."""
+
+
+RETRY_AFTER_S = 1.0
+"""What a caller is told to wait where the error does not say how long."""
 
 
 class Problems:
@@ -67,5 +73,7 @@ def _answer(error: HearthError, request_id: str) -> Response:
         headers["Allow"] = ", ".join(error.allowed)
     elif isinstance(error, TooLarge):
         headers["Connection"] = "close"  # what is left of the body is not worth reading
+    if (status := status_of(error)) in (429, 503):
+        headers["Retry-After"] = str(max(1, math.ceil(getattr(error, "retry_after_s", RETRY_AFTER_S))))
     body = msgspec.json.encode(problem_of(error, request_id))
-    return Response(body, status_code=status_of(error), headers=headers, media_type=JSON)
+    return Response(body, status_code=status, headers=headers, media_type=JSON)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
-from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,28 +39,30 @@ async def follow(call: Call[FollowEvents]) -> ASGIApp:
         subject = (await call.daemon.sandboxes.get(call.user, asked.sandbox)).id
     wanted = Wanted(owner=owner_of(call), kinds=kinds_of(asked.type), subject=subject)
     reader = events.reader(call.user.id, wanted, after=after)
-    return EventStream(frames(call, events, reader, follow=asked.follow))
+    return EventStream(frames(call, events, reader, follow=asked.follow), reader.close)
 
 
 async def frames(call: Call[Any], events: Events, reader: Reader, *, follow: bool) -> AsyncIterator[bytes]:
     """Give what a reader gets, framed, until the daemon stops, the key ends, or the reader is too slow."""
-    with closing(reader):
-        if not reader.whole:
-            yield gap()
-        while True:
-            try:
-                found = await reader.next(HEARTBEAT_S) if follow else reader.take()
-            except FellBehind as error:
-                log.info("a reader of events was cut off", reason=error.details)
+    if not reader.whole:
+        yield gap()
+    checked_s = time.monotonic()
+    while True:
+        try:
+            found = await reader.next(HEARTBEAT_S) if follow else reader.take()
+        except FellBehind as error:
+            log.info("a reader of events was cut off", reason=error.details)
+            return
+        if found:
+            yield b"".join(framed(events, event) for event in found)
+        if not follow or found is None:
+            return
+        if time.monotonic() - checked_s >= HEARTBEAT_S:
+            if not await _may_still_read(call):
                 return
-            if found:
-                yield b"".join(framed(events, event) for event in found)
-            if not follow or found is None:
-                return
-            if not found:
-                if not await _may_still_read(call):
-                    return
-                yield HEARTBEAT
+            checked_s = time.monotonic()
+        if not found:
+            yield HEARTBEAT
 
 
 async def _may_still_read(call: Call[Any]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import closing
 
 import msgspec
 from starlette.types import ASGIApp
@@ -58,23 +57,22 @@ async def follow(call: Call[Nothing]) -> ASGIApp:
     await call.daemon.jobs.get(call.user, call.ref)
     # Read first, then asked how it is: no change is missed in between.
     reader = call.daemon.events.reader(call.user.id, Wanted(owner=owner_of(call), subject=call.ref))
-    return EventStream(_frames(call, reader))
+    return EventStream(_frames(call, reader), reader.close)
 
 
 async def _frames(call: Call[Nothing], reader: Reader) -> AsyncIterator[bytes]:
-    with closing(reader):
-        job = await call.daemon.jobs.get(call.user, call.ref)
-        yield _state(call, job)
-        ended = job.state.is_final
-        while not ended:
-            try:
-                found = await reader.next(HEARTBEAT_S)
-            except FellBehind:
-                return
-            if found is None:
-                return
-            ended = any(event.kind.removeprefix("job.") in _FINAL for event in found)
-            yield b"".join(framed(call.daemon.events, event) for event in found) or HEARTBEAT
+    job = await call.daemon.jobs.get(call.user, call.ref)
+    yield _state(call, job)
+    ended = job.state.is_final
+    while not ended:
+        try:
+            found = await reader.next(HEARTBEAT_S)
+        except FellBehind:
+            return
+        if found is None:
+            return
+        ended = any(event.kind.removeprefix("job.") in _FINAL for event in found)
+        yield b"".join(framed(call.daemon.events, event) for event in found) or HEARTBEAT
 
 
 _FINAL = frozenset(state.value for state in JobState if state.is_final)
