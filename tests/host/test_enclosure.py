@@ -77,6 +77,7 @@ async def test_files_are_the_systems_alone_and_nothing_can_be_written(scene: Sce
         "opt",
         "proc",
         "sbin",
+        "tmp",
         "usr",
     }
     assert refused == "refused"

@@ -24,6 +24,8 @@ from tests.server.daemon import RunningDaemon, data_directory
 from tests.unprivileged import OrdinaryUser, ordinary_user
 
 from hearth.config import DataDirectory
+from hearth.control.net_mode import WIRE_FILE
+from hearth.engine.qemu import passt
 from hearth.errors import HearthError, InvalidInput
 from hearth.guest.client import Guest
 from hearth.host.directory import load_secret
@@ -64,6 +66,13 @@ def user(images: None) -> OrdinaryUser:
 
 @pytest.fixture(scope="module")
 def home(user: OrdinaryUser) -> Iterator[DataDirectory]:
+    """A data directory of the user's, with the images of the set-up."""
+    with own_directory(user) as data:
+        yield data
+
+
+@contextlib.contextmanager
+def own_directory(user: OrdinaryUser) -> Iterator[DataDirectory]:
     """A data directory of the user's, with the images of the set-up."""
     with data_directory() as data:
         shutil.copytree(
@@ -248,7 +257,7 @@ def test_a_vmm_sees_no_file_no_network_and_no_process_of_this_host(sandbox: Sand
     for pid in vmms(user):
         process = Path("/proc", str(pid))
         seen = {entry.name for entry in (process / "root").iterdir()}
-        assert seen <= {"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "opt", "etc", "dev", "proc"}
+        assert seen <= {"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "opt", "etc", "dev", "proc", "tmp"}
         for kind in ("net", "user", "mnt", "pid", "ipc"):
             assert (process / "ns" / kind).readlink() != Path("/proc/self/ns", kind).readlink(), kind
         links = (process / "net/dev").read_text().splitlines()[2:]
@@ -259,6 +268,23 @@ def test_a_vmm_sees_no_file_no_network_and_no_process_of_this_host(sandbox: Sand
         assert "unlimited" not in next(
             line for line in (process / "limits").read_text().splitlines() if line.startswith("Max data size")
         )
+
+
+@pytest.mark.skipif(not passt.is_installed(), reason="passt is not installed")
+def test_machines_run_sleep_and_copy_themselves_with_passt(user: OrdinaryUser) -> None:
+    with own_directory(user) as data:
+        (data.root / WIRE_FILE).write_text("passt\n")
+        (data.root / WIRE_FILE).chmod(0o644)
+        with serving(user, data) as daemon, daemon.client() as client, client.create(name="one") as sandbox:
+            assert any(words.startswith("/") and "/passt" in words.split()[0] for _, words in user.processes())
+            sandbox.stop()
+            assert sandbox.run(["echo", "awake"]).stdout == "awake\n"
+            (copy,) = sandbox.fork()
+            with copy:
+                assert copy.run(["echo", "copy"]).stdout == "copy\n"
+            serve_files(client, sandbox)
+            with client.ports.forward(sandbox.id, PORT) as address:
+                assert fetch(address, "/.bashrc")[0] == 200
 
 
 def test_the_gate_is_its_owners_alone(served: RunningDaemon, sandbox: Sandbox, user: OrdinaryUser) -> None:
@@ -295,13 +321,10 @@ def test_the_doctor_says_what_the_full_mode_has_beside(user: OrdinaryUser, home:
 
 
 def test_a_daemon_killed_while_it_creates_leaves_nothing_and_what_ran_runs_on(
-    user: OrdinaryUser, home: DataDirectory
+    user: OrdinaryUser,
 ) -> None:
-    """A second daemon, for it is killed: it has the first one's directory once that has ended."""
-    with data_directory() as data:
-        shutil.copytree(home.images, data.images, copy_function=_link)
-        for path in (data.root, data.images, *(each for each in data.images.rglob("*") if each.is_dir())):
-            os.chown(path, user.uid, user.uid)
+    """With a daemon of its own, for it is killed."""
+    with own_directory(user) as data:
         before = {pid for pid, _ in user.processes()}
         with serving(user, data) as daemon:
             with daemon.client() as client:

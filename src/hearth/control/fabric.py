@@ -12,7 +12,7 @@ import structlog
 
 from hearth.config import Settings
 from hearth.control.background import Background
-from hearth.control.net_mode import NetMode, choose
+from hearth.control.net_mode import NetMode, choose, wire_of
 from hearth.engine.local.engine import LocalEngine
 from hearth.errors import InvalidInput
 from hearth.host import namespaces
@@ -45,7 +45,7 @@ def make_network(tag: str, settings: Settings, tell: EventSink, machines: Path) 
     if settings.net_default not in tuple(Base):
         raise _invalid("net_default", settings.net_default, "use deny or public")
     if choose(settings) is NetMode.USER:
-        return UserNetwork(tag, machines)
+        return UserNetwork(tag, machines, wire=wire_of(machines.parent))
     uplink = _uplink(tag, settings.uplink)
     fabric = FabricSettings(
         uplink=uplink,

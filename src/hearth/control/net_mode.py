@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 
 import structlog
 
 from hearth.config import Settings
+from hearth.engine.qemu import passt
+from hearth.engine.qemu.command import Wire
 from hearth.engine.qemu.confinement import Confinement, RootsMeans, UsersMeans
 from hearth.errors import HostUnfit, InvalidInput
 from hearth.host import enclosure
+from hearth.host.files import write_atomic
 from hearth.host.rights import FOR_FULL_MODE, missing
 from hearth.network.machine import MachineNetwork
 from hearth.network.user import UserNetwork
@@ -17,6 +21,7 @@ from hearth.network.user import UserNetwork
 log = structlog.get_logger(__name__)
 
 AUTO = "auto"
+WIRE_FILE = "user-wire"
 
 
 class NetMode(StrEnum):
@@ -57,7 +62,37 @@ def choose(settings: Settings) -> NetMode:
 
 def confinement_of(network: MachineNetwork) -> Confinement:
     """Give what keeps the VMMs of such a network from this host."""
-    return UsersMeans() if isinstance(network, UserNetwork) else RootsMeans()
+    return UsersMeans(Wire(network.wire)) if isinstance(network, UserNetwork) else RootsMeans()
+
+
+def wire_of(root: Path) -> Wire:
+    """Tell what the guests' wires of a data directory end in: passt where one that will do was there at its beginning.
+
+    It stays so: a machine that sleeps with one wire cannot wake with another.
+
+    Raises:
+        HostUnfit: it was passt, and that is not installed any more.
+    """
+    mark = root / WIRE_FILE
+    if not mark.exists():
+        write_atomic(mark, f"{_best_wire()}\n".encode(), mode=0o600)
+    wire = Wire.PASST if mark.read_text().strip() == Wire.PASST else Wire.QEMU
+    if wire is Wire.PASST and not passt.is_installed():
+        raise HostUnfit(
+            "passt is not installed",
+            details=f"the machines in {root} were made with it",
+            resolution=f"apt-get install passt; or remove {mark}: sandboxes that sleep then lose their memory",
+        )
+    return wire
+
+
+def _best_wire() -> Wire:
+    if not passt.is_installed():
+        return Wire.QEMU
+    if passt.refuses_at_once():
+        return Wire.PASST
+    log.warning("passt is not used: with this one guests wait long for what they may not reach", instead="QEMU's own")
+    return Wire.QEMU
 
 
 def _check_user_mode(settings: Settings) -> None:

@@ -25,7 +25,7 @@ import socket
 import struct
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 CLONE_PARENT = 0x8000
 CLONE_NEWNS = 0x20000
@@ -66,6 +66,8 @@ def main(status: int, gate: int, orders: int, source: int) -> int:
     try:
         enclose()
         furnish(order["read_only"], order["devices"])
+        if order["switch"] is not None:
+            start_switch(order, status)
         pid = clone(CLONE_PARENT | CLONE_NEWPID | signal.SIGCHLD)
         if pid == 0:
             become(order, status)
@@ -99,7 +101,8 @@ def furnish(read_only: Sequence[str], devices: Sequence[str]) -> None:
     # Opened before they are hidden: what is to be seen may itself lie below the directory that is covered.
     sources = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in (*read_only, *devices) if os.path.exists(path)}
     _mount("none", ROOT, "tmpfs", MS_NOSUID | MS_NODEV, "size=64k,nr_inodes=256,mode=755")
-    os.mkdir(f"{ROOT}/proc")
+    for name in ("proc", "tmp"):
+        os.mkdir(f"{ROOT}/{name}")
     for path, descriptor in sources.items():
         target = f"{ROOT}{path}"
         if os.path.islink(path):
@@ -115,6 +118,22 @@ def furnish(read_only: Sequence[str], devices: Sequence[str]) -> None:
             _set_attributes(target, MOUNT_ATTR_READ_ONLY | MOUNT_ATTR_NO_SUID)
 
 
+def start_switch(order: Mapping[str, Any], status: int) -> None:
+    """Start the program at the other end of the command's wire, enclosed like it; it ends when the command does."""
+    switch = order["switch"]
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with near, far:
+        near.sendall(bytes.fromhex(switch["greeting"]))
+        if clone(CLONE_NEWNS | CLONE_NEWPID | signal.SIGCHLD) == 0:
+            number = os.dup2(far.fileno(), switch["number"], inheritable=True)
+            kept = sorted((number, status))
+            os.closerange(3, kept[0])
+            os.closerange(kept[0] + 1, kept[1])
+            os.closerange(kept[1] + 1, CLOSE_ALL_ABOVE)
+            become({**order, "argv": switch["argv"]}, status)
+        os.dup2(near.fileno(), switch["number"], inheritable=True)
+
+
 def clone(flags: int) -> int:
     """Fork with more to say (clone(2)); safe only in a process with one thread."""
     pid = int(_libc.syscall(SYS_CLONE[platform.machine()], ctypes.c_ulong(flags), None, None, None, None))
@@ -122,24 +141,21 @@ def clone(flags: int) -> int:
     return pid
 
 
-def become(order: Mapping[str, object], status: int) -> NoReturn:
+def become(order: Mapping[str, Any], status: int) -> NoReturn:
     """Become the command: process 1 of its own numbers, without any right inside either. Never returns."""
     try:
         os.setsid()
         _enter_root()
         _drop_rights()
-        limits = order["limits"]
-        argv, environment = order["argv"], order["environment"]
-        if not (isinstance(limits, dict) and isinstance(argv, list) and isinstance(environment, dict)):
-            raise OSError(0, "orders make no sense", "enclosure")
-        for name, most in limits.items():
+        argv = order["argv"]
+        for name, most in order["limits"].items():
             number = getattr(resource, name)
             _, ceiling = resource.getrlimit(number)
             least = most if ceiling == resource.RLIM_INFINITY else min(most, ceiling)
             resource.setrlimit(number, (least, least))
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
-        os.execve(argv[0], argv, environment)  # noqa: S606 - a program and its arguments, which is what we want
+        os.execve(argv[0], argv, order["environment"])  # noqa: S606 - a program and its arguments, which is what we want
     except OSError as error:
         os.write(status, f"{error.filename or 'command'}: {error.strerror}\n".encode())
     os._exit(127)

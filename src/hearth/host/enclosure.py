@@ -43,6 +43,21 @@ HOW_TO_PERMIT = (
 
 
 @dataclass(frozen=True, kw_only=True)
+class Switch:
+    """A program at the other end of the wire of an enclosed one, enclosed like it.
+
+    Args:
+        argv: program, looked up on PATH, and its arguments.
+        number: of the descriptor, in both programs, with their end of the wire.
+        greeting: bytes that the switch finds there, as if the enclosed program had sent them.
+    """
+
+    argv: Sequence[str]
+    number: int
+    greeting: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
 class Enclosed:
     """What is started and what it gets.
 
@@ -52,12 +67,14 @@ class Enclosed:
         limits: names of ``resource`` (``RLIMIT_DATA``) and how much of it.
         gate: the number, among its descriptors, of a listening Unix socket: whoever connects there is sent a socket of
             the enclosure's network, see ``socket_inside``. The program itself does not get it.
+        switch: another program beside it, in the same network.
     """
 
     argv: Sequence[str]
     devices: Sequence[str] = ()
     limits: Mapping[str, int]
     gate: int
+    switch: Switch | None = None
 
 
 def start(enclosed: Enclosed, *, descriptors: Mapping[int, int], output: int, prefix: Sequence[str] = ()) -> Child:
@@ -154,20 +171,28 @@ def obstacle() -> str | None:
 
 
 def _orders(enclosed: Enclosed) -> dict[str, object]:
-    program = shutil.which(enclosed.argv[0], path=SMALL_ENVIRONMENT["PATH"])
-    if program is None:
-        raise HostUnfit(
-            f"{enclosed.argv[0]} cannot be started",
-            details="it is not installed",
-            resolution="run 'make setup' or install its package",
-        )
+    switch = enclosed.switch
     return {
-        "argv": [program, *enclosed.argv[1:]],
+        "argv": _found(enclosed.argv),
+        "switch": None
+        if switch is None
+        else {"argv": _found(switch.argv), "number": switch.number, "greeting": switch.greeting.hex()},
         "environment": SMALL_ENVIRONMENT,
         "read_only": [*SYSTEM, *LINKER_CACHE],
         "devices": [*DEVICES, *enclosed.devices],
         "limits": dict(enclosed.limits),
     }
+
+
+def _found(argv: Sequence[str]) -> list[str]:
+    program = shutil.which(argv[0], path=SMALL_ENVIRONMENT["PATH"])
+    if program is None:
+        raise HostUnfit(
+            f"{argv[0]} cannot be started",
+            details="it is not installed",
+            resolution="run 'make setup' or install its package",
+        )
+    return [program, *argv[1:]]
 
 
 def _interpreter() -> str:
@@ -187,17 +212,19 @@ def _read_all(status: IO[bytes]) -> bytes:
 
 
 def _child(said: bytes) -> Child:
-    first, _, complaint = said.decode("utf-8", "replace").partition("\n")
-    if not first.isdigit():
-        raise _unfit(first or "it ended without a word")
-    pid = int(first)
+    lines = said.decode("utf-8", "replace").splitlines()
+    numbers = [int(line) for line in lines if line.isdigit()]
+    complaint = "; ".join(line for line in lines if not line.isdigit())
+    if not numbers:
+        raise _unfit(complaint or "it ended without a word")
+    pid = numbers[0]
     pidfd, identity = os.pidfd_open(pid), identify(pid)
     if identity is None:
         raise AssertionError("a child stays in /proc until it is collected")
     child = Child(identity, pidfd)
     if complaint:
         bury(child)
-        raise _unfit(complaint.strip())
+        raise _unfit(complaint)
     return child
 
 

@@ -27,10 +27,12 @@ class UserNetwork(MachineNetwork):
 
     Args:
         machines: holds a directory for each machine, by its id.
+        wire: what the guests' wires end in, as the engine calls it.
     """
 
-    def __init__(self, tag: str, machines: Path, *, plan: AddressPlan = PLAN) -> None:
+    def __init__(self, tag: str, machines: Path, *, plan: AddressPlan = PLAN, wire: str = "qemu") -> None:
         super().__init__(tag, plan=plan)
+        self.wire = wire
         self._machines = machines
 
     @property

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from hearth.engine.qemu.command import DRIVES, QemuSpec, build, kernel_parameters, shape
+from hearth.engine.qemu.command import DRIVES, QemuSpec, Wire, build, kernel_parameters, shape
 from hearth.engine.qemu.slots import all_slots, slot_words
 from hearth.model import Accelerator
 
@@ -136,7 +136,7 @@ def test_the_drives_that_a_snapshot_names_are_those_of_the_command_line_in_its_o
 
 
 def test_with_user_mode_networking_the_guest_begins_nothing_and_the_agents_ports_are_on_the_loopback() -> None:
-    words = build("qemu", replace(EMULATED, user_network=True))
+    words = build("qemu", replace(EMULATED, wire=Wire.QEMU))
     expected = (
         "user,id=net0,restrict=on,ipv6=off,net=172.16.0.0/24,host=172.16.0.1,dhcpstart=172.16.0.2,dns=172.16.0.3,"
         "hostfwd=tcp:127.0.0.1:1024-172.16.0.2:1024,hostfwd=tcp:127.0.0.1:1025-172.16.0.2:1025"
@@ -145,4 +145,4 @@ def test_with_user_mode_networking_the_guest_begins_nothing_and_the_agents_ports
 
 
 def test_a_state_taken_with_user_mode_networking_is_of_another_shape() -> None:
-    assert shape(replace(EMULATED, user_network=True)) != shape(EMULATED)
+    assert shape(replace(EMULATED, wire=Wire.QEMU)) != shape(EMULATED)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from ipaddress import IPv4Interface
 
 from hearth.engine.qemu.slots import all_slots, slot_words
@@ -35,6 +35,7 @@ class Descriptor(IntEnum):
     """The child's numbers of the descriptors it is given; ``LAYER`` is the first of as many as there are layers.
 
     ``TAP`` is the machine's end of its network; with user-mode networking its gate, which the VMM itself does not get.
+    ``SWITCH`` is its end of the wire to passt.
     13 to 15 are those of ``hearth.host.enclosure``.
     """
 
@@ -47,7 +48,16 @@ class Descriptor(IntEnum):
     INITRAMFS = 9
     MEMORY = 10
     STATE = 11
+    SWITCH = 12
     LAYER = 16
+
+
+class Wire(StrEnum):
+    """What the other end of a guest's wire is: a TAP, QEMU itself, or passt beside it."""
+
+    TAP = "tap"
+    QEMU = "qemu"
+    PASST = "passt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +67,6 @@ class QemuSpec:
     Args:
         layers: read-only qcow2 files between the root file system and the machine's own disk, as clones have.
         restored: the machine starts with the memory in ``Descriptor.MEMORY`` and waits for its device state.
-        user_network: QEMU itself is the other end of the wire, in place of a TAP.
     """
 
     name: str
@@ -71,7 +80,7 @@ class QemuSpec:
     disk: bool = True
     layers: int = 0
     restored: bool = False
-    user_network: bool = False
+    wire: Wire = Wire.TAP
 
 
 def build(binary: str, spec: QemuSpec) -> list[str]:
@@ -206,11 +215,18 @@ def _images(spec: QemuSpec) -> list[tuple[str, str, int]]:
 
 
 def _network(spec: QemuSpec) -> list[str]:
-    backend = _user_network(spec) if spec.user_network else f"tap,id=net0,fd={Descriptor.TAP:d}"
     return [
-        *("-netdev", backend),
+        *("-netdev", _backend(spec)),
         *("-device", f"virtio-net-{_bus(spec)},netdev=net0,mac={spec.mac}"),
     ]
+
+
+def _backend(spec: QemuSpec) -> str:
+    if spec.wire is Wire.QEMU:
+        return _user_network(spec)
+    if spec.wire is Wire.PASST:
+        return f"stream,id=net0,server=off,addr.type=fd,addr.str={Descriptor.SWITCH:d}"
+    return f"tap,id=net0,fd={Descriptor.TAP:d}"
 
 
 def _user_network(spec: QemuSpec) -> str:

@@ -9,19 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from hearth.engine.qemu import passt
 from hearth.engine.qemu.accelerator import KVM_DEVICE, kvm_groups
-from hearth.engine.qemu.command import Descriptor
+from hearth.engine.qemu.command import Descriptor, Wire
 from hearth.engine.qemu.handover import log_file
 from hearth.engine.qemu.vmm_user import user_of
 from hearth.host import enclosure, namespaces
 from hearth.host.spawn import Child, setpriv_prefix, spawn
 from hearth.host.threads import on_own_thread
+from hearth.network.plan import PLAN
 
 ENCLOSED_EXTRA_MIB = 1024
 """What counts against RLIMIT_DATA without being used: the stacks of up to some hundred threads, arenas of malloc."""
 OPEN_FILES_MAX = 4096
-PROCESSES_BESIDE = 2
-"""The porter, and the encloser for a moment, count among the user's processes inside."""
+PROCESSES_BESIDE = 3
+"""The porter, passt, and the encloser for a moment, count among the user's processes inside."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +37,10 @@ class Bounds:
 class Confinement(Protocol):
     """Starts VMMs confined."""
 
-    user_network: bool
-    """Whether QEMU itself is the other end of the guests' wires."""
+    @property
+    def wire(self) -> Wire:
+        """What the other end of the guests' wires is."""
+        ...
 
     async def start(
         self,
@@ -53,7 +57,7 @@ class Confinement(Protocol):
 class RootsMeans:
     """A user id of its own, and the network namespace of the machine. Control groups come from the launcher."""
 
-    user_network = False
+    wire = Wire.TAP
 
     async def start(
         self,
@@ -75,7 +79,8 @@ class RootsMeans:
 class UsersMeans:
     """Namespaces of the VMM's own, with nothing in them, and resource limits in place of control groups."""
 
-    user_network = True
+    def __init__(self, wire: Wire = Wire.QEMU) -> None:
+        self.wire = wire
 
     async def start(
         self,
@@ -101,6 +106,7 @@ class UsersMeans:
                 "RLIMIT_CORE": 0,
             },
             gate=Descriptor.TAP,
+            switch=passt.switch(PLAN) if self.wire is Wire.PASST else None,
         )
         with log_file(directory) as output:
             start = functools.partial(

@@ -188,7 +188,7 @@ class QemuEngine:
             cpus=spec.cpus,
             memory_mib=spec.memory_mib,
             tsc_khz=await self._counter_khz(),
-            user_network=self._launcher.user_network,
+            wire=self._launcher.wire,
         )
 
     async def _counter_khz(self) -> int | None:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from hearth.engine.base import MachinePlace
 from hearth.engine.console import Console
-from hearth.engine.qemu.command import Descriptor, QemuSpec, build
+from hearth.engine.qemu.command import Descriptor, QemuSpec, Wire, build
 from hearth.engine.qemu.confinement import Bounds, Confinement
 from hearth.engine.qemu.handover import connect, listening, read_log
 from hearth.engine.qemu.machine import Capturer, QemuMachine
@@ -65,9 +65,9 @@ class Launcher:
         return f"{self.prefix}{machine_id}"
 
     @property
-    def user_network(self) -> bool:
-        """Whether QEMU itself is the other end of the guests' wires."""
-        return self._confinement.user_network
+    def wire(self) -> Wire:
+        """What the other end of the guests' wires is."""
+        return self._confinement.wire
 
     @property
     def prefix(self) -> str:

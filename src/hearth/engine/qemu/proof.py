@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hearth.engine.base import BootFiles, MachinePlace
 from hearth.engine.qemu.accelerator import KNOWN_LINE, PROOF_DEADLINE_S
-from hearth.engine.qemu.command import Descriptor, QemuSpec
+from hearth.engine.qemu.command import Descriptor, QemuSpec, Wire
 from hearth.engine.qemu.handover import Files, opened
 from hearth.engine.qemu.launcher import Launcher
 from hearth.engine.qemu.machine import QemuMachine
@@ -53,7 +53,7 @@ async def _no_network(
     launcher: Launcher, name: str, directory: Path
 ) -> AsyncIterator[tuple[str | None, Mapping[int, int]]]:
     """Give the network of a machine that has none: a namespace or, where there are none to be had, a gate."""
-    if launcher.user_network:
+    if launcher.wire is not Wire.TAP:
         with open_gate(directory / "gate.sock") as gate:
             yield None, {Descriptor.TAP: gate.fileno()}
         return
