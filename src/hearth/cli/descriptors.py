@@ -25,3 +25,10 @@ def silence(number: int) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, number)
     os.close(null)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write bytes past Python's buffers, all of them."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]

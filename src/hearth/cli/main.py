@@ -16,6 +16,9 @@ from hearth.version import VERSION
 COMMANDS = {
     "create": "create a sandbox and wait until it runs",
     "exec": "run a command in a sandbox; one that sleeps is woken",
+    "execs": "list the commands of a sandbox, running and ended",
+    "logs": "show a command's output, from anywhere on, and follow it",
+    "kill": "send a signal to commands in sandboxes",
     "list": "list sandboxes",
     "inspect": "show all about one sandbox, or why it ended",
     "edit": "change a sandbox's name, labels, network or time to live",
@@ -60,6 +63,7 @@ ALIASES = {
     "keys": "key",
     "volumes": "volume",
     "ls": "list",
+    "ps": "execs",
     "--version": "version",
     "-V": "version",
 }
@@ -90,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
         return leave_quietly()
     except OSError as error:
         show_failed_output(error)
-        return EXEC_FAILED if words[:1] == ["exec"] else FAILED
+        return EXEC_FAILED if words[:1] in (["exec"], ["logs"]) else FAILED
     return status
 
 

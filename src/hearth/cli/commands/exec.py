@@ -9,7 +9,7 @@ import sys
 
 from hearth.api.limits import MAX_BODY_BYTES
 from hearth.cli.arguments import add_env, add_json, read_pairs
-from hearth.cli.descriptors import STDERR, STDOUT
+from hearth.cli.descriptors import STDERR, STDOUT, write_all
 from hearth.cli.exits import EXEC_FAILED, exec_status, show_error
 from hearth.cli.secrets import read_variables
 from hearth.cli.show import show_json
@@ -33,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-u", "--user", metavar="NAME", help="user to run as")
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="kill it after so long (default: 300)")
     parser.add_argument("-n", "--no-stdin", action="store_true", help="give it no input, even if ours is no terminal")
+    parser.add_argument(
+        "-d", "--detach", action="store_true", help="do not wait for it; print its id for 'hearth logs'"
+    )
     add_json(parser)
     # One positional for all that follows: argparse would swallow the '--' behind a sandbox of its own.
     parser.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
@@ -53,6 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.timeout is not None:
             options["timeout_sec"] = arguments.timeout
         with Client() as client:
+            if arguments.detach:
+                return _detached(client, sandbox, cmd, options, json=arguments.json)
             run_it = _buffered if arguments.json else _streamed
             return run_it(client, sandbox, cmd, options)
     except HearthError as error:
@@ -111,7 +116,7 @@ def read_stdin() -> bytes | None:
 def _streamed(client: Client, sandbox: str, cmd: list[str], options: ExecOptions) -> int:
     with client.stream(sandbox, cmd, **options) as running:
         for output in running:
-            _write_all(STDOUT if output.stream == "stdout" else STDERR, output.data)
+            write_all(STDOUT if output.stream == "stdout" else STDERR, output.data)
         return running.exit_code
 
 
@@ -128,7 +133,10 @@ def _buffered(client: Client, sandbox: str, cmd: list[str], options: ExecOptions
     return result.exit_code
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+def _detached(client: Client, sandbox: str, cmd: list[str], options: ExecOptions, *, json: bool) -> int:
+    started = client.commands.detach(sandbox, cmd, **options)
+    if json:
+        show_json(started)
+    else:
+        print(started.id)
+    return 0

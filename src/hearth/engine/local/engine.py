@@ -7,8 +7,10 @@ protocols between CLI, daemon and agent matter.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -22,6 +24,8 @@ from hearth.version import VERSION
 
 CONTROL_SOCKET = "agent.sock"
 FORWARD_SOCKET = "forward.sock"
+ORDERLY_END_S = 2.0
+"""For an agent to end what it runs."""
 
 
 class LocalMachine:
@@ -49,6 +53,11 @@ class LocalMachine:
         return MachineEnd(how=f"the agent's process {end}", status=end.status, signal=end.signal)
 
     async def kill(self) -> None:
+        # A machine takes everything in it along; an agent has to be told to.
+        self._process.kill(signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ORDERLY_END_S):
+                await self._process.wait()
         self._process.kill()
         await self._process.wait()
         await self.release()

@@ -14,6 +14,7 @@ from hearth.errors import Forbidden, Unauthenticated
 from hearth.store.refusals import not_found
 
 OF_SANDBOX = f"{PREFIX}/sandboxes/{{ref}}"
+OF_COMMAND = f"{PREFIX}/execs/{{ref}}"
 
 
 class Authenticated:
@@ -41,6 +42,11 @@ class Authenticated:
             NotFound: the call is about another sandbox.
             Forbidden: it is about something else.
         """
+        if f"{self.operation.path}/".startswith(f"{OF_COMMAND}/"):
+            exec_id = scope["path_params"]["ref"]
+            if (await self.daemon.execs.get(caller.user, exec_id)).sandbox_id != sandbox_id:
+                raise not_found("command", exec_id)
+            return
         if not f"{self.operation.path}/".startswith(f"{OF_SANDBOX}/"):
             raise Forbidden(
                 "the API key is for one sandbox",
