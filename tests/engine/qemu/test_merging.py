@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import shutil
 import struct
@@ -22,15 +23,27 @@ DISK_BYTES = 8 * KIB * KIB
 pytestmark = pytest.mark.skipif(shutil.which("qemu-io") is None, reason="needs qemu-img and qemu-io (qemu-utils)")
 
 
+def described(chain: Chain) -> str:
+    """Describe a disk to QEMU's own tools, in their ``json:`` syntax."""
+    disk: dict[str, object] = {"driver": "raw", "read-only": True, "file": file_at(chain.rootfs)}
+    for layer in chain.layers:
+        disk = {"driver": "qcow2", "file": file_at(layer), "backing": disk}
+    return "json:" + json.dumps(disk)
+
+
+def file_at(path: Path) -> dict[str, str]:
+    return {"driver": "file", "filename": str(path)}
+
+
 def write(chain: Chain, *commands: str) -> None:
     """Change the topmost layer as a guest does."""
     words = [word for command in commands for word in ("-c", command)]
-    subprocess.run(["qemu-io", *words, chain.node()], check=True, capture_output=True)
+    subprocess.run(["qemu-io", *words, described(chain)], check=True, capture_output=True)
 
 
 def content(chain: Chain, directory: Path) -> str:
     target = directory / "read.raw"
-    subprocess.run(["qemu-img", "convert", "-O", "raw", chain.node(), str(target)], check=True)
+    subprocess.run(["qemu-img", "convert", "-O", "raw", described(chain), str(target)], check=True)
     digest = hashlib.sha256(target.read_bytes()).hexdigest()
     target.unlink()
     return digest
