@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hearth.errors import InvalidInput
 from hearth.quota import DEFAULT_QUOTAS, Quotas
+from hearth.rates import DEFAULT_RATES, ApiRates
 
 SOCKET_PATH_MAX = 104
 """Longest path of a Unix socket that works on Linux and macOS, in bytes."""
@@ -155,6 +156,8 @@ class Settings:
     """So many frozen disks may lie below a sandbox's own; a copy that would have more gets them merged into one."""
     quotas: Quotas = DEFAULT_QUOTAS
     """How much a user may have unless an administrator said otherwise of that user."""
+    rates: ApiRates = DEFAULT_RATES
+    """How often the API may be asked over the network."""
     audit_days: int = 90
     """So long the audit log remembers."""
     master_key: Path | None = None

@@ -22,6 +22,7 @@ class Code(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     CONFLICT = "conflict"
     TOO_LARGE = "too_large"
+    REQUEST_TIMEOUT = "request_timeout"
     RATE_LIMITED = "rate_limited"
     QUOTA_EXCEEDED = "quota_exceeded"
     NO_SPACE = "no_space"
@@ -93,6 +94,12 @@ class Conflict(HearthError):
 
 class TooLarge(HearthError):
     code = Code.TOO_LARGE
+
+
+class RequestTimeout(HearthError):
+    """The caller was too slow to say what it wants."""
+
+    code = Code.REQUEST_TIMEOUT
 
 
 class RateLimited(HearthError):

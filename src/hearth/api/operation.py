@@ -78,5 +78,5 @@ class Operation(Generic[Input, Output]):
         if not self.public:
             usual += [Code.UNAUTHENTICATED, Code.FORBIDDEN, Code.RATE_LIMITED, Code.UNAVAILABLE]
         if self.has_body:
-            usual.append(Code.TOO_LARGE)
+            usual += [Code.TOO_LARGE, Code.REQUEST_TIMEOUT]
         return tuple(dict.fromkeys([*usual, *self.errors]))

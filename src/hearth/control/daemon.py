@@ -34,6 +34,7 @@ from hearth.control.reporting import Reporter
 from hearth.control.sandboxes import Sandboxes
 from hearth.control.secrets import Secrets
 from hearth.control.thermal import policy_of
+from hearth.control.signatures import Signatures
 from hearth.control.users import Users
 from hearth.control.vault import Vault
 from hearth.control.volumes import Volumes
@@ -70,6 +71,7 @@ class Daemon:
     secrets: Secrets
     audit: Audit
     images: Images
+    signatures: Signatures
     checkpoints: Checkpoints
     volumes: Volumes
     attaching: Attaching
@@ -154,6 +156,7 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
                     images=images,
                     checkpoints=sandboxes.checkpoints,
                     volumes=sandboxes.volumes,
+                    signatures=Signatures(store.users, users, vault, clock),
                     attaching=attaching,
                     templates=sandboxes.machine_templates,
                     publishing=Publishing(store=store, sandboxes=sandboxes, clock=clock),

@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from hearth.api.limits import MAX_BODY_BYTES
 from hearth.api.operations import OPERATIONS
 from hearth.control.daemon import Daemon
+from hearth.control.rates import Turnstile
 from hearth.errors import NotFound
 from hearth.server.middleware.access_log import AccessLog
 from hearth.server.middleware.audit import Audited
@@ -15,6 +16,7 @@ from hearth.server.middleware.auth import Authenticated
 from hearth.server.middleware.body_limit import BodyLimit
 from hearth.server.middleware.idempotency import Idempotent
 from hearth.server.middleware.problems import Problems
+from hearth.server.middleware.rates import AddressLimited, UserLimited
 from hearth.server.middleware.request_id import RequestId
 from hearth.server.proxy.entry import Crossing
 from hearth.server.proxy.public import Gateway
@@ -70,9 +72,10 @@ def build_app(daemon: Daemon, gateway: Gateway) -> ASGIApp:
     Raises:
         ValueError: an operation of the contract has no handler, or a handler no operation.
     """
-    routes = [*_routes(daemon), *openapi.ROUTES, metrics.route(daemon)]
+    turnstile = Turnstile(daemon.sandboxes.workshop.settings.rates)
+    routes = [*_routes(daemon, turnstile), *openapi.ROUTES, metrics.route(daemon)]
     router = Router(routes, redirect_slashes=False, default=_unknown_path)
-    limited = BodyLimit(router, max_bytes=MAX_BODY_BYTES)
+    limited = BodyLimit(AddressLimited(router, turnstile=turnstile), max_bytes=MAX_BODY_BYTES)
     return observed(
         Crossing(limited, public=gateway.gate(), daemon=daemon, upstreams=gateway.upstreams, trust=gateway.trust)
     )
@@ -88,7 +91,7 @@ def observed(app: ASGIApp) -> ASGIApp:
     return RequestId(AccessLog(Problems(app)))
 
 
-def _routes(daemon: Daemon) -> list[Route]:
+def _routes(daemon: Daemon, turnstile: Turnstile) -> list[Route]:
     if {bound.operation.name for bound in BOUND} != {operation.name for operation in OPERATIONS}:
         raise ValueError("the table of operations and the handlers differ")
     paths: dict[str, dict[str, ASGIApp]] = {}
@@ -97,6 +100,7 @@ def _routes(daemon: Daemon) -> list[Route]:
         if bound.operation.creates:
             endpoint = Idempotent(endpoint, daemon=daemon)
         if not bound.operation.public:
+            endpoint = UserLimited(endpoint, turnstile=turnstile, operation=bound.operation)
             endpoint = Authenticated(endpoint, daemon=daemon, operation=bound.operation)
         if bound.operation.method != "GET":
             endpoint = Audited(endpoint, daemon=daemon, operation=bound.operation)

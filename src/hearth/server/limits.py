@@ -7,7 +7,9 @@ from pathlib import Path
 
 from hearth.config import Settings
 from hearth.quota import DEFAULT_QUOTAS, NAMES, Quotas, public_name
+from hearth.rates import DEFAULT_RATES, RATE_NAMES, ApiRates, PerMinute
 
+MAX_RATE = 1_000_000_000
 MAX_DAYS = 36_500
 _QUOTAS = {public_name(name): name for name in NAMES}
 
@@ -25,6 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group = parser.add_argument_group("limits of users")
     group.add_argument(
+        "--rate",
+        metavar="NAME=COUNT/BURST",
+        action="append",
+        type=rate,
+        default=[],
+        help=f"so many requests a minute and at once over the network, or 'none'; NAME: {', '.join(RATE_NAMES)}",
+    )
+    group.add_argument(
         "--quota",
         metavar="NAME=N",
         action="append",
@@ -32,6 +42,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help=f"a user may have N of this, or 'none' for no limit; repeatable; NAME is one of {', '.join(_QUOTAS)}",
     )
+
+
+def rate(text: str) -> tuple[str, PerMinute | None]:
+    """Read ``NAME=COUNT/BURST``; argparse tells what a ValueError means."""
+    name, _, bound = text.partition("=")
+    if name not in RATE_NAMES:
+        raise argparse.ArgumentTypeError(f"{name!r} is no rate; use {', '.join(RATE_NAMES)}")
+    if bound == "none":
+        return name, None
+    count, _, burst = bound.partition("/")
+    if not all(each.isascii() and each.isdigit() and 0 < int(each) <= MAX_RATE for each in (count, burst)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=COUNT/BURST")
+    return name, PerMinute(count=int(count), burst=int(burst))
+
+
+def rates_of(arguments: argparse.Namespace) -> ApiRates:
+    """Give the rates that were asked for; the others keep their defaults."""
+    return DEFAULT_RATES.but(dict(arguments.rate))
 
 
 def quota(text: str) -> tuple[str, int | None]:

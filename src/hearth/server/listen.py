@@ -99,7 +99,7 @@ def parse_address(text: str, *, allow_remote: bool) -> tuple[str, int]:
         raise InvalidInput(
             "refusing to listen on the network",
             details=f"{text} can be reached from other machines and the connection is not encrypted",
-            resolution="use 127.0.0.1 behind a TLS proxy, or say --allow-remote if you mean it",
+            resolution="say --tls-cert and --tls-key, listen on 127.0.0.1, or say --allow-remote if you mean it",
             field="listen",
         )
     return host, int(port)
@@ -127,7 +127,7 @@ def tcp_listener(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-def spoken_address(listener: socket.socket) -> str:
+def spoken_address(listener: socket.socket, scheme: str = "http") -> str:
     """Give the URL of a TCP listener, with the port it really has."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -9,7 +9,8 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Iterator
+import ssl
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from starlette.types import ASGIApp
 
 from hearth.config import DataDirectory, Settings, load_data_directory
 from hearth.control.daemon import open_daemon
-from hearth.server import limits
+from hearth.server import limits, secure
 from hearth.server.app import build_app, observed
 from hearth.server.listen import parse_address, spoken_address, tcp_listener, unix_listener
 from hearth.server.logs import configure
@@ -75,6 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_public_arguments(parser)
     limits.add_arguments(parser)
+    secure.add_arguments(parser)
     parser.add_argument("--log-format", choices=("console", "json"), default="console")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
 
@@ -117,11 +119,13 @@ def run(arguments: argparse.Namespace) -> int:
     data = DataDirectory(root=arguments.data.absolute()) if arguments.data else load_data_directory()
     data.check()
     raise_descriptor_limit()
+    encrypted, settings = secure.read_options(arguments), settings_of(arguments)
     os.chdir("/")  # what we start inherits it: no VMM shall hold, or see, the directory of whoever started us
-    addresses = [parse_address(text, allow_remote=arguments.allow_remote) for text in arguments.listen]
+    remote = arguments.allow_remote or encrypted.is_on
+    addresses = [parse_address(text, allow_remote=remote) for text in arguments.listen]
     public = read_options(arguments)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(data, settings_of(arguments), addresses, public, drain_s=arguments.drain))
+        runner.run(serve(data, settings, addresses, public, encrypted, drain_s=arguments.drain))
     return 0
 
 
@@ -143,6 +147,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         "uplink": arguments.uplink,
         "dns_servers": None if arguments.dns is None else tuple(arguments.dns),
         "network_slots": arguments.net_slots,
+        "rates": limits.rates_of(arguments),
         "quotas": limits.quotas_of(arguments),
         "audit_days": arguments.audit_days,
         "master_key": arguments.master_key and arguments.master_key.absolute(),
@@ -155,6 +160,7 @@ async def serve(
     settings: Settings,
     addresses: list[tuple[str, int]],
     public: PublicOptions,
+    encrypted: secure.SecureOptions,
     *,
     drain_s: int,
 ) -> None:
@@ -162,12 +168,16 @@ async def serve(
     async with open_daemon(data, settings) as daemon, contextlib.AsyncExitStack() as undo:
         gateway = Gateway(daemon, public.trust)
         undo.push_async_callback(gateway.close)
+        context = secure.context_of(encrypted)
         sockets = [undo.enter_context(tcp_listener(*address)) for address in addresses]
-        spoken = [*map(spoken_address, sockets), f"unix:{data.api_socket}"]
+        scheme = "http" if context is None else "https"
+        spoken = [*(spoken_address(each, scheme) for each in sockets), f"unix:{data.api_socket}"]
         spoken += await undo.enter_async_context(serving_public(daemon, gateway, data, public, observed))
-        sockets.append(undo.enter_context(unix_listener(data.api_socket)))
+        local = undo.enter_context(unix_listener(data.api_socket))
         log.info("listening", addresses=spoken)
-        await Server(build_app(daemon, gateway), drain_s=drain_s).serve_sockets(sockets)
+        plain, behind_tls = ([*sockets, local], []) if context is None else ([local], sockets)
+        server = Server(build_app(daemon, gateway), drain_s=drain_s)
+        await server.serve_sockets(plain, behind_tls, context)
     log.info("stopped")
 
 
@@ -175,6 +185,8 @@ class Server(uvicorn.Server):
     """uvicorn with our ears for signals in place of its own, so that the first one drains and the second does not."""
 
     def __init__(self, app: ASGIApp, *, drain_s: int) -> None:
+        self._behind_tls: Sequence[socket.socket] = ()
+        self._context: ssl.SSLContext | None = None
         super().__init__(
             uvicorn.Config(
                 app,
@@ -190,8 +202,14 @@ class Server(uvicorn.Server):
             )
         )
 
-    async def serve_sockets(self, sockets: list[socket.socket]) -> None:
+    async def serve_sockets(
+        self,
+        sockets: list[socket.socket],
+        behind_tls: Sequence[socket.socket] = (),
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         """Serve on listening sockets until SIGTERM or SIGINT; a second one waits for nobody."""
+        self._behind_tls, self._context = behind_tls, context
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
@@ -200,7 +218,16 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and tell the service manager that requests are taken from now on."""
         await super().startup(sockets)
+        for listener in self._behind_tls:
+            server = await asyncio.get_running_loop().create_server(
+                self._door, sock=listener, ssl=self._context, ssl_handshake_timeout=secure.HANDSHAKE_S
+            )
+            self.servers.append(server)
         notify("READY=1")
+
+    def _door(self) -> Door:
+        """Make a connection as uvicorn makes those of its own listeners."""
+        return Door(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     def _stop(self, number: signal.Signals) -> None:
         log.info("stopping", signal=number.name)

@@ -10,7 +10,8 @@ from hearth.api.limits import PREFIX
 from hearth.api.operation import Operation
 from hearth.control.daemon import Daemon
 from hearth.control.users import Caller, require_scope
-from hearth.errors import Forbidden, Unauthenticated
+from hearth.errors import Forbidden
+from hearth.server.middleware.credentials import identify
 from hearth.store.refusals import not_found
 
 OF_SANDBOX = f"{PREFIX}/sandboxes/{{ref}}"
@@ -18,7 +19,7 @@ OF_COMMAND = f"{PREFIX}/execs/{{ref}}"
 
 
 class Authenticated:
-    """Puts ``caller`` and ``user`` into the scope's state, or raises before anything of the body is read."""
+    """Puts ``caller`` and ``user`` into the scope's state, or raises before anything is done."""
 
     def __init__(self, app: ASGIApp, *, daemon: Daemon, operation: Operation[Any, Any]) -> None:
         self.app = app
@@ -26,7 +27,7 @@ class Authenticated:
         self.operation = operation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        caller = await self.daemon.users.identify(bearer_token(scope))
+        caller, receive = await identify(self.daemon, scope, receive)
         scope["state"]["caller"] = caller
         scope["state"]["user"] = caller.user
         scope["state"]["log"] = {"user": caller.user.name}
@@ -57,20 +58,3 @@ class Authenticated:
         if (await self.daemon.sandboxes.get(caller.user, reference)).id != sandbox_id:
             raise not_found("sandbox", reference)
         scope["path_params"]["ref"] = sandbox_id
-
-
-def bearer_token(scope: Scope) -> str:
-    """Give the token of the Authorization header.
-
-    Raises:
-        Unauthenticated: there is none, or more than one, or it is of another kind.
-    """
-    given = [value for name, value in scope["headers"] if name == b"authorization"]
-    scheme, _, token = (given[0] if len(given) == 1 else b"").partition(b" ")
-    if scheme.lower() != b"bearer" or not token.strip():
-        raise Unauthenticated(
-            "a token is needed",
-            details="the request has no 'Authorization: Bearer …' header",
-            resolution="set HEARTH_TOKEN, or read the token from admin.key in the data directory",
-        )
-    return token.strip().decode("latin-1")

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hearth.api.limits import JSON
 from hearth.api.problems import internal_error, problem_of, status_of
-from hearth.errors import Code, HearthError, TooLarge, Unauthenticated
+from hearth.errors import Code, HearthError, RateLimited, RequestTimeout, TooLarge, Unauthenticated
 from hearth.server.resource import WrongMethod
 
 log = structlog.get_logger(__name__)
@@ -71,7 +71,9 @@ def _answer(error: HearthError, request_id: str) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     elif isinstance(error, WrongMethod):
         headers["Allow"] = ", ".join(error.allowed)
-    elif isinstance(error, TooLarge):
+    elif isinstance(error, RateLimited):
+        headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    elif isinstance(error, TooLarge | RequestTimeout):
         headers["Connection"] = "close"  # what is left of the body is not worth reading
     if (status := status_of(error)) in (429, 503):
         headers["Retry-After"] = str(max(1, math.ceil(getattr(error, "retry_after_s", RETRY_AFTER_S))))

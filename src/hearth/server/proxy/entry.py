@@ -19,7 +19,7 @@ from hearth.control.publishing import PUBLIC_PATH
 from hearth.control.users import Caller, require_scope
 from hearth.errors import GuestFailed, InvalidInput, Unauthenticated, Unavailable
 from hearth.model import Sandbox, check_range
-from hearth.server.middleware.auth import bearer_token
+from hearth.server.middleware.credentials import bearer_token
 from hearth.server.proxy.door import exchange_of
 from hearth.server.proxy.headers import (
     TOKEN_HEADER,

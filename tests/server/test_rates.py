@@ -1,0 +1,138 @@
+"""How often the API may be asked over the network, and how slowly; the host's own socket is not counted."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+from tests.server.daemon import RunningDaemon, data_directory, publish_images, running_daemon
+from tests.server.network import address_of, ask_over_tcp, bearer
+
+from hearth.api.problems import status_of
+from hearth.control.rates import Turnstile
+from hearth.errors import RateLimited, RequestTimeout
+from hearth.rates import ApiRates, PerMinute
+from hearth.server.middleware.body_limit import BodyLimit
+
+PATH = "/api/v1/volumes"
+AT_ONCE = 3
+WAIT_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limited:
+    """A daemon with narrow bounds, and users of it."""
+
+    daemon: RunningDaemon
+    address: tuple[str, int]
+    tokens: tuple[str, ...]
+
+    def ask(
+        self, method: str, path: str, token: str, body: bytes | None = None
+    ) -> tuple[int, dict[str, str], dict[str, str]]:
+        return ask_over_tcp(self.address, method, path, body, headers=bearer(token))
+
+
+@pytest.fixture(scope="module")
+def limited() -> Iterator[Limited]:
+    words = [f"--rate={name}=1/{AT_ONCE}" for name in ("create", "use", "read", "failures")]
+    with data_directory() as data:
+        publish_images(data)
+        with running_daemon(data, "--listen", "127.0.0.1:0", *words) as daemon:
+            with daemon.client() as client:
+                tokens = [client.users.create(f"u{number}").secret for number in range(4)]
+            yield Limited(daemon=daemon, address=address_of(daemon), tokens=tuple(tokens))
+
+
+def test_a_user_reads_so_often_and_is_told_when_to_come_again(limited: Limited) -> None:
+    answers = [limited.ask("GET", PATH, limited.tokens[0]) for _ in range(AT_ONCE + 1)]
+    assert [status for status, _, _ in answers] == [200] * AT_ONCE + [429]
+    _, headers, problem = answers[-1]
+    assert problem["code"] == "rate_limited"
+    assert headers["retry-after"] == "60"
+    assert "rate read" in problem["details"]
+    # Others, other kinds, another key of the same user, and the host's own socket:
+    assert limited.ask("GET", PATH, limited.tokens[1])[0] == 200
+    assert limited.ask("DELETE", f"{PATH}/none", limited.tokens[0])[0] == 404
+    with limited.daemon.client() as client:
+        for _ in range(AT_ONCE * 3):
+            client.volumes()
+        second = client.users.create_key("u0").secret
+    assert limited.ask("GET", PATH, second)[0] == 429
+
+
+def test_what_makes_something_is_counted_apart(limited: Limited) -> None:
+    bodies = [b'{"name": "v%d", "size_mb": 1}' % number for number in range(AT_ONCE + 1)]
+    answers = [limited.ask("POST", PATH, limited.tokens[2], body) for body in bodies]
+    assert [status for status, _, _ in answers] == [400] * AT_ONCE + [429]
+    assert "rate create" in answers[-1][2]["details"]
+    with limited.daemon.client() as client:
+        entries = client.users.audit(user="u2")
+    assert [entry.status for entry in entries] == [400] * AT_ONCE
+
+
+def test_who_is_nobody_too_often_is_told_so_and_somebody_is_let_in(limited: Limited) -> None:
+    answers = [limited.ask("GET", PATH, f"hk_{number:064x}") for number in range(AT_ONCE + 1)]
+    assert [status for status, _, _ in answers] == [401] * AT_ONCE + [429]
+    assert limited.ask("GET", PATH, limited.tokens[3])[0] == 200
+
+
+def test_buckets_fill_again_and_a_network_counts_as_one() -> None:
+    turnstile = Turnstile(ApiRates(read=PerMinute(count=60, burst=2), address=PerMinute(count=60, burst=1), use=None))
+    turnstile.take("read", "ada", 0.0)
+    turnstile.take("read", "ada", 0.0)
+    with pytest.raises(RateLimited) as refused:
+        turnstile.take("read", "ada", 0.5)
+    assert refused.value.retry_after_s == 1.0
+    turnstile.take("read", "bob", 0.5)
+    turnstile.take("read", "ada", 1.1)
+    turnstile.take_address("address", "2001:db8::1", 0.0)
+    with pytest.raises(RateLimited):
+        turnstile.take_address("address", "2001:db8::2", 0.0)
+    turnstile.take_address("address", "2001:db8:0:1::1", 0.0)
+    for _ in range(1000):
+        turnstile.take("use", "ada", 0.0)
+
+
+@pytest.mark.parametrize("word", ["read=10", "read=0/1", "read=1/", "tea=1/1", "read=x/y", "read=-1/2"])
+def test_a_rate_that_is_none_ends_with_2(word: str) -> None:
+    command = [sys.executable, "-m", "hearth.server", "serve", f"--rate={word}"]
+    assert subprocess.run(command, capture_output=True, timeout=WAIT_S, check=False).returncode == 2
+
+
+async def test_a_body_that_trickles_is_refused_and_one_that_is_whole_may_be_waited_with() -> None:
+    seen: list[str] = []
+
+    async def read_all(_scope: Scope, receive: Receive, _send: Send) -> None:
+        while (message := await receive())["type"] == "http.request":
+            seen.append(message["type"])
+
+    async def trickle() -> Message:
+        await asyncio.sleep(0.02)
+        return {"type": "http.request", "body": b"", "more_body": True}
+
+    parts: list[Message] = [{"type": "http.request", "body": b"x", "more_body": False}]
+
+    async def whole() -> Message:
+        if parts:
+            return parts.pop()
+        await asyncio.sleep(0.5)
+        return {"type": "http.disconnect"}
+
+    scope: Scope = {"type": "http", "headers": []}
+    app = BodyLimit(read_all, max_bytes=10, body_s=0.2)
+    with pytest.raises(RequestTimeout) as refused:
+        await app(scope, trickle, nothing)
+    assert status_of(refused.value) == 408
+    seen.clear()
+    await app(scope, whole, nothing)
+    assert seen == ["http.request"]
+
+
+async def nothing(_message: Message) -> None:
+    """Nobody answers."""
