@@ -13,8 +13,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hearth.server.proxy.crowd import AddressDoor, Visitors
 from hearth.server.proxy.door import MAX_PIPELINED, Door
+from hearth.server.proxy.options import PublicOptions
+from hearth.server.proxy.serving import PublicServer
 from hearth.server.proxy.trust import Trust, read_networks
-from hearth.server.serve import Server
 
 WAIT_S = 10
 
@@ -55,7 +56,7 @@ async def whole_body(_scope: Scope, receive: Receive, send: Send) -> None:
 
 @contextlib.asynccontextmanager
 async def serving(app: ASGIApp = whole_body, door: Callable[..., Door] = Impatient) -> AsyncIterator[int]:
-    server = Server(app, drain_s=1)
+    server = PublicServer(app, PublicOptions(), None)
     server.config.http = door  # type: ignore[assignment]  # a class is only called
     server.config.load()
     with socket.create_server(("127.0.0.1", 0)) as listener:

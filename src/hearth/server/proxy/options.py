@@ -14,6 +14,7 @@ from hearth.server.proxy.acme.keeper import AcmeOptions
 from hearth.server.proxy.trust import HEADERS, Trust, read_networks
 
 _ZONE = re.compile(r"(?=.{1,189}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_URL = re.compile(r"(https?)://([a-z0-9.-]{1,253})(?::([0-9]{1,5}))?/?")
 _EMAIL = re.compile(r"[^@\s,]+@[^@\s,]+")
 NEEDED = (
     ("zone", "listen"),
@@ -21,6 +22,7 @@ NEEDED = (
     ("key", "listen"),
     ("cert", "key"),
     ("key", "cert"),
+    ("url", "listen"),
     ("http", "zone"),
     ("acme_directory", "zone"),
     ("acme_email", "acme_directory"),
@@ -32,12 +34,16 @@ NEEDED = (
 
 @dataclass(frozen=True, kw_only=True)
 class PublicOptions:
-    """Addresses are an address and a port; ``http`` is where plain HTTP is sent on to https."""
+    """Addresses are an address and a port; ``http`` is where plain HTTP is sent on to https.
+
+    ``seen_as`` is how the public sees the listener where a proxy stands before it: scheme, host and port.
+    """
 
     listen: tuple[str, int] | None = None
     zone: str | None = None
     certificate: Path | None = None
     key: Path | None = None
+    seen_as: tuple[str, str, int] | None = None
     http: tuple[str, int] | None = None
     acme: AcmeOptions | None = None
     trust: Trust = field(default_factory=Trust)
@@ -56,6 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--public-cert", metavar="FILE", type=Path, help="certificate chain in PEM: serve TLS")
     group.add_argument("--public-key", metavar="FILE", type=Path, help="its private key in PEM")
+    group.add_argument(
+        "--public-url",
+        metavar="URL",
+        help="how a proxy before it is reached: https://ZONE, or https://HOST without one",
+    )
     group.add_argument(
         "--public-http", metavar="ADDR", help="plain HTTP there: answer the certificate authority, lead others to https"
     )
@@ -110,6 +121,7 @@ def read_options(arguments: argparse.Namespace) -> PublicOptions:
         zone=zone,
         certificate=arguments.public_cert,
         key=arguments.public_key,
+        seen_as=_read_url(arguments.public_url, zone),
         http=_address(arguments.public_http),
         acme=_read_acme(arguments),
         trust=Trust(networks=read_networks(arguments.public_trusted_proxy), header=arguments.public_proxy_header),
@@ -161,6 +173,20 @@ def _read_acme(arguments: argparse.Namespace) -> AcmeOptions | None:
         ca_file=None if ca_file is None else ca_file.absolute(),
         hook=None if hook is None else hook.absolute(),
     )
+
+
+def _read_url(text: str | None, zone: str | None) -> tuple[str, str, int] | None:
+    if text is None:
+        return None
+    match = _URL.fullmatch(text.lower())
+    if match is None or int(match[3] or 1) not in range(1, 65_536) or (zone is not None and match[2] != zone):
+        raise InvalidInput(
+            "invalid --public-url",
+            details=f"{text[:80]!r} is no address of {zone or 'a host'}",
+            resolution=f"write it as https://{zone or 'example.org'}",
+            field="public-url",
+        )
+    return match[1], match[2], int(match[3] or {"http": 80, "https": 443}[match[1]])
 
 
 def _address(text: str | None) -> tuple[str, int] | None:

@@ -193,12 +193,12 @@ def _failure(scope: Scope, status: int, brief: str, *, retry_after_s: int | None
 class Gateway:
     """What all ways to sandboxes share: connections kept, wakes under way, bounds, whom to believe."""
 
-    def __init__(self, daemon: Daemon, trust: Trust | None = None) -> None:
+    def __init__(self, daemon: Daemon, trust: Trust | None = None, *, rates: PublicRates | None = None) -> None:
         self.upstreams = Upstreams()
         self.trust = trust or Trust()
         self._daemon = daemon
         self._wakes = wakes_of(daemon.sandboxes)
-        self._rates = PublicRates()
+        self._rates = rates or PublicRates()
 
     def gate(self, zone: str | None = None) -> PublicGate:
         """Give the app of the public."""

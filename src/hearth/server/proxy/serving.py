@@ -79,8 +79,8 @@ async def serving_public(
         return
     async with contextlib.AsyncExitStack() as undo:
         listener = undo.enter_context(_listener(options.listen))
-        host, port = listener.getsockname()[:2]
-        address = PublicAddress(scheme=options.scheme, host=host, port=port, zone=options.zone)
+        scheme, host, port = options.seen_as or (options.scheme, *listener.getsockname()[:2])
+        address = PublicAddress(scheme=scheme, host=host, port=port, zone=options.zone)
         daemon.publishing.address = address
         files = CertificateFiles(data.root / "certificates")
         context: ssl.SSLContext | None = None
