@@ -90,6 +90,7 @@ class Run:
     def _over(self, **changes: object) -> None:
         if not self.is_over:
             self._exec = replace(self._exec, ended_at=self._clock.now(), stdin_open=False, **changes)  # type: ignore[arg-type]
+            self.save_soon()  # and once more when its log is closed: only then its size is known
             self.log.finish()
 
     async def signal(self, number: int) -> None:

@@ -13,6 +13,8 @@ from hearth.wire.messages import KeptInfo
 
 TIMED_OUT = -1
 """What EXIT tells of a kept command that its time limit has ended."""
+MAX_POSITION = 2**62
+"""Four exbibytes: what follows stays below what a database holds."""
 
 
 class KeptExecution(ProcessStream):
@@ -67,6 +69,6 @@ def check_position(info: KeptInfo, wanted: int) -> int:
     Raises:
         GuestFailed: the guest is said to have written less than it was seen to.
     """
-    if info.position < wanted:
+    if not wanted <= info.position <= MAX_POSITION:
         raise GuestFailed("the guest broke the protocol", details=f"output {wanted} was here, it says {info.position}")
     return info.position
