@@ -199,21 +199,6 @@ def test_a_secret_is_shown_once_and_stored_nowhere(client: Client, daemon: Runni
     assert held == []
 
 
-def test_a_new_secret_is_kept_for_no_repetition(client: Client, daemon: RunningDaemon) -> None:
-    secrets = set()
-    for _ in range(2):
-        status, _, made = ask(
-            daemon, "POST", "/api/v1/users/me/keys", b"{}", token=daemon.token, Idempotency_Key="the-same"
-        )
-        assert status == 201
-        secrets.add(made["secret"])
-    assert len(secrets) == 2
-    held = [
-        path for path in daemon.data.root.glob("hearth.db*") if any(s.encode() in path.read_bytes() for s in secrets)
-    ]
-    assert held == []
-
-
 def test_every_way_of_being_nobody_sounds_the_same(client: Client, daemon: RunningDaemon) -> None:
     revoked = client.users.create_key()
     client.users.revoke_key(revoked.key.id)

@@ -62,9 +62,9 @@ class Operation(Generic[Input, Output]):
     def creates(self) -> bool:
         """Whether it makes something new, so that an Idempotency-Key keeps a repetition from making it twice.
 
-        Answers that hold a secret are kept for no repetition.
+        Also where the answer holds a secret: what is kept for a repetition is sealed.
         """
-        return self.method == "POST" and not {201, 202}.isdisjoint(self.statuses) and not self.gives_secret
+        return self.method == "POST" and not {201, 202}.isdisjoint(self.statuses)
 
     @property
     def needs_body(self) -> bool:
