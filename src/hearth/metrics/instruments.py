@@ -89,3 +89,4 @@ STORE_SECONDS = Histogram(
     buckets=STORE_BUCKETS_S,
     registry=REGISTRY,
 )
+EVENT_SUBSCRIBERS = Gauge("hearth_event_subscribers", "Listeners to the stream of events.", registry=REGISTRY)
