@@ -57,8 +57,7 @@ async def whole_body(_scope: Scope, receive: Receive, send: Send) -> None:
 @contextlib.asynccontextmanager
 async def serving(app: ASGIApp = whole_body, door: Callable[..., Door] = Impatient) -> AsyncIterator[int]:
     server = PublicServer(app, PublicOptions(), None)
-    server.config.http = door  # type: ignore[assignment]  # a class is only called
-    server.config.load()
+    server.config.http_protocol_class = door  # type: ignore[assignment]  # a class is only called
     with socket.create_server(("127.0.0.1", 0)) as listener:
         task = asyncio.create_task(server.serve([listener]), name="server")
         try:
