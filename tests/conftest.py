@@ -12,7 +12,11 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from hypothesis import settings
 from tests import leaks
+
+settings.register_profile("hearth", deadline=None)  # how long an example takes says how busy the machine is
+settings.load_profile("hearth")
 
 DAEMON_FILES = ("test_serve.py", "test_recovery.py", "test_crash.py")
 """Their tests start daemons themselves."""

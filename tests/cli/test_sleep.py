@@ -75,7 +75,7 @@ def test_a_sandbox_is_edited_without_being_touched(daemon: RunningDaemon, client
         (("snapshots", "paint"), 2, "--help"),
         (("snapshots", "inspect", "nosuch"), 1, "nosuch"),
         (("restore", "nosuch"), 1, "nosuch"),
-        (("create", "--from", "nosuch"), 1, "sleep"),
+        (("create", "--from", "nosuch"), 1, "nosuch"),
         (("create", "--from", "shared", "--cpus", "2"), 1, "cpus"),
         (("create", "--idle-stop", "never"), 1, "--idle-stop"),
         (("snapshots", "delete", "nosuch"), 1, "--yes"),
