@@ -69,6 +69,7 @@ def verdict(
         (SCAN, Outcome(word="scanned", ports=(53,)), Evidence(), Verdict.HELD),
         (SCAN, Outcome(word="scanned", ports=()), Evidence(), Verdict.UNPROVEN),
         (SCAN, Outcome(word="scanned", ports=(22, 53)), Evidence(), Verdict.BROKEN),
+        (replace(SCAN, ports=()), Outcome(word="scanned"), Evidence(), Verdict.HELD),
         (FLOOD, Outcome(word="flooded", sent=200), Evidence(), Verdict.BROKEN),
         (FLOOD, Outcome(word="flooded", sent=200), Evidence(rules={"too many connections": 3}), Verdict.HELD),
         (FLOOD, Outcome(word="flooded", sent=50), Evidence(), Verdict.NOT_TRIED),
@@ -107,6 +108,14 @@ def test_without_its_control_nothing_has_held(
 )
 def test_a_frame_that_reached_the_friend_is_a_control(evidence: Evidence) -> None:
     assert verdict(SHOT, "sent", evidence, control="sent") is Verdict.HELD
+
+
+@pytest.mark.parametrize(("ports", "wanted"), [((53,), Verdict.HELD), ((), Verdict.UNPROVEN)])
+def test_a_scan_that_found_what_is_open_is_a_control(ports: tuple[int, ...], wanted: Verdict) -> None:
+    scan = replace(SCAN, ports=(), control=("c",))
+    outcomes = {"p": Outcome(word="scanned"), "c": Outcome(word="scanned", ports=ports)}
+    (row,) = judge([scan], Evidence(outcomes=outcomes))
+    assert row.verdict is wanted
 
 
 @pytest.mark.parametrize("word", ["open", "refused"])

@@ -90,7 +90,7 @@ async def test_a_closed_sandbox_tries_everything_and_all_of_it_holds(slept_in: D
         allowed = set(of_verdict(report, "allowed"))
         assert allowed == {
             *("gateway-dns", "friend-dial", "friend-udp", "target-from-friend", "stranger-own-gateway"),
-            *("friend-name", "frame-honest", "tiny-control", "after-frames", "proxy-plain"),
+            *("friend-name", "frame-honest", "tiny-control", "after-frames", "after-floods", "proxy-plain"),
         }
         assert report["counts"]["held"] > 100
 

@@ -56,7 +56,8 @@ def _verdict(probe: Probe, outcome: Outcome | None, evidence: Evidence) -> Judge
 def _missing_control(probe: Probe, evidence: Evidence) -> str | None:
     for each in probe.control:
         outcome = evidence.outcomes.get(each)
-        if outcome is None or not (outcome.word in ("open", "answered") or _reached_friend(each, evidence)):
+        has_worked = outcome is not None and (outcome.word in ("open", "answered") or bool(outcome.ports))
+        if not has_worked and not _reached_friend(each, evidence):
             return each
     return None
 
@@ -146,7 +147,8 @@ def _only(probe: Probe, outcome: Outcome, _evidence: Evidence) -> Judged:
         return Verdict.BROKEN, f"open: {', '.join(map(str, wrong[:20]))}"
     if missing := set(probe.ports) - set(outcome.ports):
         return Verdict.UNPROVEN, f"port {min(missing)} was not found, which is open"
-    return Verdict.HELD, f"found what is open: {', '.join(map(str, sorted(probe.ports)))}"
+    found = ", ".join(map(str, sorted(probe.ports)))
+    return Verdict.HELD, f"found what is open: {found}" if found else "found nothing, where it finds what is open"
 
 
 def _alone(_probe: Probe, outcome: Outcome, _evidence: Evidence) -> Judged:

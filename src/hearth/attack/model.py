@@ -21,6 +21,8 @@ class Where(StrEnum):
     """A throw-away sandbox of another owner."""
     SPARE = "spare"
     """A throw-away sandbox of the same owner for what would spoil the target."""
+    AFTERWARDS = "afterwards"
+    """The friend, after the spare's floods."""
 
 
 class Expect(StrEnum):

@@ -40,6 +40,8 @@ PRIVATE = {
 OUTSIDE = {("9.9.9.9", 53): "a DNS server", ("1.1.1.1", 853): "DNS over TLS", ("1.1.1.1", 443): "DNS over HTTPS"}
 NEEDS_FRIEND = "no neighbour of the same owner: leave out --no-neighbours, and let the policy have neighbours"
 NEEDS_STRANGER = "no sandbox of another owner: call as an administrator, or with --other-key"
+MOST_SCANNED, LAST_SCANNED = 4, 1100
+"""Addresses of the host, and the last port."""
 A, TXT, NULL = 1, 16, 10
 ANSWER_S, SILENCE_S = 30.0, 4.0
 """How long an answer is waited for that is to come, and one that is not."""
@@ -106,13 +108,16 @@ def _all(scene: Scene) -> Iterator[Probe]:
 def _missing(scene: Scene, probe: Probe) -> str:
     """Tell what a probe lacks in this scene; "" for nothing."""
     controls = {probe.id, *probe.control}
-    needs_friend = probe.where in (Where.FRIEND, Where.SPARE) or controls & {"friend-dial", "friend-name"}
+    needs_friend = probe.where in (Where.FRIEND, Where.SPARE, Where.AFTERWARDS) or controls & {
+        "friend-dial",
+        "friend-name",
+    }
     needs_way = probe.where is Where.FRIEND or controls & {"friend-udp", "frame-honest"}
     if probe.id != "gateway-dns" and (needs_friend or needs_way) and scene.friend is None:
         return NEEDS_FRIEND
     if needs_way and not scene.neighbours:
         return NEEDS_FRIEND
-    if probe.where is Where.SPARE and not scene.has_spare:
+    if probe.where in (Where.SPARE, Where.AFTERWARDS) and not scene.has_spare:
         return NEEDS_FRIEND
     if (probe.where is Where.STRANGER or "stranger" in probe.id) and scene.stranger is None:
         return NEEDS_STRANGER
@@ -179,16 +184,7 @@ def _gateway_and_host(scene: Scene) -> Iterator[Probe]:
     yield dialled(
         "gateway-dns", "gateway", scene.gateway, dns, expect=Expect.ALLOWED, control=("friend-name",), because=because
     )
-    yield Probe(
-        id="gateway-scan",
-        group="gateway",
-        target=scene.gateway,
-        tried="tcp 1 to 1100",
-        expect=Expect.ONLY,
-        do="scan",
-        how={"address": scene.gateway, "first": 1, "last": 1100},
-        ports=(DNS,),
-    )
+    yield _scan("gateway-scan", "gateway", scene.gateway, ports=(DNS,))
     for port in GATEWAY_PORTS:
         yield dialled(f"gateway-{port}", "gateway", scene.gateway, ("tcp", scene.gateway, port))
     yield dialled("gateway-udp", "gateway", scene.gateway, ("udp", scene.gateway, 67))
@@ -197,9 +193,27 @@ def _gateway_and_host(scene: Scene) -> Iterator[Probe]:
         for port in (22, 80, 443):
             yield dialled(f"host-{host.replace('.', '-')}-{port}", "host", host, ("tcp", host, port))
         yield dialled(f"host-{host.replace('.', '-')}-udp", "host", host, ("udp", host, DNS))
+    for host in scene.hosts[:MOST_SCANNED]:
+        yield _scan(f"host-{host.replace('.', '-')}-scan", "host", host, control=("gateway-scan",))
     for address, port in scene.also:
         yield dialled(f"also-{address.replace('.', '-')}-{port}", "host", address, ("tcp", address, port))
     yield from frames.loopback(scene.gateway)
+
+
+def _scan(
+    identity: str, group: str, address: str, *, ports: tuple[int, ...] = (), control: tuple[str, ...] = ()
+) -> Probe:
+    return Probe(
+        id=identity,
+        group=group,
+        target=address,
+        tried=f"tcp 1 to {LAST_SCANNED}",
+        expect=Expect.ONLY,
+        do="scan",
+        how={"address": address, "first": 1, "last": LAST_SCANNED},
+        control=control,
+        ports=ports,
+    )
 
 
 def _private(scene: Scene) -> Iterator[Probe]:

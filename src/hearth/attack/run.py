@@ -268,13 +268,16 @@ class Attack:
         """Do to the spare what would spoil the target."""
         others = [friend.id, target.id]
         harm: dict[str, str] = {}
-        for probe in _of(probes, Where.SPARE):
-            await self._send(self.client, spare, [probe])
-            if probe.do == "become agent":
-                self.tell("talking to an impostor in the agent's place")
-                self.outcomes |= await face_impostor(self.client, spare.id, self.run, others)
-            elif words := await unwell(self.client, others):
-                harm[probe.id] = words
+        mine = _of(probes, Where.SPARE)
+        floods = [probe for probe in mine if probe.do != "become agent"]
+        await self._send(self.client, spare, floods)
+        if words := await unwell(self.client, others):
+            harm = {probe.id: f"afterwards: {words}" for probe in floods}
+        await self._send(self.client, friend, _of(probes, Where.AFTERWARDS))
+        if len(floods) < len(mine):
+            await self._send(self.client, spare, mine[len(floods) :])
+            self.tell("talking to an impostor in the agent's place")
+            self.outcomes |= await face_impostor(self.client, spare.id, self.run, others)
         rules: Mapping[str, int] = {}
         with contextlib.suppress(HearthError):
             rules = (await self.client.egress(spare.id)).counts

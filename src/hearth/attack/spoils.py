@@ -28,7 +28,7 @@ def impostor() -> Probe:
 def floods(gateway: str, friend: str, friend_name: str) -> Iterator[Probe]:
     """Give what asks for too much."""
     server = {"server": gateway, "name": f"{friend_name}.hearth"}
-    spare: dict[str, Any] = {"group": "floods", "where": Where.SPARE}
+    spare: dict[str, Any] = {"group": "floods", "where": Where.SPARE, "control": ("after-floods",)}
     yield Probe(
         id="flood-nonsense",
         target="the resolver",
@@ -64,6 +64,18 @@ def floods(gateway: str, friend: str, friend_name: str) -> Iterator[Probe]:
         do="console",
         how={"bytes": 4 << 20, "seconds": 5},
         **spare,
+    )
+    yield Probe(
+        id="after-floods",
+        group="floods",
+        target="a neighbour's resolver",
+        tried="a name, afterwards",
+        expect=Expect.ALLOWED,
+        do="ask",
+        how=server,
+        where=Where.AFTERWARDS,
+        control=("gateway-dns",),
+        because="the neighbour did not notice the floods",
     )
 
 
