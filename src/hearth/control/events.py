@@ -15,6 +15,7 @@ from datetime import datetime
 
 from hearth.errors import HearthError, InvalidInput, RateLimited
 from hearth.host.clock import Clock
+from hearth.metrics.instruments import EVENT_SUBSCRIBERS
 
 EVENTS_KEPT = 8192
 """Some 4 MiB, and many minutes of a busy host."""
@@ -129,8 +130,10 @@ class Events:
             )
         number, whole = self._find(after)
         self._readers[user_id] = self._readers.get(user_id, 0) + 1
+        EVENT_SUBSCRIBERS.inc()
 
         def leave() -> None:
+            EVENT_SUBSCRIBERS.dec()
             self._readers[user_id] -= 1
             if not self._readers[user_id]:
                 del self._readers[user_id]

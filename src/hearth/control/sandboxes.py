@@ -203,7 +203,9 @@ class Sandboxes:
         Raises:
             NotFound: the user has none such.
         """
-        return await self.store.sandboxes.resolve(_scope(user), reference)
+        found = await self.store.sandboxes.resolve(_scope(user), reference)
+        structlog.contextvars.bind_contextvars(sandbox=found.id)
+        return found
 
     async def list(self, user: User, *, labels: Mapping[str, str], limit: int, cursor: str | None) -> Page[Sandbox]:
         """Give a page of the user's sandboxes (everybody's for an administrator), oldest first."""
@@ -216,8 +218,7 @@ class Sandboxes:
 
     async def timings(self, user: User, reference: str) -> Sequence[StepRecord]:
         """Tell what each step of the sandbox's creation took."""
-        sandbox = await self.get(user, reference)
-        jobs = await self.store.jobs.list(subject=sandbox.id)
+        jobs = await self.store.jobs.list(subject=(await self.get(user, reference)).id)
         return [record for job in jobs.items if job.kind == CREATE_KIND for record in job.steps]
 
     @contextlib.asynccontextmanager
@@ -250,8 +251,7 @@ class Sandboxes:
             Conflict: it cannot be woken.
             SnapshotRefused, EngineFailed, GuestFailed, TimedOut: it did not come up.
         """
-        sandbox = await self.creation.settle(await self.get(user, reference))
-        async with self.sleep.awake(sandbox) as guest:
+        async with self.sleep.awake(await self.creation.settle(await self.get(user, reference))) as guest:
             yield guest
 
     def heat(self, sandbox: Sandbox) -> Heat:

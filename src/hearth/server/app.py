@@ -15,6 +15,7 @@ from hearth.server.middleware.audit import Audited
 from hearth.server.middleware.auth import Authenticated
 from hearth.server.middleware.body_limit import BodyLimit
 from hearth.server.middleware.idempotency import Idempotent
+from hearth.server.middleware.operating import Operating
 from hearth.server.middleware.problems import Problems
 from hearth.server.middleware.rates import AddressLimited, UserLimited
 from hearth.server.middleware.request_id import RequestId
@@ -96,7 +97,7 @@ def _routes(daemon: Daemon, turnstile: Turnstile) -> list[Route]:
         raise ValueError("the table of operations and the handlers differ")
     paths: dict[str, dict[str, ASGIApp]] = {}
     for bound in BOUND:
-        endpoint: ASGIApp = Endpoint(bound, daemon)
+        endpoint: ASGIApp = Operating(Endpoint(bound, daemon), bound.operation)
         if bound.operation.creates:
             endpoint = Idempotent(endpoint, daemon=daemon)
         if not bound.operation.public:

@@ -21,11 +21,11 @@ from starlette.types import ASGIApp
 
 from hearth.config import DataDirectory, Settings, load_data_directory
 from hearth.control.daemon import open_daemon
-from hearth.server import limits, secure
+from hearth.server import limits, logs, observability, secure
 from hearth.server.app import build_app, observed
 from hearth.server.listen import parse_address, spoken_address, tcp_listener, unix_listener
-from hearth.server.logs import configure
 from hearth.server.notify import notify
+from hearth.server.observability import ObservabilityOptions, serving_metrics
 from hearth.server.proxy.door import Door
 from hearth.server.proxy.options import PublicOptions, read_options
 from hearth.server.proxy.options import add_arguments as add_public_arguments
@@ -77,8 +77,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_public_arguments(parser)
     limits.add_arguments(parser)
     secure.add_arguments(parser)
-    parser.add_argument("--log-format", choices=("console", "json"), default="console")
-    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    observability.add_arguments(parser)
+    logs.add_arguments(parser)
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
@@ -115,7 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         HearthError: the daemon could not be opened, or an address not be listened on.
     """
-    configure(arguments.log_format, arguments.log_level)
+    logs.configure(arguments.log_format, logs.levels_of(arguments.log_level))
     data = DataDirectory(root=arguments.data.absolute()) if arguments.data else load_data_directory()
     data.check()
     raise_descriptor_limit()
@@ -123,9 +123,10 @@ def run(arguments: argparse.Namespace) -> int:
     os.chdir("/")  # what we start inherits it: no VMM shall hold, or see, the directory of whoever started us
     remote = arguments.allow_remote or encrypted.is_on
     addresses = [parse_address(text, allow_remote=remote) for text in arguments.listen]
-    public = read_options(arguments)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(data, settings, addresses, public, encrypted, drain_s=arguments.drain))
+    public, observing = read_options(arguments), observability.read_options(arguments)
+    with observability.traced(observing), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        serving = serve(data, settings, addresses, public, encrypted, observing, drain_s=arguments.drain)
+        runner.run(serving)
     return 0
 
 
@@ -161,6 +162,7 @@ async def serve(
     addresses: list[tuple[str, int]],
     public: PublicOptions,
     encrypted: secure.SecureOptions,
+    observing: ObservabilityOptions,
     *,
     drain_s: int,
 ) -> None:
@@ -173,6 +175,7 @@ async def serve(
         scheme = "http" if context is None else "https"
         spoken = [*(spoken_address(each, scheme) for each in sockets), f"unix:{data.api_socket}"]
         spoken += await undo.enter_async_context(serving_public(daemon, gateway, data, public, observed))
+        spoken += await undo.enter_async_context(serving_metrics(daemon, observing, observed))
         local = undo.enter_context(unix_listener(data.api_socket))
         log.info("listening", addresses=spoken)
         plain, behind_tls = ([*sockets, local], []) if context is None else ([local], sockets)

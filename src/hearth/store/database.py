@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine
 
 from hearth.errors import Unavailable
 from hearth.host.waiting import until_done
+from hearth.metrics.instruments import STORE_SECONDS
 from hearth.store.sqlite import make_engine
 from hearth.store.translation import translated
 
@@ -30,6 +31,7 @@ class Lane:
         self._database = database
         self._connection: Connection | None = None
         self._closed = False
+        self._seconds = STORE_SECONDS.labels(name)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"hearth-{name}")
 
     async def run(self, work: Callable[[Connection], T]) -> T:
@@ -44,7 +46,8 @@ class Lane:
             raise Unavailable("the store is closed")
         running = asyncio.get_running_loop().run_in_executor(self._thread, self._work, work)
         try:
-            await until_done(running)
+            with self._seconds.time():
+                await until_done(running)
         except asyncio.CancelledError:
             running.exception()  # marks it as seen: the caller learns of the cancellation instead
             raise

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hearth.api.limits import JSON
 from hearth.api.problems import internal_error, problem_of, status_of
 from hearth.errors import Code, HearthError, RateLimited, RequestTimeout, TooLarge, Unauthenticated
+from hearth.metrics.instruments import ERRORS
 from hearth.server.resource import WrongMethod
 
 log = structlog.get_logger(__name__)
@@ -50,6 +51,7 @@ class Problems:
         except Exception:
             # The request ends here; the caller learns the id under which the log tells what happened.
             log.exception("unexpected error")
+            ERRORS.labels(Code.INTERNAL.value).inc()
             problem = internal_error(scope["state"]["request_id"])
         if not begun:
             await _answer(problem, scope["state"]["request_id"])(scope, receive, send)
@@ -57,6 +59,7 @@ class Problems:
 
 def note(error: HearthError) -> None:
     """Log an error: with its causes when it is ours, in one line when a guest, the host or the caller is at fault."""
+    ERRORS.labels(error.code.value).inc()
     if error.code in EXPECTED:
         log.warning("request failed", code=error.code.value, error=str(error))
     elif status_of(error) >= 500:
