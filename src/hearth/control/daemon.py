@@ -29,12 +29,13 @@ from hearth.control.net_mode import confinement_of
 from hearth.control.overview import Overview
 from hearth.control.publishing import Publishing
 from hearth.control.quotas import Allowances
+from hearth.control.readiness import Readiness
 from hearth.control.reconcile import Reconciler
 from hearth.control.reporting import Reporter
 from hearth.control.sandboxes import Sandboxes
 from hearth.control.secrets import Secrets
-from hearth.control.thermal import policy_of
 from hearth.control.signatures import Signatures
+from hearth.control.thermal import policy_of
 from hearth.control.users import Users
 from hearth.control.vault import Vault
 from hearth.control.volumes import Volumes
@@ -70,8 +71,8 @@ class Daemon:
     quotas: Allowances
     secrets: Secrets
     audit: Audit
-    images: Images
     signatures: Signatures
+    images: Images
     checkpoints: Checkpoints
     volumes: Volumes
     attaching: Attaching
@@ -80,6 +81,7 @@ class Daemon:
     idempotency: Idempotency
     events: Events
     jobs: Jobs
+    readiness: Readiness
     execs: Execs
     heat: HeatLoop
     overview: Overview
@@ -138,6 +140,8 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
             )
             execs = Execs(store=store, sandboxes=sandboxes, root=data.execs, settings=settings, clock=clock)
             await execs.recover()
+            readiness = Readiness(store, images, workshop)
+            stack.push_async_callback(readiness.close)
             background = Background()
             try:
                 background.start("execs", execs.work())
@@ -152,17 +156,18 @@ async def open_daemon(data: DataDirectory, settings: Settings) -> AsyncIterator[
                     users=users,
                     secrets=secrets,
                     audit=audit,
+                    signatures=Signatures(store.users, users, vault, clock),
                     quotas=Allowances(store=store, users=users, images=images),
                     images=images,
                     checkpoints=sandboxes.checkpoints,
                     volumes=sandboxes.volumes,
-                    signatures=Signatures(store.users, users, vault, clock),
                     attaching=attaching,
                     templates=sandboxes.machine_templates,
                     publishing=Publishing(store=store, sandboxes=sandboxes, clock=clock),
                     idempotency=Idempotency(store.answers, clock=clock, secret=workshop.secret, run=run),
                     events=events,
                     jobs=Jobs(store.jobs, sandboxes, reporter),
+                    readiness=readiness,
                     execs=execs,
                     heat=heat,
                     overview=Overview(sandboxes),

@@ -10,6 +10,7 @@ from hearth.api.operations import OPERATIONS
 from hearth.control.daemon import Daemon
 from hearth.control.rates import Turnstile
 from hearth.errors import NotFound
+from hearth.server.draining import Drain
 from hearth.server.middleware.access_log import AccessLog
 from hearth.server.middleware.audit import Audited
 from hearth.server.middleware.auth import Authenticated
@@ -67,7 +68,7 @@ BOUND: tuple[Bound, ...] = (
 )
 
 
-def build_app(daemon: Daemon, gateway: Gateway) -> ASGIApp:
+def build_app(daemon: Daemon, gateway: Gateway, drain: Drain) -> ASGIApp:
     """Give the ASGI application of one daemon.
 
     Raises:
@@ -77,9 +78,8 @@ def build_app(daemon: Daemon, gateway: Gateway) -> ASGIApp:
     routes = [*_routes(daemon, turnstile), *openapi.ROUTES, metrics.route(daemon)]
     router = Router(routes, redirect_slashes=False, default=_unknown_path)
     limited = BodyLimit(AddressLimited(router, turnstile=turnstile), max_bytes=MAX_BODY_BYTES)
-    return observed(
-        Crossing(limited, public=gateway.gate(), daemon=daemon, upstreams=gateway.upstreams, trust=gateway.trust)
-    )
+    crossing = Crossing(limited, public=gateway.gate(), daemon=daemon, upstreams=gateway.upstreams, trust=gateway.trust)
+    return observed(drain.over(crossing))
 
 
 def wrap(app: ASGIApp) -> ASGIApp:

@@ -23,6 +23,7 @@ from hearth.config import DataDirectory, Settings, load_data_directory
 from hearth.control.daemon import open_daemon
 from hearth.server import limits, logs, observability, secure
 from hearth.server.app import build_app, observed
+from hearth.server.draining import Drain
 from hearth.server.listen import parse_address, spoken_address, tcp_listener, unix_listener
 from hearth.server.notify import notify
 from hearth.server.observability import ObservabilityOptions, serving_metrics
@@ -36,6 +37,8 @@ log = structlog.get_logger(__name__)
 
 DRAIN_S = 10
 """How long running requests may take to end once the daemon was told to stop; then they are told that it stops."""
+CUT_OFF_S = 1
+"""How long uvicorn waits for what is cut off then."""
 KEEP_ALIVE_S = 75
 MAX_POOL = 64
 """Most machines of one shape that an operator may keep ready."""
@@ -177,9 +180,10 @@ async def serve(
         spoken += await undo.enter_async_context(serving_public(daemon, gateway, data, public, observed))
         spoken += await undo.enter_async_context(serving_metrics(daemon, observing, observed))
         local = undo.enter_context(unix_listener(data.api_socket))
+        drain = Drain(daemon.events.close)
         log.info("listening", addresses=spoken)
         plain, behind_tls = ([*sockets, local], []) if context is None else ([local], sockets)
-        server = Server(build_app(daemon, gateway), drain_s=drain_s)
+        server = Server(build_app(daemon, gateway, drain), drain=drain, drain_s=drain_s)
         await server.serve_sockets(plain, behind_tls, context)
     log.info("stopped")
 
@@ -187,7 +191,10 @@ async def serve(
 class Server(uvicorn.Server):
     """uvicorn with our ears for signals in place of its own, so that the first one drains and the second does not."""
 
-    def __init__(self, app: ASGIApp, *, drain_s: int) -> None:
+    def __init__(self, app: ASGIApp, *, drain: Drain, drain_s: int) -> None:
+        self._drain = drain
+        self._drain_s = drain_s
+        self._draining: asyncio.Task[None] | None = None
         self._behind_tls: Sequence[socket.socket] = ()
         self._context: ssl.SSLContext | None = None
         super().__init__(
@@ -201,7 +208,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=drain_s,
+                timeout_graceful_shutdown=CUT_OFF_S,
             )
         )
 
@@ -235,7 +242,14 @@ class Server(uvicorn.Server):
     def _stop(self, number: signal.Signals) -> None:
         log.info("stopping", signal=number.name)
         notify("STOPPING=1")
-        self.force_exit = self.should_exit
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._end(), name="drain")
+        else:
+            self.force_exit = self.should_exit = True
+
+    async def _end(self) -> None:
+        """Stop once what is under way has ended, or time is up."""
+        await self._drain.run(self._drain_s)
         self.should_exit = True
 
     @contextlib.contextmanager

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from hearth.api.operations import HEALTH, HEALTHZ, LIVEZ, READYZ
 from hearth.api.schemas import Health, Liveness, Nothing, Readiness
-from hearth.errors import HearthError
+from hearth.control.readiness import OK
 from hearth.server.resource import Call, Reply, bind
 from hearth.version import VERSION
 
@@ -25,11 +25,12 @@ async def live(_call: Call[Nothing]) -> Liveness:
 
 
 async def ready(call: Call[Nothing]) -> Readiness | Reply[Readiness]:
-    try:
-        await call.daemon.sandboxes.count()
-    except HearthError as error:
-        return Reply(value=Readiness(status="not ready", checks={"store": error.brief}), status=503)
-    return Readiness(status="ready", checks={"store": "ok"})
+    checks = dict(await call.daemon.readiness.check())
+    if call.daemon.events.closed:
+        checks["serving"] = "the daemon is stopping"
+    if all(found == OK for found in checks.values()):
+        return Readiness(status="ready", checks=checks)
+    return Reply(value=Readiness(status="not ready", checks=checks), status=503)
 
 
 def spoken(duration: timedelta) -> str:
