@@ -10,7 +10,7 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -63,9 +63,16 @@ def opened(*words: str) -> Iterator[House]:
 
 
 @pytest.fixture(scope="module")
-def house() -> Iterator[House]:
+def built() -> Iterator[House]:
     with opened("--public-zone", ZONE) as made:
         yield made
+
+
+@pytest.fixture
+def house(built: House) -> Iterator[House]:
+    """The one house, by a client of the test's own: a longer-lived one opens connections whenever the old one idled."""
+    with built.daemon.client() as own:
+        yield replace(built, client=own)
 
 
 @contextlib.contextmanager
