@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import socket
 from collections.abc import AsyncIterator
+from ipaddress import IPv4Network
 
 import pytest
 from tests.network.stage import PORT, PUBLIC, Guest, Stage, stage
@@ -12,6 +13,7 @@ from tests.network.stage import PORT, PUBLIC, Guest, Stage, stage
 from hearth.attack import observer as watching
 from hearth.attack.guest import packets as p
 from hearth.attack.observer import Place, find_place, observing
+from hearth.host.netlink import RouteSocket
 from hearth.network.plan import PLAN
 from hearth.network.policy import PUBLIC as EVERYTHING
 
@@ -76,14 +78,20 @@ async def test_one_that_lost_frames_tells_nothing(scene: Stage) -> None:
         assert observer.finish() is None
 
 
-async def test_it_finds_the_hosts_end_of_the_uplink(scene: Stage) -> None:
+async def test_it_finds_the_addresses_of_the_host_between_and_behind_the_bridges(scene: Stage) -> None:
     uplink = scene.settings.uplink
     assert uplink is not None
     closed = await scene.guest(new_id())
-    assert await watching.uplink_address(place_of(closed)) is None
+    bridge = str(next(IPv4Network(f"{closed.address}/22", strict=False).hosts()))
+    with RouteSocket() as route:
+        own = {str(each.ip) for each in route.addresses()}
+    found = await watching.host_addresses(place_of(closed))
+    assert found[0] == bridge
+    assert set(found[1:]) <= own, "nothing is linked: the tests' own host is meant"
     opened = await scene.guest(new_id(), policy=EVERYTHING)
-    assert await watching.uplink_address(place_of(opened)) == str(uplink.host_end.ip)
-    assert watching.own_addresses(place_of(opened)) == (), "the link is in another namespace than the tests'"
+    ends = {str(uplink.host_end.ip), str(uplink.hub_end.ip)}
+    found = await watching.host_addresses(place_of(opened))
+    assert set(found) == {bridge, *ends}, "the link is in another namespace than the tests'"
 
 
 def test_a_sandbox_that_is_not_on_this_host_is_not_observed() -> None:

@@ -13,7 +13,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Interface
 
 from hearth.attack.guest.packets import Seen, marks_in, read_frame
 from hearth.attack.model import Flow, Passage
@@ -26,6 +26,9 @@ TAP = "tap0"
 EVERY_PROTOCOL = 3
 BUFFER_BYTES = 16 << 20
 MOST_FLOWS = 50_000
+MOST_ADDRESSES = 8
+UPLINK_PREFIX = 30
+"""Length of the network between hub and host (docs/network.md)."""
 SO_RCVBUFFORCE = 33
 SOL_PACKET, PACKET_STATISTICS = 263, 6
 FRAMES_AT_ONCE = 500
@@ -53,25 +56,29 @@ def find_place(sandbox_id: str, address: str) -> Place | str:
     return "the daemon's namespaces are not on this host"
 
 
-async def uplink_address(place: Place) -> str | None:
-    """Tell the host's address on its link to the owners' networks; None while there is none."""
+async def host_addresses(place: Place) -> tuple[str, ...]:
+    """Tell what no sandbox may reach of the host.
 
-    def look() -> str | None:
+    That is both ends of its link to the owners' networks, where there is one, the bridges' addresses, and those of the
+    namespace that they are linked to, if it is this process's own.
+    """
+
+    def look() -> list[IPv4Interface]:
         with RouteSocket() as route:
-            for each in route.addresses():
-                if each.network.prefixlen == 30:
-                    return str(each.network.network_address + 1)
-        return None
+            return sorted(each for each in route.addresses() if not each.ip.is_loopback)
 
-    return await namespaces.enter(place.hub, look, discard=lambda _: None)
+    between = await namespaces.enter(place.hub, look, discard=lambda _: None)
+    uplinks = [each for each in between if each.network.prefixlen == UPLINK_PREFIX]
+    found = [each.network.network_address + 1 for each in uplinks]
+    found += [each.ip for each in between]
+    if not uplinks or _is_linked_here(place):
+        found += [each.ip for each in look()]
+    return tuple(dict.fromkeys(map(str, found)))[:MOST_ADDRESSES]
 
 
-def own_addresses(place: Place) -> tuple[str, ...]:
-    """Tell this namespace's addresses that are no loopback's, if the networks lead out through it or to nothing."""
+def _is_linked_here(place: Place) -> bool:
     with RouteSocket() as route:
-        if not any(link.name == place.hub.removesuffix(HUB) for link in route.links()):
-            return ()
-        return tuple(sorted(str(each.ip) for each in route.addresses() if not each.ip.is_loopback))
+        return any(link.name == place.hub.removesuffix(HUB) for link in route.links())
 
 
 @dataclass(kw_only=True)

@@ -40,7 +40,7 @@ PRIVATE = {
 OUTSIDE = {("9.9.9.9", 53): "a DNS server", ("1.1.1.1", 853): "DNS over TLS", ("1.1.1.1", 443): "DNS over HTTPS"}
 NEEDS_FRIEND = "no neighbour of the same owner: leave out --no-neighbours, and let the policy have neighbours"
 NEEDS_STRANGER = "no sandbox of another owner: call as an administrator, or with --other-key"
-MOST_SCANNED, LAST_SCANNED = 4, 1100
+MOST_SCANNED, LAST_SCANNED = 3, 1100
 """Addresses of the host, and the last port."""
 A, TXT, NULL = 1, 16, 10
 ANSWER_S, SILENCE_S = 30.0, 4.0

@@ -138,8 +138,7 @@ class Attack:
         is_open = policy.default == "public" or policy.audit
         hosts: tuple[str, ...] = ()
         if not isinstance(place, str):
-            uplink = await watching.uplink_address(place)
-            hosts = (*((uplink,) if uplink else ()), *watching.own_addresses(place))
+            hosts = await watching.host_addresses(place)
         return Scene(
             run=self.run,
             gateway=await self._gateway(),
@@ -152,7 +151,7 @@ class Attack:
             is_open=is_open,
             neighbours=policy.neighbours,
             allowed=tuple(ipaddress.IPv4Network(each) for each in policy.allow_cidrs),
-            hosts=tuple(dict.fromkeys(hosts)),
+            hosts=hosts,
             also=self.options.also,
         )
 
