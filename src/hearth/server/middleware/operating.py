@@ -7,6 +7,7 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
+from hearth.api.life_operations import SANDBOX
 from hearth.api.operation import Operation
 from hearth.metrics.tracing import span
 
@@ -19,6 +20,8 @@ class Operating:
         self.operation = operation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.operation.path.startswith(SANDBOX):
+            bind_contextvars(sandbox=scope["path_params"]["ref"])  # its id, once it has been found
         user = scope["state"].get("user")
         if user is not None:
             bind_contextvars(user_id=user.id)
