@@ -24,6 +24,7 @@ COMMANDS = {
     "edit": "change a sandbox's name, labels, network or time to live",
     "egress": "tell what a sandbox tried to reach and what refused it",
     "attack": "try from within a sandbox what must not work, and tell what held",
+    "top": "watch what sandboxes use: CPU, memory, disk, network",
     "stop": "bring sandboxes to disk, memory and all",
     "start": "wake sandboxes ahead of their use",
     "pause": "stop the CPUs of sandboxes",

@@ -21,6 +21,7 @@ from hearth.sdk.async_commands import AsyncCommands
 from hearth.sdk.async_ports import AsyncPorts
 from hearth.sdk.async_running import AsyncRunning
 from hearth.sdk.async_secrets import AsyncSecrets
+from hearth.sdk.async_stats import Figures, OwnFigures
 from hearth.sdk.async_transport import AsyncTransport
 from hearth.sdk.async_users import AsyncUsers
 from hearth.sdk.call import Call, Page
@@ -34,7 +35,7 @@ Value = TypeVar("Value")
 Item = TypeVar("Item")
 
 
-class AsyncClient:
+class AsyncClient(Figures):
     """A daemon. Without arguments it is found by HEARTH_URL and HEARTH_TOKEN, else in the data directory.
 
     Sandboxes, checkpoints and the like are named by id or name. A sandbox that sleeps is woken by whatever uses it.
@@ -288,7 +289,7 @@ class AsyncClient:
         return found
 
 
-class AsyncSandbox:
+class AsyncSandbox(OwnFigures):
     """A computer of its own; as an async context manager it is destroyed at the end."""
 
     def __init__(self, client: AsyncClient, view: SandboxView) -> None:

@@ -25,6 +25,7 @@ from hearth.sdk.endpoint import find_endpoint
 from hearth.sdk.results import Result, result_of
 from hearth.sdk.running import Running
 from hearth.sdk.sleep_calls import ChangeOptions, ShapeOptions
+from hearth.sdk.stats import Figures, OwnFigures
 from hearth.sdk.transport import Transport
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ Value = TypeVar("Value")
 Item = TypeVar("Item")
 
 
-class Client:
+class Client(Figures):
     """A daemon. Without arguments it is found by HEARTH_URL and HEARTH_TOKEN, else in the data directory.
 
     Sandboxes, checkpoints and the like are named by id or name. A sandbox that sleeps is woken by whatever uses it.
@@ -293,7 +294,7 @@ class Client:
         return found
 
 
-class Sandbox:
+class Sandbox(OwnFigures):
     """A computer of its own.
 
     As a context manager it is destroyed at the end: ``with Sandbox.create() as sandbox: sandbox.run(["uname", "-a"])``.
