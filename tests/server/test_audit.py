@@ -27,7 +27,7 @@ class Ear:
         self.begun = datetime.now(UTC)
 
     def heard(self, **wanted: str) -> list[AuditView]:
-        return list(self.client.users.audit(since=self.begun, **wanted))  # type: ignore[arg-type]
+        return list(self.client.users.audit(since=self.begun, **wanted))
 
     def waited(self, action: str) -> AuditView:
         """Wait for an entry that nobody's answer waits for."""

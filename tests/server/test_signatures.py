@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
-from tests.server.daemon import RunningDaemon
+from tests.server.daemon import RunningDaemon, data_directory, publish_images, running_daemon
 from tests.server.network import address_of, ask_over_tcp, bearer, signed
 
 from hearth.sdk.client import Client
@@ -31,6 +31,22 @@ class Signer:
     def ask(self, method: str, target: str, headers: dict[str, str], body: bytes | None = None) -> tuple[int, str]:
         status, _, answer = ask_over_tcp(self.address, method, target, body, headers=headers)
         return status, "" if status < 400 else f"{answer['error']} {answer['details']}"
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[RunningDaemon]:
+    """A daemon that lets an address be nobody as often as it likes: these tests are, over and over."""
+    with data_directory() as data:
+        publish_images(data)
+        words = [f"--rate={name}=none" for name in ("failures", "read", "use", "create")]
+        with running_daemon(data, "--listen", "127.0.0.1:0", *words) as running:
+            yield running
+
+
+@pytest.fixture
+def client(daemon: RunningDaemon) -> Iterator[Client]:
+    with daemon.client() as made:
+        yield made
 
 
 @pytest.fixture

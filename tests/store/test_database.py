@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 from hearth.errors import Unavailable
 from hearth.store.database import Database
 
-INSERT = text("INSERT INTO users VALUES (:id, :id, 0, '2026-01-01 00:00:00.000000')")
+INSERT = text("INSERT INTO users (id, name, admin, created_at) VALUES (:id, :id, 0, '2026-01-01 00:00:00.000000')")
 COUNT = text("SELECT count(*) FROM users")
 
 
