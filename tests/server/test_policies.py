@@ -80,7 +80,7 @@ def test_what_was_tried_is_shown_with_rule_count_and_times() -> None:
 
 
 def test_the_development_engine_takes_no_policy_it_could_not_keep(daemon: RunningDaemon) -> None:
-    with daemon.client() as client, pytest.raises(InvalidInput, match="no networks"):
+    with daemon.client() as client, pytest.raises(InvalidInput, match="engine connects no machines"):
         client.create(name="kept", net_policy={"default": "deny"})
 
 

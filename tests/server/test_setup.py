@@ -78,7 +78,7 @@ def test_the_doctor_speaks_to_people_in_lines(daemon: RunningDaemon) -> None:
 
 
 @pytest.mark.root
-def test_without_root_the_set_up_says_what_it_needs_and_why(daemon: RunningDaemon) -> None:
+def test_who_has_no_right_to_the_data_directory_is_told_which_and_what_to_do(daemon: RunningDaemon) -> None:
     words = [
         "-c",
         "import os, sys; from hearth.server.__main__ import main; os.setuid(65534); sys.exit(main(['setup']))",
@@ -87,6 +87,5 @@ def test_without_root_the_set_up_says_what_it_needs_and_why(daemon: RunningDaemo
 
     (event,) = [json.loads(line) for line in done.stdout.splitlines()]
     assert (done.returncode, event["state"]) == (1, "failed")
-    assert "needs root" in event["message"]
-    assert "network namespace" in event["message"]
-    assert "sudo" in event["resolution"]
+    assert f"HEARTH_DATA {daemon.data.root}: Permission denied" in event["message"]
+    assert event["resolution"] == "choose a directory that this user may write"
