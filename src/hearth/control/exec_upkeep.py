@@ -89,6 +89,7 @@ class ExecUpkeep:
             HearthError: what the store reports.
             OSError: a file cannot be removed.
         """
+        await self._desk.flush()
         await self._index.flush()
         while old := await self._store.execs.ended(before=self._clock.now() - self._kept_for, limit=REMOVED_AT_ONCE):
             await self.remove(old)

@@ -24,8 +24,6 @@ from hearth.version import VERSION
 
 CONTROL_SOCKET = "agent.sock"
 FORWARD_SOCKET = "forward.sock"
-ORDERLY_END_S = 2.0
-"""For an agent to end what it runs."""
 
 
 class LocalMachine:
@@ -53,11 +51,9 @@ class LocalMachine:
         return MachineEnd(how=f"the agent's process {end}", status=end.status, signal=end.signal)
 
     async def kill(self) -> None:
-        # A machine takes everything in it along; an agent has to be told to.
-        self._process.kill(signal.SIGTERM)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(ORDERLY_END_S):
-                await self._process.wait()
+        # A machine takes everything in it along. While its agent stands still no child's number can become another's.
+        self._process.kill(signal.SIGSTOP)
+        _kill_children(self._process.pid)
         self._process.kill()
         await self._process.wait()
         await self.release()
@@ -114,6 +110,15 @@ class LocalEngine:
 
     async def leftovers(self) -> set[str]:
         return set()
+
+
+def _kill_children(pid: int) -> None:
+    """Kill the process groups that a process's children lead."""
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the process, or that thread, has ended
+            for child in listed.read_text().split():
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(int(child), signal.SIGKILL)
 
 
 def _listen_words(directory: Path) -> list[str]:
