@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 TRACES_PATH = "/v1/traces"
 SERVER_ERROR = 500
+UNNAMED = "unknown_service"
+"""What the library calls a service that the environment gives no name."""
 PROPAGATED = (b"traceparent", b"tracestate")
 
 
@@ -58,9 +60,8 @@ class OtelTracer:
 
     def __init__(self, endpoint: str | None) -> None:
         url = None if endpoint is None else endpoint.rstrip("/").removesuffix(TRACES_PATH) + TRACES_PATH
-        # What the environment says of the resource counts more than these.
-        resource = Resource({SERVICE_NAME: "hearth", SERVICE_VERSION: VERSION}).merge(Resource.create())
-        if resource.attributes.get(SERVICE_NAME) == "unknown_service":
+        resource = Resource.create({SERVICE_VERSION: VERSION})
+        if str(resource.attributes.get(SERVICE_NAME, UNNAMED)).startswith(UNNAMED):
             resource = resource.merge(Resource({SERVICE_NAME: "hearth"}))
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=url)))
