@@ -13,13 +13,14 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.boot import DATA
+from tests.boot import DATA, link_images
 from tests.server.daemon import RunningDaemon, data_directory
 from tests.unprivileged import OrdinaryUser, ordinary_user
 
@@ -28,7 +29,8 @@ from hearth.control.net_mode import WIRE_FILE
 from hearth.engine.qemu import passt
 from hearth.errors import HearthError, InvalidInput
 from hearth.guest.client import Guest
-from hearth.host.directory import load_secret
+from hearth.host.directory import load_secret, load_tag
+from hearth.host.processes import find_by_arguments, owner_of
 from hearth.network.user import UserNetwork
 from hearth.sdk.client import Client, Sandbox
 
@@ -57,6 +59,14 @@ for address in (("172.16.0.3", 53), ("172.16.0.1", 53), ("198.51.100.7", 53)):
     except OSError:
         continue
 """
+
+
+class RootWithoutNetworks(OrdinaryUser):
+    """Root, but for one right."""
+
+    @property
+    def prefix(self) -> list[str]:
+        return ["setpriv", "--inh-caps=-all", "--bounding-set=-net_admin", "--"]
 
 
 @pytest.fixture(scope="module")
@@ -285,6 +295,22 @@ def test_machines_run_sleep_and_copy_themselves_with_passt(user: OrdinaryUser) -
             serve_files(client, sandbox)
             with client.ports.forward(sandbox.id, PORT) as address:
                 assert fetch(address, "/.bashrc")[0] == 200
+
+
+def test_root_without_the_right_to_networks_has_user_mode_and_vmms_that_are_not_root(images: None) -> None:
+    root = RootWithoutNetworks(uid=0, python=sys.executable)
+    with data_directory() as data:
+        link_images(data)
+        with serving(root, data) as daemon, daemon.client() as client, client.create(name="one") as sandbox:
+            sandbox.stop()
+            assert sandbox.run(["echo", "awake"]).stdout == "awake\n"
+            machine = data.machine(sandbox.id)
+            assert machine.stat().st_uid != 0
+            (vmm,) = find_by_arguments(["-name", f"hearth-{load_tag(data)}-{sandbox.id}"])
+            assert owner_of(vmm) == machine.stat().st_uid
+            assert Path(f"/proc/{vmm}/ns/net").readlink() != Path("/proc/self/ns/net").readlink()
+            with pytest.raises(InvalidInput, match="cannot be had"):
+                client.create(name="open", net_policy={"default": "public"})
 
 
 def test_the_gate_is_its_owners_alone(served: RunningDaemon, sandbox: Sandbox, user: OrdinaryUser) -> None:
