@@ -100,8 +100,8 @@ class Attack:
         if view.net_policy is None or view.address is None:
             raise Conflict(
                 "the sandbox has no network to attack",
-                details=f"{view.name} is connected to nothing",
-                resolution="attack one that was created by 'hearth create'",
+                details=f"{view.name} has no address among its owner's sandboxes",
+                resolution="attack one of a daemon that runs as root; without, machines have user-mode networks",
             )
         return view
 
