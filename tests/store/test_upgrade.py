@@ -14,6 +14,7 @@ from hearth.store.base import StoreDamaged
 from hearth.store.migrate import migrate, upgrade
 from hearth.store.sql import open_store
 from hearth.store.sqlite import make_engine, sqlite_path
+from hearth.tenancy import KeyKind, KeyScope
 
 MORNING = "2026-01-02 03:04:05.000006"
 CREATED = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
@@ -53,7 +54,11 @@ async def test_a_first_versions_rows_survive_and_can_do_what_is_new(first_versio
     )
     assert await store.sandboxes.get("sb-1") == expected
     assert await store.users.get("user-ada") == User(id="user-ada", name="ada")
-    assert (await store.users.authenticate("digest"))[1].id == "key-1"
+    key = (await store.users.authenticate("digest"))[1]
+    assert (key.id, key.scope, key.kind, key.sandbox_id) == ("key-1", KeyScope.FULL, KeyKind.BEARER, None)
+    assert (await store.quotas.used("user-ada")).memory_mib == 512
+    assert (await store.secrets.list("user-ada")).items == []
+    assert (await store.audit.list()).items == []
     assert (await store.jobs.get("job-1")).steps[0].duration_s == 1.5
     cause = ExitCause(kind=ExitKind.USER, detail="stopped", at=CREATED)
     stopped = await store.sandboxes.transition("sb-1", {SandboxState.RUNNING}, SandboxState.STOPPED, exit_cause=cause)
