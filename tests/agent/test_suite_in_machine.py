@@ -30,7 +30,7 @@ DISTRIBUTIONS = ("pytest", "hypothesis")
 SOURCES = ("__init__.py", "version.py", "wire", "agent")
 PLACE = Path("/tmp/suite")
 SUITE_TIMEOUT_S = 900.0
-MOST_SKIPPED = 38
+MOST_SKIPPED = 41
 SETTINGS = """[pytest]
 addopts = --strict-markers --import-mode=importlib -p no:cacheprovider -q -rsfE --durations=8 --color=no
 pythonpath = . src

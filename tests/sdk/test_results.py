@@ -59,3 +59,17 @@ def test_check_raises_for_the_commands_failure_only() -> None:
     with pytest.raises(CommandFailed, match="exit code 3: broken") as failed:
         Result(exit_code=3, stdout_bytes=b"", stderr_bytes=b"broken\n").check()
     assert failed.value.result.exit_code == 3
+
+
+def test_a_reader_knows_its_place_over_gaps_and_anew_after_half_a_line() -> None:
+    reader = ExecReader(5)
+    lines = (
+        b'{"type":"gap","start":5,"cursor":9}\n{"type":"stdout","data":"/w==","encoding":"base64","cursor":10}\n{"ty'
+    )
+    assert [output.data for output in reader.feed(lines)] == [b"\xff"]
+    assert (reader.cursor, reader.lost_bytes) == (10, 4)
+    reader.restart()
+    assert [output.data for output in reader.feed(b'{"type":"stderr","data":"\xc3\xa9"}\n')] == ["é".encode()]
+    assert (reader.cursor, reader.paused, reader.exit_code) == (12, False, None)
+    assert reader.feed(b'{"type":"running","cursor":12}\n') == []
+    assert reader.paused

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hearth.api.schemas import StderrEvent, StdoutEvent, Stream
-from hearth.server.outputs import Buffer, EventEncoder, result_of
+from hearth.server.outputs import Buffer, EventEncoder, OutputEncoder, result_of
 
 TEXTS = ["", "plain", "é", "日本語", "😀", "a😀b\nc\x00d", "\u2028\r\n"]
 BINARIES = [
@@ -103,3 +103,27 @@ def test_half_a_character_at_the_end_of_the_output_is_binary_not_dropped() -> No
     result = result_of(0, buffered(9, b"a\xc3"), buffered(9))
     assert base64.b64decode(result.stdout) == b"a\xc3"
     assert not result.truncated
+
+
+def test_what_was_given_is_always_a_beginning_of_the_output() -> None:
+    """Else the bytes a client counts were no cursor: the other stream came between the halves of a character."""
+    encoder = OutputEncoder()
+    assert encoder.feed("stdout", b"a\xc3", end=2) == [StdoutEvent(data="a", cursor=1)]
+    assert encoder.feed("stderr", b"e", end=3) == [
+        StdoutEvent(data="ww==", encoding="base64", cursor=2),
+        StderrEvent(data="e", cursor=3),
+    ]
+    assert encoder.feed("stdout", b"\xa9", end=4) == [StdoutEvent(data="qQ==", encoding="base64", cursor=4)]
+    assert encoder.flush(4) == []
+
+
+def test_a_character_in_two_pieces_of_one_stream_is_put_together() -> None:
+    encoder = OutputEncoder()
+    assert encoder.feed("stderr", b"\xe2\x82", end=2) == []
+    assert encoder.feed("stderr", b"\xac!", end=4) == [StderrEvent(data="€!", cursor=4)]
+    assert encoder.feed("stderr", b"\xe2", end=5) == []
+    assert encoder.flush(5) == [StderrEvent(data="4g==", encoding="base64", cursor=5)]
+
+
+def test_without_cursors_none_are_told() -> None:
+    assert OutputEncoder().feed("stdout", b"x") == [StdoutEvent(data="x")]
