@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hearth.errors import Code, InvalidInput
-from hearth.sdk.endpoint import Endpoint, find_endpoint
+from hearth.sdk.endpoint import Endpoint, Tls, find_endpoint
 
 
 def test_without_words_it_is_the_data_directorys_socket_and_key(tmp_path: Path) -> None:
@@ -27,6 +27,8 @@ def test_a_missing_key_is_no_error_yet(tmp_path: Path) -> None:
         ("http://127.0.0.1:8080", Endpoint(host="127.0.0.1", port=8080, token="t")),
         ("http://[::1]:8080/", Endpoint(host="::1", port=8080, token="t")),
         ("http://hearth.example", Endpoint(host="hearth.example", port=80, token="t")),
+        ("https://hearth.example", Endpoint(host="hearth.example", port=443, token="t", tls=Tls())),
+        ("https://10.0.0.1:8443", Endpoint(host="10.0.0.1", port=8443, token="t", tls=Tls())),
         ("unix:/run/h.sock", Endpoint(socket_path=Path("/run/h.sock"), token="t")),
         ("unix:///run/h.sock", Endpoint(socket_path=Path("/run/h.sock"), token="t")),
     ],
@@ -38,7 +40,17 @@ def test_a_url_names_the_address(url: str, expected: Endpoint) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["hearth", "https://h", "ftp://h", "http://", "http://h/prefix", "http://h:99999", "http://h?x=1", "http://u@h"],
+    [
+        "hearth",
+        "ftp://h",
+        "http://",
+        "https://",
+        "https://h/prefix",
+        "http://h/prefix",
+        "http://h:99999",
+        "http://h?x=1",
+        "http://u@h",
+    ],
 )
 def test_another_url_is_refused_naming_the_variable(url: str) -> None:
     with pytest.raises(InvalidInput) as refused:
@@ -53,3 +65,32 @@ def test_why_no_connection_came_about_is_said_with_the_next_step() -> None:
     assert "hearth serve" in nobody.resolution
     assert "/run/h.sock" in nobody.details
     assert endpoint.unreachable(PermissionError(13, "Permission denied")).code is Code.FORBIDDEN
+
+
+def test_the_key_of_this_hosts_daemon_goes_to_no_other_host(tmp_path: Path) -> None:
+    (tmp_path / "admin.key").write_text("hk_admin\n")
+    for url, token in (
+        ("http://127.0.0.1:8080", "hk_admin"),
+        ("http://localhost", "hk_admin"),
+        ("http://10.0.0.1:8080", ""),
+        ("https://hearth.example", ""),
+        ("https://127.0.0.1:8443", ""),
+    ):
+        assert find_endpoint(environment={"HEARTH_URL": url, "HEARTH_DATA": str(tmp_path)}).token == token
+
+
+def test_files_of_https_come_from_the_environment_and_are_named_when_they_cannot_be_used(tmp_path: Path) -> None:
+    missing = tmp_path / "none.pem"
+    environment = {
+        "HEARTH_URL": "https://h",
+        "HEARTH_CA_FILE": str(missing),
+        "HEARTH_CERT_FILE": "c",
+        "HEARTH_KEY_FILE": "k",
+    }
+    endpoint = find_endpoint(environment=environment)
+    assert endpoint.tls == Tls(ca=missing, certificate=Path("c"), key=Path("k"))
+    with pytest.raises(InvalidInput) as refused:
+        _ = endpoint.context
+    assert refused.value.field == "HEARTH_CA_FILE"
+    assert str(missing) in refused.value.details
+    assert find_endpoint("http://h", "t", environment=environment).context is None

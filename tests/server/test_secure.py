@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import ssl
@@ -13,9 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.server.daemon import RunningDaemon, data_directory, publish_images, running_daemon
+from tests.server.daemon import RunningDaemon, data_directory, publish_images, run_cli, running_daemon
 from tests.server.network import address_of, ask_over_tcp, bearer
 
+from hearth.errors import Unavailable
+from hearth.sdk.async_client import AsyncClient
+from hearth.sdk.client import Client
 from hearth.server.middleware.credentials import names_of
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
@@ -171,3 +175,26 @@ def test_options_that_make_no_sense_are_told(words: tuple[str, ...], field: str)
         )
     assert ran.returncode == 1
     assert field in ran.stderr
+
+
+async def test_both_clients_and_the_command_line_speak_it(secure: Secure, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"https://127.0.0.1:{secure.address[1]}"
+    certificate, key = secure.authority.sign("sdk", "bob")
+    monkeypatch.setenv("HEARTH_CA_FILE", str(secure.authority.certificate))
+    with Client(url, secure.daemon.token) as client:
+        assert [client.users.get().name for _ in range(3)] == ["admin"] * 3
+    monkeypatch.setenv("HEARTH_CERT_FILE", str(certificate))
+    monkeypatch.setenv("HEARTH_KEY_FILE", str(key))
+    with Client(url) as client:
+        assert client.users.get().name == "bob"
+    async with AsyncClient(url) as asynchronous:
+        assert [(await asynchronous.users.get()).name for _ in range(3)] == ["bob"] * 3
+    environment = {name: value for name, value in os.environ.items() if name.startswith("HEARTH_")}
+    ran = run_cli({**secure.daemon.environment, **environment, "HEARTH_URL": url}, "user", "inspect", "--json")
+    assert b'"bob"' in ran.stdout
+
+
+def test_a_daemon_whose_certificate_nobody_vouches_for_is_not_talked_to(secure: Secure) -> None:
+    url = f"https://127.0.0.1:{secure.address[1]}"
+    with Client(url, secure.daemon.token) as client, pytest.raises(Unavailable, match="certificate"):
+        client.users.get()

@@ -132,7 +132,9 @@ class AsyncTransport:
         try:
             async with asyncio.timeout(CONNECT_S):
                 if endpoint.socket_path is None:
-                    incoming, outgoing = await asyncio.open_connection(endpoint.host, endpoint.port)
+                    incoming, outgoing = await asyncio.open_connection(
+                        endpoint.host, endpoint.port, ssl=endpoint.context
+                    )
                 else:
                     incoming, outgoing = await asyncio.open_unix_connection(endpoint.socket_path)
         except OSError as error:

@@ -5,33 +5,79 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from hearth.config import DataDirectory, default_data_root
 from hearth.errors import Forbidden, InvalidInput, Unavailable
 
+if TYPE_CHECKING:
+    import ssl
+
 UNIX_PREFIX = "unix:"
 DEFAULT_PORT = 80
+DEFAULT_TLS_PORT = 443
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tls:
+    """How to make sure of the daemon: by the authorities in ``ca``, else the system's; and of us, by a certificate."""
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """Load it all.
+
+        Raises:
+            InvalidInput: a file cannot be used; ``field`` names the variable.
+        """
+        module = import_module("ssl")  # 10 ms, which only those who need it wait for
+        try:
+            made: ssl.SSLContext = module.create_default_context(cafile=self.ca)
+        except OSError as error:
+            raise _unusable("HEARTH_CA_FILE", self.ca, error) from error
+        if self.certificate is not None:
+            try:
+                made.load_cert_chain(self.certificate, self.key)
+            except OSError as error:
+                raise _unusable("HEARTH_CERT_FILE", self.certificate, error) from error
+        return made
 
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """A daemon's address, a Unix socket when ``socket_path`` is set, and the caller's token (empty: none)."""
+    """A daemon's address, a Unix socket when ``socket_path`` is set, and the caller's token (empty: none).
+
+    ``tls`` is set where it is reached by https.
+    """
 
     socket_path: Path | None = None
     host: str = "hearth"
     port: int = DEFAULT_PORT
     token: str = field(default="", repr=False)
+    tls: Tls | None = None
 
     def __str__(self) -> str:
-        return f"{UNIX_PREFIX}{self.socket_path}" if self.socket_path else f"http://{self.authority}"
+        scheme = "http" if self.tls is None else "https"
+        return f"{UNIX_PREFIX}{self.socket_path}" if self.socket_path else f"{scheme}://{self.authority}"
+
+    @cached_property
+    def context(self) -> ssl.SSLContext | None:
+        """What connections are made secure with; None where they are not."""
+        return None if self.tls is None else self.tls.context()
 
     @property
     def authority(self) -> str:
         """What goes into the Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == DEFAULT_PORT else f"{host}:{self.port}"
+        usual = DEFAULT_PORT if self.tls is None else DEFAULT_TLS_PORT
+        return host if self.port == usual else f"{host}:{self.port}"
 
     def unreachable(self, error: OSError) -> Unavailable | Forbidden:
         """Say why no connection came about."""
@@ -54,35 +100,62 @@ def find_endpoint(
     """Give the endpoint: argument, else HEARTH_URL and HEARTH_TOKEN, else socket and admin.key of the data directory.
 
     Raises:
-        InvalidInput: the URL is neither ``http://host:port`` nor ``unix:PATH``.
+        InvalidInput: the URL is neither ``http://host:port``, ``https://host:port`` nor ``unix:PATH``.
     """
     url = url or environment.get("HEARTH_URL") or None
     token = token or environment.get("HEARTH_TOKEN") or None
     data = DataDirectory(root=default_data_root(environment, is_root=os.geteuid() == 0))
-    if token is None:
-        token = _read_key(data.admin_key)
     if url is None:
-        return Endpoint(socket_path=data.api_socket, token=token)
+        return Endpoint(socket_path=data.api_socket, token=_read_key(data.admin_key) if token is None else token)
     if url.startswith(UNIX_PREFIX):
-        return Endpoint(socket_path=Path(url.removeprefix(UNIX_PREFIX).removeprefix("//")), token=token)
-    host, port = _host_and_port(url)
-    return Endpoint(host=host, port=port, token=token)
+        path = Path(url.removeprefix(UNIX_PREFIX).removeprefix("//"))
+        return Endpoint(socket_path=path, token=_read_key(data.admin_key) if token is None else token)
+    is_secure, host, port = _address(url)
+    if token is None:
+        # The key of the daemon on this host is no other host's business.
+        token = _read_key(data.admin_key) if host in LOOPBACK and not is_secure else ""
+    return Endpoint(host=host, port=port, token=token, tls=_tls(environment) if is_secure else None)
 
 
-def _host_and_port(url: str) -> tuple[str, int]:
+def _tls(environment: Mapping[str, str]) -> Tls:
+    ca, certificate, key = (environment.get(f"HEARTH_{name}_FILE") or None for name in ("CA", "CERT", "KEY"))
+    return Tls(
+        ca=None if ca is None else Path(ca),
+        certificate=None if certificate is None else Path(certificate),
+        key=None if key is None else Path(key),
+    )
+
+
+def _address(url: str) -> tuple[bool, str, int]:
+    """Take a URL apart: whether it is secure, host and port."""
     try:
         parts = urlsplit(url)
-        port = parts.port or DEFAULT_PORT
+        port = parts.port or (DEFAULT_TLS_PORT if parts.scheme == "https" else DEFAULT_PORT)
     except ValueError:
         parts, port = urlsplit(""), DEFAULT_PORT
-    if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query or parts.username:
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or parts.path.strip("/")
+        or parts.query
+        or parts.username
+    ):
         raise InvalidInput(
             "invalid HEARTH_URL",
-            details="it is neither http://host:port nor unix:PATH",
-            resolution="write it as http://127.0.0.1:8080 or unix:/path/to/hearth.sock",
+            details="it is neither http://host:port, https://host:port nor unix:PATH",
+            resolution="write it as https://hearth.example:8443, http://127.0.0.1:8080 or unix:/path/to/hearth.sock",
             field="HEARTH_URL",
         )
-    return parts.hostname, port
+    return parts.scheme == "https", parts.hostname, port
+
+
+def _unusable(variable: str, path: Path | None, error: OSError) -> InvalidInput:
+    return InvalidInput(
+        f"invalid {variable}",
+        details=f"{path}: {error.strerror or error}",
+        resolution="name a readable file in PEM",
+        field=variable,
+    )
 
 
 def _read_key(path: Path) -> str:

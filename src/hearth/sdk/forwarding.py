@@ -104,7 +104,9 @@ async def open_tunnel(endpoint: Endpoint, target: str) -> Streams:
     try:
         async with asyncio.timeout(CONNECT_S):
             if endpoint.socket_path is None:
-                reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port, limit=READ_BYTES)
+                reader, writer = await asyncio.open_connection(
+                    endpoint.host, endpoint.port, ssl=endpoint.context, limit=READ_BYTES
+                )
             else:
                 reader, writer = await asyncio.open_unix_connection(endpoint.socket_path, limit=READ_BYTES)
     except OSError as error:

@@ -114,7 +114,7 @@ class Transport:
             if endpoint.socket_path is None:
                 connection = socket.create_connection((endpoint.host, endpoint.port), CONNECT_S)
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                return connection
+                return self._secured(connection)
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 connection.settimeout(CONNECT_S)
@@ -125,6 +125,17 @@ class Transport:
         except OSError as error:
             raise endpoint.unreachable(error) from error
         return connection
+
+    def _secured(self, connection: socket.socket) -> socket.socket:
+        """Agree on how to encrypt, where that is asked for; the connection is closed when it fails."""
+        try:
+            context = self.endpoint.context
+            return (
+                connection if context is None else context.wrap_socket(connection, server_hostname=self.endpoint.host)
+            )
+        except BaseException:
+            connection.close()
+            raise
 
 
 def receive(connection: socket.socket, reader: ResponseReader) -> None:
