@@ -13,6 +13,7 @@ from tests.machines.sleepers import VmHouse, opened, start_threads, until
 from tests.server.daemon import data_directory
 
 from hearth.errors import Conflict, InvalidInput, NotFound
+from hearth.image.store import Image
 from hearth.model import Sandbox, SandboxSpec, SandboxState, SnapshotState, User
 from hearth.store.base import SandboxExists
 
@@ -168,6 +169,27 @@ async def test_a_saved_disk_is_an_image_that_others_are_created_of(house: VmHous
     await until(lambda: all(name.startswith("tpl-") for name in names(house)), "what was captured is gone")
     (template,) = [each for each in await house.daemon.templates.list() if each.image == "of-stopped"]
     await house.daemon.templates.delete(template.id)
+
+
+async def test_of_two_who_save_under_one_name_at_once_one_gets_it_and_the_other_is_told(house: VmHouse) -> None:
+    stranger, _ = await house.daemon.users.create(house.admin, "carol")
+    async with house.sandbox("web") as ours:
+        theirs = (await house.sandboxes.create(stranger, SandboxSpec(name="web"))).sandbox
+        try:
+            tried = await asyncio.gather(
+                house.sandboxes.save_image(house.admin, ours.id, "wanted"),
+                house.sandboxes.save_image(stranger, theirs.id, "wanted"),
+                return_exceptions=True,
+            )
+            (refused,) = [each for each in tried if isinstance(each, BaseException)]
+            (image,) = [each for each in tried if isinstance(each, Image)]
+            assert isinstance(refused, Conflict)
+            assert refused.field == "name"
+            found = await house.daemon.images.describe("wanted")
+            assert found is not None
+            assert found.id == image.id
+        finally:
+            await house.sandboxes.destroy(house.admin, theirs.id)
 
 
 async def test_a_template_is_listed_counted_kept_while_needed_and_dropped(house: VmHouse) -> None:

@@ -6,7 +6,9 @@ made anew before the first command of a sandbox runs, as for every other image. 
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,6 +46,8 @@ class Saving:
     shelf: Shelf
     making: Counter[str] = field(default_factory=Counter)
     """How many images of whom are being made now: they count before they are there."""
+    names: set[str] = field(default_factory=set)
+    """Of the images being made now: each is one save's alone until that is done."""
 
     async def save(self, user: User, sandbox: Sandbox, name: str) -> Image:
         """Make an image of a sandbox's disk, which stands for ``name`` from then on.
@@ -53,12 +57,27 @@ class Saving:
 
         Raises:
             InvalidInput: ``name`` is none, or stands for another kind of image.
-            Conflict: somebody else's image has that name.
+            Conflict: somebody else's image has that name, or another one is being saved under it.
             QuotaExceeded: the user has as many images as may be had.
             NoSpace, EngineFailed, GuestFailed, TimedOut, SnapshotRefused: nothing is left of it.
         """
         check_name(name)
         sleeping(self.workshop.engine)
+        with self._claim(name):
+            return await self._save_counted(user, sandbox, name)
+
+    @contextlib.contextmanager
+    def _claim(self, name: str) -> Iterator[None]:
+        """Keep a name from all other saves; whose it is already is asked for inside."""
+        if name in self.names:
+            raise _taken(name, "another image is being saved under it")
+        self.names.add(name)
+        try:
+            yield
+        finally:
+            self.names.remove(name)
+
+    async def _save_counted(self, user: User, sandbox: Sandbox, name: str) -> Image:
         await self._require_name(user, name)
         await require_space(self.workshop, self.shelf)
         limits, held = await self.store.quotas.limits(user.id), await self.images.owned(user)
@@ -93,6 +112,7 @@ class Saving:
 
         async def build(staging: Path) -> Made:
             await engine.export_disk(spec, staging / ROOTFS, own=own)
+            await self._require_name(user, name)  # another process may have built one meanwhile
             facts = {"owner": user.id, "sandbox": sandbox.id, "from": sandbox.spec.name, "made_of": spec.boot.rootfs_id}
             return Made(primary=ROOTFS, facts=facts)
 
@@ -111,9 +131,10 @@ class Saving:
         """Images are everybody's: a name may pass to another image only by the hand of who gave it."""
         existing = await self.images.describe(name)
         if existing is not None and not user.admin and existing.facts.get("owner") != user.id:
-            raise Conflict(
-                "the image's name is taken",
-                details=f"{name} is somebody else's",
-                resolution="choose another name",
-                field="name",
-            )
+            raise _taken(name, "it is somebody else's")
+
+
+def _taken(name: str, why: str) -> Conflict:
+    return Conflict(
+        "the image's name is taken", details=f"{name}: {why}", resolution="choose another name", field="name"
+    )
