@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -103,18 +104,15 @@ asyncio.run(main())
 
 
 @pytest.mark.root
-def test_an_ordinary_users_tool_is_enclosed(tmp_path: Path) -> None:
+def test_an_ordinary_users_tool_is_enclosed() -> None:
     user = ordinary_user()
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
-    home = tmp_path / "home"
-    home.mkdir()
-    content = random.Random(2).randbytes(MIB)
-    source = raw(home / "source", content)
-    target = raw(home / "target")
-    for path in (home, source.path, target.path):
-        os.chown(path, user.uid, user.uid)
-    done = user.run(home, "-c", SCRIPT, str(source.path), str(target.path))
-    assert done.returncode == 0, done.stderr.decode()
-    assert target.path.read_bytes() == source.path.read_bytes()
+    with tempfile.TemporaryDirectory(prefix="hearth-tool-", dir="/tmp") as directory:
+        home = Path(directory)
+        source = raw(home / "source", random.Random(2).randbytes(MIB))
+        target = raw(home / "target")
+        for path in (home, source.path, target.path):
+            os.chown(path, user.uid, user.uid)
+        done = user.run(home, "-c", SCRIPT, str(source.path), str(target.path))
+        assert done.returncode == 0, done.stderr.decode()
+        assert target.path.read_bytes() == source.path.read_bytes()
     assert list(user.processes()) == []
