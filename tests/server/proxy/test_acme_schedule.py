@@ -25,7 +25,14 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 def dates(name: str = "web.zone", *, age_days: float = 0, life_days: float = 90, is_renewal: bool = False) -> Dates:
     since = NOW - timedelta(days=age_days)
     until = since + timedelta(days=life_days)
-    return Dates(names=[name], not_before=since, not_after=until, issued_at=since, is_renewal=is_renewal)
+    return Dates(
+        names=[name],
+        directory="https://ca.example/dir",
+        not_before=since,
+        not_after=until,
+        issued_at=since,
+        is_renewal=is_renewal,
+    )
 
 
 @pytest.mark.parametrize("life_days", [90, 6, 0.5])

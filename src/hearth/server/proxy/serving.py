@@ -78,7 +78,7 @@ async def serving_public(
         yield []
         return
     async with contextlib.AsyncExitStack() as undo:
-        listener = undo.enter_context(_listener(options.listen))
+        listener = undo.enter_context(listener_on(options.listen))
         scheme, host, port = options.seen_as or (options.scheme, *listener.getsockname()[:2])
         address = PublicAddress(scheme=scheme, host=host, port=port, zone=options.zone)
         daemon.publishing.address = address
@@ -105,7 +105,7 @@ async def serving_public(
         spoken = [f"{spoken_address(listener)} (public)"]
         if options.http is not None:
             doorstep = observe(Doorstep(address, files.challenges if options.acme is not None else None))
-            plain = undo.enter_context(_listener(options.http))
+            plain = undo.enter_context(listener_on(options.http))
             await undo.enter_async_context(_served(PublicServer(doorstep, options, None), plain))
             spoken.append(f"{spoken_address(plain)} (to https)")
         yield spoken
@@ -122,7 +122,8 @@ async def _served(server: PublicServer, listener: socket.socket) -> AsyncIterato
 
 
 @contextlib.contextmanager
-def _listener(address: tuple[str, int]) -> Iterator[socket.socket]:
+def listener_on(address: tuple[str, int]) -> Iterator[socket.socket]:
+    """Listen for the public. Raises Unavailable where the address is taken or not ours."""
     with tcp_listener(*address) as listener:
         # Connections take these after their listener.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

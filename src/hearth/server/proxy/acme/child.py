@@ -97,6 +97,7 @@ class Conversation:
         leaf = x509.load_pem_x509_certificate(chain)
         dates = Dates(
             names=order.names,
+            directory=order.directory,
             not_before=leaf.not_valid_before_utc,
             not_after=leaf.not_valid_after_utc,
             issued_at=datetime.now(UTC),

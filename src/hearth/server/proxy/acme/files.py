@@ -23,9 +23,10 @@ MAX_FILE_BYTES = 1_048_576
 
 
 class Dates(Struct, frozen=True, kw_only=True):
-    """What is to be known of a certificate without parsing it."""
+    """What is to be known of a certificate without parsing it; ``directory`` is that of who issued it."""
 
     names: list[str]
+    directory: str
     not_before: datetime
     not_after: datetime
     issued_at: datetime

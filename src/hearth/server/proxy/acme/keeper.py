@@ -83,6 +83,8 @@ class Keeper:
         self._failures = self._files.load_failures()
         for name, dates in self._files.load().items():
             self._take(name, dates)
+            if dates.directory != self._options.directory:  # it serves until that authority has issued another
+                self._held.pop(name, None)
 
     def context_for(self, host: str) -> ssl.SSLContext | None:
         """Give the TLS context for a host name; None where there is no certificate for it."""
