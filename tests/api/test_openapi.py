@@ -146,7 +146,7 @@ def test_a_streaming_operation_offers_both_forms(document: dict[str, Any]) -> No
     lines = {each["$ref"].rpartition("/")[2] for each in content["application/x-ndjson"]["schema"]["oneOf"]}
     assert {"StdoutEvent", "StderrEvent", "ExitEvent", "ErrorEvent"} <= lines
     events = document["paths"]["/api/v1/events"]["get"]["responses"]["200"]["content"]["text/event-stream"]
-    assert events["x-event-data"] == {"$ref": "#/components/schemas/EventView"}
+    assert events["schema"]["properties"]["data"]["contentSchema"] == {"$ref": "#/components/schemas/EventView"}
 
 
 def test_queries_and_path_parameters_are_described(document: dict[str, Any]) -> None:
