@@ -5,13 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hearth.bench.row import Row
-from hearth.bench.rows import agent, api, cli, daemon, network, proxy, proxy_wake, vm, vm_crowd, vm_heat, wire
+from hearth.bench.rows import (
+    agent,
+    api,
+    api_reads,
+    cli,
+    daemon,
+    network,
+    proxy,
+    proxy_wake,
+    vm,
+    vm_crowd,
+    vm_heat,
+    wire,
+)
 from hearth.errors import InvalidInput
 
 ROWS: tuple[Row, ...] = (
     *wire.ROWS,
     *agent.ROWS,
     *api.ROWS,
+    *api_reads.ROWS,
     *cli.ROWS,
     *daemon.ROWS,
     *network.ROWS,
