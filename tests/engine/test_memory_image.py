@@ -290,12 +290,12 @@ def test_ten_thousand_extents_are_written_and_read_at_once(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("write", [write_full, write_diff])
 def test_memory_read_piece_by_piece_makes_the_same_file(tmp_path: Path, write: Callable[..., FileRecord]) -> None:
-    memory_bytes = 5 * WINDOW_BYTES
+    memory_bytes = 6 * WINDOW_BYTES
     chosen = random.Random(9)
     memory = bytearray(memory_bytes)
     memory[PAGE : 2 * WINDOW_BYTES] = chosen.randbytes(PAGE) * (2 * WINDOW_BYTES // PAGE - 1)
     memory[4 * WINDOW_BYTES - PAGE : 4 * WINDOW_BYTES + PAGE] = chosen.randbytes(2 * PAGE)
-    extents = [Extent(PAGE, 3 * WINDOW_BYTES), Extent(4 * WINDOW_BYTES - PAGE, WINDOW_BYTES)]
+    extents = [Extent(PAGE, 4 * WINDOW_BYTES - 2 * PAGE), Extent(4 * WINDOW_BYTES - PAGE, WINDOW_BYTES)]
     asked: list[Extent] = []
 
     def read(part: Sequence[Extent]) -> bytes:
@@ -344,5 +344,5 @@ def test_memory_that_cannot_be_read_to_its_end_leaves_nothing(tmp_path: Path, wr
         return b"x" * WINDOW_BYTES
 
     with pytest.raises(EngineFailed, match="the machine is gone"):
-        write(tmp_path / "file", 4 * WINDOW_BYTES, [Extent(0, 4 * WINDOW_BYTES)], read)
+        write(tmp_path / "file", 5 * WINDOW_BYTES, [Extent(0, 5 * WINDOW_BYTES)], read)
     assert list(tmp_path.iterdir()) == []

@@ -269,7 +269,9 @@ def _windows(extents: Sequence[Extent], data: Data | Read) -> Iterator[_Pages]:
     if not callable(data):
         yield _split(extents, data)
         return
-    for part in _parts(extents, WINDOW_BYTES):
+    size = total_bytes(extents)
+    # Little is read at once: several threads are then busy with it from the start.
+    for part in _parts(extents, size if size <= STREAMED_BYTES else WINDOW_BYTES):
         yield _split(part, data(part))
 
 
