@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import subprocess
@@ -11,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -19,12 +19,13 @@ from tests.machines.sleepers import QUIET, VmHouse, opened, traces_of, until
 from tests.machines.test_first_light import vmms_of
 
 from hearth.config import DataDirectory
+from hearth.control.creation import new_sandbox, sized
 from hearth.control.pool import Claimed
 from hearth.control.templates import Shape
 from hearth.engine.snapshot import MEMORY_FULL, STATE
 from hearth.errors import HearthError, NoSpace, NotFound
 from hearth.host.directory import load_tag
-from hearth.model import SandboxState
+from hearth.model import SandboxSpec, SandboxState
 
 pytestmark = pytest.mark.slow
 
@@ -156,25 +157,39 @@ async def test_a_template_is_of_one_agent_kernel_image_and_shape(slept_in: DataD
 
 
 @pytest.mark.parametrize("name", [MEMORY_FULL, STATE])
-async def test_a_damaged_template_keeps_nobody_from_a_sandbox(slept_in: DataDirectory, name: str) -> None:
+async def test_a_damaged_template_gives_way_to_another_and_goes_with_what_lies_over_it(
+    slept_in: DataDirectory, name: str
+) -> None:
+    async with opened(slept_in) as house:
+        async with house.sandbox("old") as old:
+            first = house.data.snapshot((await house.look(old)).origin or "none")
+            _flip(first / name)
+            async with house.sandbox("new") as new:
+                second = (await house.look(new)).origin
+                assert second not in (None, first.name)
+                assert await house.shell(new, "hostname") == "new"
+            stale = {template.id: template.is_stale for template in await house.daemon.templates.list()}
+            assert (stale[first.name], stale[second or "none"]) == (True, False)
+            assert await house.shell(old, "hostname") == "old"
+        await until(lambda: not first.exists(), "the damaged one went with what lay over it")
     async with opened(slept_in) as house, house.sandbox() as dev:
-        template = house.data.snapshot((await house.look(dev)).origin or "none")
-    with flipped(template / name):
-        async with opened(slept_in) as house, house.sandbox() as dev:
-            assert (await house.look(dev)).origin is None
-            assert await house.shell(dev, "hostname") == "dev"
-    async with opened(slept_in) as house, house.sandbox() as dev:
-        assert (await house.look(dev)).origin == template.name, "whole again"
+        assert (await house.look(dev)).origin == second
 
 
-@contextlib.contextmanager
-def flipped(path: Path) -> Iterator[None]:
-    """Change one bit of a file for the length of the context."""
-    _flip(path)
-    try:
-        yield
-    finally:
-        _flip(path)
+async def test_a_creation_that_is_cancelled_before_its_first_step_leaves_no_clone(slept_in: DataDirectory) -> None:
+    async with opened(slept_in, READY) as house, house.sandbox("first"):
+        clone = await filled(house)
+        boot = await house.daemon.images.boot_files("debian")
+        wanted = sized(new_sandbox(house.admin, SandboxSpec(name="second"), boot.rootfs_id, datetime.now(UTC)), boot)
+        creation = house.sandboxes.creation
+        claimed = await creation.claim(wanted, boot)
+        assert claimed == clone
+        creating = creation.begin(replace(wanted, id=clone.sandbox_id), boot, claimed=claimed)
+        assert await creation.cancel(clone.sandbox_id)
+        assert creating.cancelled()
+        assert traces_of(house.data, clone.sandbox_id) == []
+        with pytest.raises(NotFound):
+            await house.sandboxes.get(house.admin, "second")
 
 
 def _flip(path: Path) -> None:

@@ -71,6 +71,10 @@ class Creation:
         self._volumes = volumes
         self._networking = networking
         self._tasks: dict[str, asyncio.Task[Sandbox]] = {}
+        self._untouched: dict[str, Claimed] = {}
+        """Clones that were given to a creation which has not begun yet."""
+        self._discards: dict[str, asyncio.Task[None]] = {}
+        """Of such clones whose creation was cancelled."""
 
     async def claim(self, sandbox: Sandbox, boot: BootFiles) -> Claimed | None:
         """Take a clone that was made ahead, if there is one; the new sandbox must bear its id.
@@ -106,15 +110,34 @@ class Creation:
         if claimed is not None:
             # A template made anew has the same id and another disk: under this clone it must stay the one it is.
             held.enter_context(self._shelf.pin(claimed.template_id))
+            self._untouched[sandbox.id] = claimed
         task = asyncio.create_task(self._create(sandbox, boot, source, claimed, volumes), name=f"create {sandbox.id}")
         self._tasks[sandbox.id] = task
 
         def ended(_: object) -> None:
             self._tasks.pop(sandbox.id, None)
-            held.close()
+            left = self._untouched.pop(sandbox.id, None)
+            if left is None:
+                held.close()
+            else:
+                self._discard(left, held)
 
         task.add_done_callback(ended)
         return task
+
+    def _discard(self, claimed: Claimed, held: contextlib.ExitStack) -> None:
+        """Remove a clone whose creation was cancelled before its first step, which would have seen to that."""
+        name = f"discard {claimed.sandbox_id}"
+        task = asyncio.create_task(self._pool.discard(claimed), name=name)
+        self._discards[claimed.sandbox_id] = task
+
+        def ended(done: asyncio.Task[None]) -> None:
+            self._discards.pop(claimed.sandbox_id, None)
+            held.close()
+            if not done.cancelled() and (error := done.exception()) is not None:
+                log.error("clone made ahead not removed", sandbox=claimed.sandbox_id, error=str(error))
+
+        task.add_done_callback(ended)
 
     async def settle(self, sandbox: Sandbox) -> Sandbox:
         """Wait for a creation under way and give what came of it."""
@@ -128,6 +151,8 @@ class Creation:
             return False
         task.cancel()
         await asyncio.wait([task])
+        if (discard := self._discards.get(sandbox_id)) is not None:
+            await asyncio.wait([discard])
         return True
 
     async def close(self) -> None:
@@ -136,6 +161,7 @@ class Creation:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._discards.values(), return_exceptions=True)
         await self._templates.close()
 
     async def clear(self, sandbox_id: str) -> None:
@@ -165,6 +191,7 @@ class Creation:
         volumes: WantedVolumes,
     ) -> Sandbox:
         bringup: Bringup | None = None
+        self._untouched.pop(sandbox.id, None)
         try:
             await self._store.sandboxes.create(sandbox)
             placements = await self._volumes.provide(sandbox, volumes) if volumes else ()
@@ -235,8 +262,14 @@ class Creation:
         shape = Shape(boot=boot, cpus=sandbox.spec.cpus, memory_mib=sandbox.spec.memory_mib)
         async with contextlib.AsyncExitStack() as held:
             try:
-                await held.enter_async_context(self._shelf.hold(await self._templates.identify(shape)))
-                source = Source(snapshot=await self._templates.ensure(shape), known_as=None)
+                template_id, expected = await self._templates.identify(shape), None
+                while template_id != expected:  # a damaged one gives way to another
+                    expected = template_id
+                    await held.enter_async_context(self._shelf.hold(expected))
+                    template_id = await self._templates.ensure(shape)
+                    if template_id != expected:
+                        self._pool.give_up(expected)
+                source = Source(snapshot=template_id, known_as=None)
             except HearthError as error:
                 log.warning("no template, booting instead", sandbox=sandbox.id, error=str(error))
             yield source

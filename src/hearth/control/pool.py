@@ -19,7 +19,7 @@ import structlog
 from hearth.control.rehearsal import rehearse, rehearse_stop
 from hearth.control.templates import Shape, Templates
 from hearth.engine.base import Machine, MachineSpec, WaitingMachine
-from hearth.errors import HearthError
+from hearth.errors import EngineFailed, HearthError
 from hearth.guest.client import Guest
 from hearth.host.identity import new_sandbox_id
 from hearth.jobs.bringup import Workshop, sleeping
@@ -108,10 +108,15 @@ class Pool:
 
     async def forsake(self, template_id: str) -> None:
         """Keep nothing more of a template until it is asked for again; returns once nothing is kept."""
+        if (shelf := self.give_up(template_id)) is not None:
+            await shelf.dropped.wait()
+
+    def give_up(self, template_id: str) -> _Shelf | None:
+        """Keep nothing more of a template, soon; gives what is to be dropped."""
         if (shelf := self._shelves.get(template_id)) is not None:
             shelf.wanted_at_s = -math.inf
             self._changed.set()
-            await shelf.dropped.wait()
+        return shelf
 
     def sizes(self) -> dict[str, int]:
         """Count what is kept, for metrics."""
@@ -171,7 +176,9 @@ class Pool:
             origin=origin,
         )
         waiting: WaitingMachine | None = None
-        await self._templates.ensure(shelf.shape)  # whoever asked first is just having it made
+        # Whoever asked first is just having it made.
+        if await self._templates.ensure(shelf.shape) != shelf.template_id:
+            raise EngineFailed("the template is damaged", details=f"{shelf.template_id} was retired")
         try:
             await self._workshop.engine.prepare(spec)
             link = await self._workshop.network.reserve(sandbox_id)
@@ -197,7 +204,11 @@ class Pool:
         """Give up shapes nobody asked for lately, the oldest first where there are too many."""
         shelves = sorted(self._shelves.values(), key=lambda shelf: -shelf.wanted_at_s)
         now_s = time.monotonic()
-        old = [shelf for shelf in shelves if now_s - shelf.wanted_at_s > WANTED_FOR_S]
+        old = [
+            shelf
+            for shelf in shelves
+            if now_s - shelf.wanted_at_s > WANTED_FOR_S or self._templates.is_retired(shelf.template_id)
+        ]
         await self._drop([*old, *(shelf for shelf in shelves[SHAPES_MAX:] if shelf not in old)])
 
     async def _drop(self, shelves: list[_Shelf]) -> None:

@@ -1,12 +1,15 @@
 """Templates: a machine of each shape, booted once and frozen before it got an identity; all others are its clones.
 
-A template is a snapshot like any other; its id is the hash of all that went into it, so a stale one is never found.
+A template is a snapshot like any other; its id is the hash of all that went into it, so a stale one is never found. One
+whose files were damaged is retired: it stays as long as others lie over it, and the next of its shape has another id.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import itertools
 import os
 import secrets
 import time
@@ -18,10 +21,11 @@ import structlog
 from hearth.control.capturing import take
 from hearth.control.fleet import Member
 from hearth.control.rehearsal import NO_TOKEN, rehearse
-from hearth.engine.base import BootFiles, MachineSpec
-from hearth.engine.snapshot import load, verify_file
+from hearth.engine.base import BootFiles, MachineSpec, SnapshotRefused
+from hearth.engine.snapshot import FILE_MODE, load, verify_file
 from hearth.errors import HearthError
 from hearth.guest.client import Guest
+from hearth.host.files import write_atomic
 from hearth.host.threads import on_own_thread
 from hearth.host.waiting import until_done
 from hearth.jobs.bringup import Workshop, sleeping
@@ -32,6 +36,10 @@ PREFIX = "tpl-"
 ID_DIGITS = 16
 FORMAT = 3
 """Raised when templates are made in another way, so that old ones are not found any more."""
+RETIRED = "retired"
+"""A file beside those of a template that nothing is cloned from any more: it says why."""
+SUCCESSORS = 4
+"""So many are looked for after one that is not there: a retired one may have gone before them."""
 LIVES = 2
 """The second finds the files that the first has made."""
 SETTLE_S = 0.5
@@ -48,14 +56,28 @@ class Shape:
     memory_mib: int
 
 
+Looks = tuple[tuple[str, int, int, int], ...]
+"""Name, size, time of the last change and inode of each file."""
+
+
+def is_retired(directory: Path) -> bool:
+    """Tell whether this template was found damaged."""
+    return (directory / RETIRED).exists()
+
+
+def _looks(directory: Path) -> Looks:
+    files = [(path.name, path.stat()) for path in sorted(directory.iterdir())]
+    return tuple((name, status.st_size, status.st_mtime_ns, status.st_ino) for name, status in files)
+
+
 class Templates:
     """Makes templates, each once however many ask for it at a time."""
 
     def __init__(self, workshop: Workshop) -> None:
         self._workshop = workshop
         self._building: dict[str, asyncio.Task[None]] = {}
-        self._proven: set[str] = set()
-        """Templates that this daemon has found whole."""
+        self._proven: dict[str, Looks] = {}
+        """Templates that this daemon has found whole, and how their files looked then."""
 
     async def ensure(self, shape: Shape) -> str:
         """Give the id of the template of a shape, making it where there is none: about one boot.
@@ -64,9 +86,17 @@ class Templates:
 
         Raises:
             EngineFailed, GuestFailed, TimedOut, NoSpace: it could not be made; nothing is left of it.
-            SnapshotRefused: there is one and it is damaged; what lies over it keeps it from being made anew.
         """
-        template_id = await self.identify(shape)
+        while True:
+            template_id = await self.identify(shape)
+            try:
+                await self._ensure(template_id, shape)
+            except SnapshotRefused as error:
+                await self._retire(template_id, error)
+            else:
+                return template_id
+
+    async def _ensure(self, template_id: str, shape: Shape) -> None:
         directory = self._workshop.data.snapshot(template_id)
         while not await asyncio.to_thread(directory.exists):
             task = self._building.get(template_id)
@@ -75,22 +105,34 @@ class Templates:
                 self._building[template_id] = task
                 task.add_done_callback(lambda _: self._building.pop(template_id, None))
             await asyncio.shield(task)
-        if template_id not in self._proven:
+        looks = await asyncio.to_thread(_looks, directory)
+        if self._proven.get(template_id) != looks:
             await self._prove(directory)
-            self._proven.add(template_id)
+            self._proven[template_id] = looks
         os.utime(directory)  # the least recently used go first
-        return template_id
 
     async def _prove(self, directory: Path) -> None:
         """Read every byte of a template; its memory is read for the first clone anyway."""
+        has_memory = directory.name in self._proven
 
         def verify_rest() -> None:
             stored = load(directory)
-            for name in stored.manifest.files.keys() - {stored.manifest.memory.file}:
-                verify_file(stored, name)
+            for name in stored.manifest.files:
+                # A copy of the memory in use says nothing about the file any more.
+                if has_memory or name != stored.manifest.memory.file:
+                    verify_file(stored, name)
 
         await on_own_thread("verify template", verify_rest)
         await sleeping(self._workshop.engine).preload(directory)
+
+    async def _retire(self, template_id: str, why: SnapshotRefused) -> None:
+        """Have nothing cloned from a damaged template any more; what lies over it keeps what is left of it."""
+        self._proven.pop(template_id, None)
+        directory = self._workshop.data.snapshot(template_id)
+        log.error("template retired", template=template_id, error=str(why))
+        text = f"{why}\n".encode()
+        with contextlib.suppress(FileNotFoundError):  # it was removed at this moment
+            await asyncio.to_thread(write_atomic, directory / RETIRED, text, mode=FILE_MODE)
 
     async def identify(self, shape: Shape) -> str:
         """Tell the id that the template of a shape has, whether or not there is one.
@@ -99,8 +141,27 @@ class Templates:
             Conflict: the engine's machines do not sleep.
         """
         fingerprint = await sleeping(self._workshop.engine).fingerprint(self._spec(shape, "any"))
-        text = "\0".join([str(FORMAT), fingerprint, shape.boot.rootfs_sha256])
-        return PREFIX + hashlib.sha256(text.encode()).hexdigest()[:ID_DIGITS]
+        parts = [str(FORMAT), fingerprint, shape.boot.rootfs_sha256]
+        return await asyncio.to_thread(self._first_in_service, parts)
+
+    def _first_in_service(self, parts: list[str]) -> str:
+        """Give the template that is there and whole as far as is known, else the first id that is free."""
+        free: str | None = None
+        for number in itertools.count():
+            text = "\0".join([*parts, str(number)] if number else parts)
+            template_id = PREFIX + hashlib.sha256(text.encode()).hexdigest()[:ID_DIGITS]
+            directory = self._workshop.data.snapshot(template_id)
+            if not directory.exists():
+                free = free or template_id
+            elif not is_retired(directory):
+                return template_id
+            if free is not None and number >= SUCCESSORS:
+                return free
+        raise AssertionError("there is always another number")
+
+    def is_retired(self, template_id: str) -> bool:
+        """Tell whether a template was found damaged; its shape has another one now."""
+        return is_retired(self._workshop.data.snapshot(template_id))
 
     async def preload(self) -> None:
         """Bring the template that was used last into memory, so that the first clone after a start need not wait."""
@@ -114,6 +175,7 @@ class Templates:
 
     def _newest_first(self) -> list[Path]:
         found = [path for path in self._workshop.data.snapshots.glob(f"{PREFIX}*") if path.suffix == ""]
+        found = [path for path in found if not is_retired(path)]
         return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
     async def close(self) -> None:
