@@ -13,7 +13,7 @@ from tests.machines.sleepers import QUIET, VmHouse, opened, start_threads, until
 from hearth.config import DataDirectory
 from hearth.control.forks import CopiesFailed, Model
 from hearth.engine.manifest import LayerKind
-from hearth.engine.snapshot import load
+from hearth.engine.snapshot import DISK, MANIFEST, MEMORY_DIFF, load
 from hearth.errors import Code, Conflict
 from hearth.model import Heat, Sandbox, SandboxChanges, SandboxSpec, SandboxState
 from hearth.store.base import SandboxExists
@@ -93,6 +93,11 @@ async def test_copies_go_on_where_their_source_was_and_are_somebody_else(house: 
                 await require_goes_on(house, each, who)
                 assert await house.marks(each) == ("forked", "forked")
                 assert await house.output(each.id, "/bin/sh", "-c", "echo $COLOUR") == (b"green\n", 0)
+            layer = house.data.snapshot(copies[0].origin or "none")
+            await until(lambda: not (layer / MEMORY_DIFF).exists(), "all have started: their memory is not kept")
+            assert [path.name for path in sorted(layer.iterdir())] == [DISK, MANIFEST]
+            await house.stop(copies[0])
+            await require_goes_on(house, copies[0], who)
             await house.mark(copies[0], "changed")
             assert await house.marks(copies[1]) == await house.marks(source) == ("forked", "forked")
 

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,10 +28,11 @@ from hearth.control.eviction import MachineTemplate, unwanted
 from hearth.control.images import Images
 from hearth.control.pages import every
 from hearth.control.templates import PREFIX as TEMPLATE_PREFIX
+from hearth.control.templates import is_retired
 from hearth.engine.base import SleepingEngine
 from hearth.engine.layers import Inventory, closure, deletable
 from hearth.engine.manifest import Manifest
-from hearth.engine.snapshot import CONSUMED_SUFFIX, discard, load, load_all, sweep
+from hearth.engine.snapshot import CONSUMED_SUFFIX, discard, drop_memory, load, load_all, sweep
 from hearth.errors import HearthError
 from hearth.host import files
 from hearth.host.threads import on_own_thread
@@ -127,6 +129,7 @@ class Shelf:
             origins = await self._store.sandboxes.origins()
             found = await self._templates(manifests, origins, checkpoints)
             doomed = {id_ for id_ in (*manifests, *damaged) if _is_unwanted(id_, checkpoints)} | self._evictable(found)
+            doomed |= {id_ for id_ in damaged if is_retired(self._root / id_)}
             machines = {origin: (origin,) for origin in origins}
             # The memory of a stopped sandbox needs nothing that the origin of its disk does not.
             unreadable = [id_ for id_ in damaged if id_.startswith(OURS)]
@@ -137,7 +140,19 @@ class Shelf:
                     await self.remove(snapshot_id)
                     gone.append(snapshot_id)
             await self._forget_deleted(checkpoints)
+            await self._drop_memories(id_ for id_ in manifests if id_ not in gone)
         return gone
+
+    async def _drop_memories(self, snapshots: Iterable[str]) -> None:
+        """Delete the memory below copies that have all started: from then on they need the disk alone."""
+        for snapshot_id in snapshots:
+            if snapshot_id.startswith(FORK_PREFIX) and snapshot_id not in self._touched:
+                work = functools.partial(drop_memory, self._root / snapshot_id)
+                try:
+                    if await on_own_thread("drop memory", work):
+                        log.info("memory below copies dropped", snapshot=snapshot_id)
+                except HearthError as error:
+                    log.warning("memory below copies not dropped", snapshot=snapshot_id, error=str(error))
 
     async def remove_unneeded(self, snapshot_id: str) -> bool:
         """Delete a snapshot unless something needs it or somebody takes it up meanwhile; tells whether it is gone."""
@@ -228,7 +243,8 @@ class Shelf:
                     created_at=manifest.created_at,
                     used_at=await asyncio.to_thread(_used_at, self._root / snapshot_id, manifest.created_at),
                     is_needed=snapshot_id in needed,
-                    is_stale=not catalogue.makes(manifest.stamp, manifest.rootfs.id),
+                    is_stale=is_retired(self._root / snapshot_id)
+                    or not catalogue.makes(manifest.stamp, manifest.rootfs.id),
                 )
             )
         return sorted(found, key=lambda template: template.created_at)

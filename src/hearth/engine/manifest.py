@@ -1,23 +1,27 @@
 """``manifest.json`` of a snapshot: what it was taken of, what it stands on, what its files must be.
 
 It is read strictly: whatever is unknown, missing or does not fit together is refused with the name of the field.
-Numbers that arrive as text or as a float without a fraction are read as the numbers they are.
+Numbers that arrive as text or as a float without a fraction are read as the numbers they are. Its last field is the
+checksum of all others: one that is still a manifest but says something else is refused, too.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
 from hearth.engine.base import SnapshotRefused
 
-VERSION = 1
+VERSION = 2
+UNSEALED = 1
+"""The version before it, which had no checksum and is read still."""
 MIB = 1024 * 1024
 WAY_OUT = "boot from the disk instead (--force), or start from another snapshot"
 
@@ -94,11 +98,15 @@ class MemoryBase(_Part, frozen=True, kw_only=True):
 
 
 class Memory(_Part, frozen=True, kw_only=True):
-    """The memory of the machine: a file of this snapshot and, for a diff only, what it is relative to."""
+    """The memory of the machine: a file of this snapshot and, for a diff only, what it is relative to.
+
+    One that is ``dropped`` is not among the files any more: only the disk is worth anything.
+    """
 
     kind: MemoryKind
     file: FileName
     base: MemoryBase | None = None
+    dropped: bool = False
 
 
 class Layer(_Part, frozen=True, kw_only=True):
@@ -173,6 +181,12 @@ class Manifest(_Part, frozen=True, kw_only=True):
         return MemoryBase(id=self.id, block_hash=self.files[self.memory.file].block_hash)
 
 
+class _Sealed(Manifest, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A manifest as it is written; ``checksum`` is the SHA-256 of the text that it has without that."""
+
+    checksum: Checksum
+
+
 class _Version(msgspec.Struct):
     version: int
 
@@ -184,23 +198,37 @@ def encode(manifest: Manifest) -> bytes:
         SnapshotRefused: it contradicts itself.
     """
     check(manifest)
-    return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+    sealed = _Sealed(**_fields(manifest), checksum=_checksum(manifest))
+    return msgspec.json.format(msgspec.json.encode(sealed), indent=1) + b"\n"
+
+
+def _fields(manifest: Manifest) -> dict[str, Any]:
+    return {name: getattr(manifest, name) for name in Manifest.__struct_fields__}
+
+
+def _checksum(manifest: Manifest) -> str:
+    return hashlib.sha256(msgspec.json.encode(manifest)).hexdigest()
 
 
 def decode(text: bytes, *, name: str) -> Manifest:
     """Read and check a manifest; ``name`` says in errors whose it is.
 
     Raises:
-        SnapshotRefused: it is no manifest of a version known here, or contradicts itself.
+        SnapshotRefused: it is no manifest of a version known here, contradicts itself, or is not as it was written.
     """
     try:
         version = msgspec.json.decode(text, type=_Version, strict=False).version
-        if version != VERSION:
+        if version not in (UNSEALED, VERSION):
             raise refused(name, f"its manifest has version {version}; this hearth reads {VERSION}")
-        manifest = msgspec.json.decode(text, type=Manifest, strict=False)
+        found = msgspec.json.decode(text, type=Manifest if version == UNSEALED else _Sealed, strict=False)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise refused(name, f"its manifest cannot be read: {error}") from error
-    check(manifest)
+    check(found)
+    if not isinstance(found, _Sealed):
+        return found
+    manifest = Manifest(**_fields(found))
+    if _checksum(manifest) != found.checksum:
+        raise refused(name, "the checksum of its manifest is wrong: it was changed after it was written")
     return manifest
 
 
@@ -219,7 +247,9 @@ def _contradictions(manifest: Manifest) -> list[str]:
     record = files.get(memory.file)
     rules = {
         "created_at has no time zone": manifest.created_at.tzinfo is None,
-        f"memory.file {memory.file!r} is not among files": record is None,
+        f"memory.file {memory.file!r} is not among files": record is None and not memory.dropped,
+        f"memory.file {memory.file!r} was dropped and is among files": record is not None and memory.dropped,
+        "others need full memory: it cannot be dropped": memory.kind is MemoryKind.FULL and memory.dropped,
         "a diff needs memory.base": memory.kind is MemoryKind.DIFF and memory.base is None,
         "full memory has no memory.base": memory.kind is MemoryKind.FULL and memory.base is not None,
         "memory.base is the snapshot itself": memory.base is not None and memory.base.id == manifest.id,

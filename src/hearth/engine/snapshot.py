@@ -20,8 +20,10 @@ import msgspec
 
 from hearth.engine.base import SnapshotRefused, VolumeSeal
 from hearth.engine.manifest import (
+    VERSION,
     FileRecord,
     Manifest,
+    MemoryKind,
     OwnDisk,
     Stamp,
     VolumeRecord,
@@ -202,6 +204,8 @@ def require_fit(manifest: Manifest, *, stamp: Stamp, cpus: int, memory_mib: int,
     Raises:
         SnapshotRefused: ``details`` tell everything that differs.
     """
+    if manifest.memory.dropped:
+        raise refused(manifest.id, "its memory was dropped when all its copies had started")
     found = differences(manifest.stamp, stamp)
     if manifest.cpus != cpus:
         found.append(f"CPUs: {manifest.cpus} when it was taken, {cpus} now")
@@ -269,6 +273,31 @@ def consume(directory: Path) -> Path:
         raise refused(directory.name, what) from error
     files.sync_directory(directory.parent)
     return consumed
+
+
+def drop_memory(directory: Path) -> bool:
+    """Delete what only a new machine would need of a published snapshot, durably; others lie over its disk still.
+
+    Returns:
+        Whether there was something to delete: full memory stays, for that of others may be relative to it.
+
+    Raises:
+        SnapshotRefused: as ``load``.
+        NoSpace: the file system is full; nothing has changed.
+    """
+    manifest = load(directory).manifest
+    memory = manifest.memory
+    if memory.dropped or memory.kind is MemoryKind.FULL:
+        return False
+    gone = (memory.file, STATE)
+    rest = {name: file for name, file in manifest.files.items() if name not in gone}
+    dropped = msgspec.structs.replace(memory, dropped=True)
+    text = encode(msgspec.structs.replace(manifest, version=VERSION, memory=dropped, files=rest))
+    files.write_atomic(directory / MANIFEST, text, mode=FILE_MODE)
+    for name in gone:
+        (directory / name).unlink(missing_ok=True)
+    files.sync_directory(directory)
+    return True
 
 
 def is_consumed(directory: Path) -> bool:

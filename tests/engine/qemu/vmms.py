@@ -114,9 +114,15 @@ async def vmms(*, capture_bytes: int | None = None) -> AsyncIterator[Vmms]:
 
 
 @asynccontextmanager
-async def template_of(house: Vmms) -> AsyncIterator[StoredSnapshot]:
-    """Take a snapshot that others may start from of a machine that hardly ran, and keep its memory loaded."""
+async def template_of(house: Vmms, content: bytes = b"") -> AsyncIterator[StoredSnapshot]:
+    """Take a snapshot that others may start from of a machine that hardly ran, and keep its memory loaded.
+
+    Args:
+        content: put to the start of its memory, whole pages.
+    """
     async with house.booting() as (machine, spec):
+        if content:
+            await poke(machine, 0, content)
         stored = await house.snapshot(machine, spec, "tpl-first", with_disk=True)
     await house.engine.preload(stored.directory)
     yield stored
