@@ -37,7 +37,7 @@ UPDATE_SANDBOX = Operation(
     summary="Change name, labels, time to live, network or whether it may sleep; wakes nothing.",
     takes=ChangeSandbox,
     gives=SandboxView,
-    errors=(Code.NOT_FOUND, Code.CONFLICT, Code.HOST_UNFIT),
+    errors=(Code.NOT_FOUND, Code.CONFLICT, Code.QUOTA_EXCEEDED, Code.HOST_UNFIT),
 )
 GET_EGRESS = Operation(
     name="get_egress",
@@ -108,7 +108,7 @@ CHECKPOINT_SANDBOX = Operation(
     takes=NamedCopy,
     gives=SnapshotView,
     statuses=(201,),
-    errors=WAKING,
+    errors=(*WAKING, Code.QUOTA_EXCEEDED),
 )
 SAVE_IMAGE = Operation(
     name="save_image",
@@ -118,7 +118,7 @@ SAVE_IMAGE = Operation(
     takes=NamedCopy,
     gives=ImageView,
     statuses=(201,),
-    errors=WAKING,
+    errors=(*WAKING, Code.QUOTA_EXCEEDED),
 )
 
 OPERATIONS: tuple[Operation[Any, Any], ...] = (
