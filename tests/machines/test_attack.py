@@ -148,6 +148,10 @@ async def test_what_a_sandbox_alone_cannot_prove_is_not_tried(slept_in: DataDire
             refused = run_cli(daemon.environment, "attack", "dev")
             assert refused.returncode == 1
             assert b"say --yes" in refused.stderr
+            own_key = ("--other-key", str(daemon.data.admin_key))
+            refused = run_cli(daemon.environment, "attack", "dev", "--yes", *own_key, timeout_s=LIMIT_S)
+            assert (refused.returncode, refused.stdout) == (1, b"")
+            assert b"the other owner is the sandbox's own" in refused.stderr
             status, report = attack(daemon, "--no-neighbours", "--only", "strangers", "--only", "metadata")
             assert_cleared_up(client)
         assert status == 0

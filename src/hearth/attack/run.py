@@ -19,7 +19,7 @@ from hearth.attack.host_side import ask_proxy, face_impostor, trap, unwell
 from hearth.attack.judge import judge
 from hearth.attack.model import Evidence, Expect, Flow, Outcome, Passage, Probe, Report, Where
 from hearth.attack.plan import WITNESS_PORT, Scene, probes_for
-from hearth.errors import Conflict, GuestFailed, HearthError
+from hearth.errors import Conflict, GuestFailed, HearthError, InvalidInput
 from hearth.sdk.async_client import AsyncClient
 
 Tell = Callable[[str], None]
@@ -59,6 +59,17 @@ class Options:
         return not self.groups or bool(set(groups) & set(self.groups))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cast:
+    """Who takes part; None for who is not there. ``place`` is where an observer can stand, or why there is none."""
+
+    target: SandboxView
+    friend: SandboxView | None = None
+    spare: SandboxView | None = None
+    stranger: SandboxView | None = None
+    place: watching.Place | str
+
+
 @dataclass(kw_only=True)
 class Attack:
     """One run: who takes part, and what is known so far."""
@@ -79,18 +90,17 @@ class Attack:
         """
         target = await self._target()
         async with contextlib.AsyncExitStack() as undo:
-            friend, spare, stranger = await self._cast(target, undo)
-            place = watching.find_place(target.id, target.address or "")
-            scene = await self._scene(target, friend, spare, stranger, place)
-            probes = (*probes_for(scene, self.options.groups), *_afterwards(friend))
-            evidence = await self._probe(probes, target, friend, stranger, place)
-            if spare is not None and friend is not None:
-                evidence = await self._spoil(probes, spare, friend, target, evidence)
-            evidence = await self._look_after(target, friend, evidence)
+            cast = await self._cast(target, undo)
+            probes = (*probes_for(await self._scene(cast), self.options.groups), *_afterwards(cast))
+            evidence = await self._probe(probes, cast)
+            if cast.spare is not None and cast.friend is not None:
+                evidence = await self._spoil(probes, cast.spare, cast.friend, target, evidence)
+            evidence = await self._look_after(cast, evidence)
+        unobserved = cast.place if isinstance(cast.place, str) else "frames were lost"
         return Report(
             sandbox=target.name,
             policy=target.net_policy.default if target.net_policy else "",
-            observed="yes" if evidence.passage else place if isinstance(place, str) else "frames were lost",
+            observed="yes" if evidence.passage else unobserved,
             rows=judge(probes, evidence),
         )
 
@@ -105,10 +115,12 @@ class Attack:
             )
         return view
 
-    async def _cast(
-        self, target: SandboxView, undo: contextlib.AsyncExitStack
-    ) -> tuple[SandboxView | None, SandboxView | None, SandboxView | None]:
-        """Create the throw-away sandboxes: friend, spare and stranger."""
+    async def _cast(self, target: SandboxView, undo: contextlib.AsyncExitStack) -> Cast:
+        """Create the throw-away sandboxes.
+
+        Raises:
+            InvalidInput: the other owner is the target's.
+        """
 
         async def made(client: AsyncClient, role: str) -> SandboxView:
             self.tell(f"creating a throw-away sandbox: {role}")
@@ -123,22 +135,18 @@ class Attack:
             if self.other is None:
                 self.other = await undo.enter_async_context(throw_away_owner(self.client, f"attack-{self.run}"))
             if self.other is not None:
+                await _check_apart(self.client, self.other)
                 stranger = await made(self.other, "stranger")
-        return friend, spare, stranger
+        place = watching.find_place(target.id, target.address or "")
+        return Cast(target=target, friend=friend, spare=spare, stranger=stranger, place=place)
 
-    async def _scene(
-        self,
-        target: SandboxView,
-        friend: SandboxView | None,
-        spare: SandboxView | None,
-        stranger: SandboxView | None,
-        place: watching.Place | str,
-    ) -> Scene:
+    async def _scene(self, cast: Cast) -> Scene:
+        target, friend, stranger = cast.target, cast.friend, cast.stranger
         policy = target.net_policy or NetPolicyView(default="deny")
         is_open = policy.default == "public" or policy.audit
         hosts: tuple[str, ...] = ()
-        if not isinstance(place, str):
-            hosts = await watching.host_addresses(place)
+        if not isinstance(cast.place, str):
+            hosts = await watching.host_addresses(cast.place)
         return Scene(
             run=self.run,
             gateway=await self._gateway(),
@@ -147,7 +155,7 @@ class Attack:
             friend_name=friend.name if friend else "",
             stranger=stranger.address if stranger else None,
             stranger_name=stranger.name if stranger else "",
-            has_spare=spare is not None,
+            has_spare=cast.spare is not None,
             is_open=is_open,
             neighbours=policy.neighbours,
             allowed=tuple(ipaddress.IPv4Network(each) for each in policy.allow_cidrs),
@@ -169,20 +177,13 @@ class Attack:
                     return str(ipaddress.IPv4Address(struct.pack("=I", int(fields[2], 16))))
         raise GuestFailed("the guest has no default route", resolution="attack a sandbox whose network was left alone")
 
-    async def _probe(
-        self,
-        probes: tuple[Probe, ...],
-        target: SandboxView,
-        friend: SandboxView | None,
-        stranger: SandboxView | None,
-        place: watching.Place | str,
-    ) -> Evidence:
+    async def _probe(self, probes: tuple[Probe, ...], cast: Cast) -> Evidence:
         """Send the probes of all but the spare, with witnesses and observer about."""
         witnesses: dict[str, Witness] = {}
         async with contextlib.AsyncExitStack() as undo:
             caught = await undo.enter_async_context(trap())
-            cast = ((Where.TARGET, self.client, target), (Where.FRIEND, self.client, friend))
-            for where, client, view in (*cast, (Where.STRANGER, self.other, stranger)):
+            ours = ((Where.TARGET, self.client, cast.target), (Where.FRIEND, self.client, cast.friend))
+            for where, client, view in (*ours, (Where.STRANGER, self.other, cast.stranger)):
                 if client is not None and view is not None:
                     self.tell(f"setting up a witness: {where.value}")
                     witness = standing(
@@ -195,33 +196,29 @@ class Attack:
                         redirect=caught.url,
                     )
                     witnesses[where.value] = await undo.enter_async_context(witness)
-            passage = await self._watched(probes, target, friend, stranger, place, undo)
+            passage, refusals, names = await self._watched(probes, cast, undo)
             if self.options.has("proxy"):
                 self.tell("asking through the proxy")
-                self.outcomes |= await ask_proxy(self.client, target.id, WITNESS_PORT, caught)
-            refusals, names = passage[1], passage[2]
+                self.outcomes |= await ask_proxy(self.client, cast.target.id, WITNESS_PORT, caught)
         return Evidence(
             outcomes=dict(self.outcomes),
-            witnesses=frozenset(view.address for view in (friend, stranger) if view is not None and view.address),
+            witnesses=frozenset(
+                view.address for view in (cast.friend, cast.stranger) if view is not None and view.address
+            ),
             seen_by={name: frozenset(witness.seen) for name, witness in witnesses.items()},
             refusals=refusals,
             names_refused=names,
-            passage=passage[0],
+            passage=passage,
         )
 
     async def _watched(
-        self,
-        probes: tuple[Probe, ...],
-        target: SandboxView,
-        friend: SandboxView | None,
-        stranger: SandboxView | None,
-        place: watching.Place | str,
-        undo: contextlib.AsyncExitStack,
+        self, probes: tuple[Probe, ...], cast: Cast, undo: contextlib.AsyncExitStack
     ) -> tuple[Passage | None, frozenset[Flow], frozenset[str]]:
         """Probe under an observer's eyes; gives what it saw and what the daemon tells meanwhile."""
+        target, friend, stranger = cast.target, cast.friend, cast.stranger
         observer = None
-        if not isinstance(place, str):
-            observer = await undo.enter_async_context(watching.observing(self.run, place))
+        if not isinstance(cast.place, str):
+            observer = await undo.enter_async_context(watching.observing(self.run, cast.place))
         views = [each for each in (target, friend) if each is not None]
         before = {view.id: _counted(await self.client.egress(view.id)) for view in views}
         await self._send(self.client, target, _of(probes, Where.TARGET))
@@ -282,9 +279,9 @@ class Attack:
             rules = (await self.client.egress(spare.id)).counts
         return replace(known, outcomes=dict(self.outcomes), rules=rules, harm=harm)
 
-    async def _look_after(self, target: SandboxView, friend: SandboxView | None, known: Evidence) -> Evidence:
+    async def _look_after(self, cast: Cast, known: Evidence) -> Evidence:
         """See whether everybody serves after all of it."""
-        for name, view in (("well-target", target), ("well-friend", friend)):
+        for name, view in (("well-target", cast.target), ("well-friend", cast.friend)):
             if view is not None:
                 words = await unwell(self.client, [view.id])
                 self.outcomes[name] = Outcome(word="harmed" if words else "well", detail=words)
@@ -297,12 +294,22 @@ def _of(probes: tuple[Probe, ...], where: Where) -> list[Probe]:
     return sorted(mine, key=lambda each: (each.do == "become agent", each.do in LATE))
 
 
-def _afterwards(friend: SandboxView | None) -> list[Probe]:
+def _afterwards(cast: Cast) -> list[Probe]:
     found = []
     for identity, target in (("well-target", "the target"), ("well-friend", "a neighbour")):
         probe = Probe(id=identity, group="afterwards", target=target, tried="a command", expect=Expect.SURVIVED)
         found.append(probe)
-    return found if friend is not None else found[:1]
+    return found if cast.friend is not None else found[:1]
+
+
+async def _check_apart(client: AsyncClient, other: AsyncClient) -> None:
+    if (await client.users.get()).id == (await other.users.get()).id:
+        raise InvalidInput(
+            "the other owner is the sandbox's own",
+            details="both keys are one user's",
+            resolution="name the file with another user's key: 'hearth user create' makes one",
+            field="--other-key",
+        )
 
 
 def _counted(view: EgressView) -> Counted:
