@@ -12,6 +12,7 @@ import select
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from hearth.agent.connection import Connection, PeerGone
 from hearth.agent.drain import Drain
@@ -29,6 +30,8 @@ TIMED_OUT = -1
 """The exit code of a command that its time limit has ended; no process has it."""
 _PIPE_BYTES = 65_536
 _INPUT_AHEAD_BYTES = 1024 * 1024
+_LAST_READS = 128
+"""How often a client's socket is read when it goes, 64 KiB at a time."""
 _GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 
@@ -128,7 +131,7 @@ class KeptCommand:
                     self._read_output(descriptor, event)
                 elif self._client is not None and descriptor == self._client.connection.fileno():
                     self._on_client(self._client, event)
-                elif self._drain is None:
+                elif self._drain is None and descriptor == self._watch.fileno():  # else it is a client's, just replaced
                     self._note_end()
             self._finish()
             if self._client is not None:
@@ -186,6 +189,7 @@ class KeptCommand:
         if client is None:
             return
         if self._client is not None:
+            self._take_last_frames(self._client)
             self._client.done.set()
         self._client = client
         self._exit_told = False
@@ -206,6 +210,7 @@ class KeptCommand:
         """Go on without one; a command that is no longer kept ends with its client, as any other does."""
         client, self._client = self._client, None
         if client is not None:
+            self._take_last_frames(client)
             client.gone = True
             client.done.set()
         if self._released:
@@ -239,6 +244,14 @@ class KeptCommand:
             self._write_input()
             if not held_back or len(self._input) >= _INPUT_AHEAD_BYTES:
                 return
+
+    def _take_last_frames(self, client: _Client) -> None:
+        """Take what a client that goes left in its socket, as far as its input fits."""
+        with suppress(PeerGone):
+            for _ in range(_LAST_READS):
+                self._take_frames(client)
+                if len(self._input) >= _INPUT_AHEAD_BYTES or not client.connection.fill_rest():
+                    return
 
     def _on_frame(self, frame: Frame) -> None:
         if frame.type == FrameType.OUTPUT_ACK:

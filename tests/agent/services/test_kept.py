@@ -116,6 +116,30 @@ def test_any_number_of_lost_connections_loses_doubles_and_reorders_nothing(clien
     assert code == 0
 
 
+def test_clients_that_take_each_others_place_in_the_midst_of_output_end_nothing(client: Client) -> None:
+    """What was heard of a client's socket in the moment it is replaced must not be taken for the command's end."""
+    count, position, outputs, code = 20_000, 0, b"", None
+    argv = (sys.executable, "-c", f"import os\nfor i in range({count}):\n os.write(1, b'%07d\\n' % i)")
+    wire, _ = keep(client, "stealing", *argv)
+    while code is None:
+        for _ in range(3):
+            frame = wire.read()
+            if frame.type == FrameType.EXIT:
+                code = frames.parse_exit(frame.payload)
+                break
+            outputs += frame.payload
+            position += len(frame.payload)
+            ack(wire, position)
+        else:
+            ack(wire, position)
+            following = client.start(ExecRequest(keep="stealing", after=position))
+            wire.close()  # which is heard of in the moment that the other comes
+            wire = following
+            assert decode(KeptInfo, wire.expect(FrameType.EXEC_KEPT)).position == position
+    assert (code, outputs) == (0, b"".join(b"%07d\n" % number for number in range(count)))
+    release(wire)
+
+
 def test_a_command_without_a_client_stands_still_when_its_window_is_full(client: Client, tmp_path: Path) -> None:
     progress = tmp_path / "progress"
     script = (
