@@ -122,7 +122,7 @@ class Forks:
                 async with contextlib.AsyncExitStack() as changing:
                     await changing.enter_async_context(resident.lock)
                     member = self._fleet.member(sandbox.id)
-                    if member is None:
+                    if member is None or turn is None:  # a turn is never waited for with the lock
                         raise cannot_wake(await self._store.sandboxes.get(sandbox.id))
                     if resident.heat is Heat.HOT:
                         done = _released(changing, resident.lock)

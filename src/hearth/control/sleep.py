@@ -161,14 +161,16 @@ class Sleep:
             NoSpace, EngineFailed, TimedOut: the memory could not be written.
         """
         resident = self.residents[sandbox_id]
-        # Other captures are waited for before the lock is taken: it can be used meanwhile.
-        async with turn_of(self._fleet.member(sandbox_id), stays_paused=True) as turn, resident.lock:
-            member = self._fleet.member(sandbox_id)
-            if member is None or resident.heat is Heat.COLD or (idle_only and resident.users):
-                return None
-            stopping = asyncio.create_task(self._stop(resident, member, turn), name=f"stop {sandbox_id}")
-            await until_done(stopping)
-            return stopping.result()
+        while True:
+            # Other captures are waited for before the lock is taken: it can be used meanwhile.
+            async with turn_of(self._fleet.member(sandbox_id), stays_paused=True) as turn, resident.lock:
+                member = self._fleet.member(sandbox_id)
+                if member is None or resident.heat is Heat.COLD or (idle_only and resident.users):
+                    return None
+                if turn is not None:  # else it came up at this moment
+                    stopping = asyncio.create_task(self._stop(resident, member, turn), name=f"stop {sandbox_id}")
+                    await until_done(stopping)
+                    return stopping.result()
 
     async def start(self, sandbox: Sandbox, *, force: bool = False) -> Sandbox:
         """Wake a sandbox because somebody says so, and give it as it is then.
@@ -179,7 +181,7 @@ class Sleep:
         await self.ensure_hot(sandbox, force=force)
         return await self._store.sandboxes.get(sandbox.id)
 
-    async def _stop(self, resident: Resident, member: Member, turn: Turn | None) -> Stopped:
+    async def _stop(self, resident: Resident, member: Member, turn: Turn) -> Stopped:
         sandbox_id = member.spec.id
         # Its file systems can only be frozen by itself.
         await self._heat_up(resident, member)
@@ -357,8 +359,7 @@ class Sleep:
                 details=f"{why}; {self._workshop.data.root} has {free_mib} MiB left",
                 resolution="free space on the host and try again; nothing is lost",
             )
-        running = (SandboxState.RUNNING,)
-        await self._store.sandboxes.transition(member.machine.id, running, SandboxState.RUNNING)
+        await self._store.sandboxes.transition(member.machine.id, (SandboxState.RUNNING,), SandboxState.RUNNING)
         resident.halted = None
 
     def _member(self, sandbox: Sandbox) -> Member:

@@ -13,7 +13,8 @@ from tests.unprivileged import ordinary_user
 from hearth.engine.qemu.block_tool import OPEN_FILES_MAX, DiskFile, block_tool, node
 from hearth.engine.qemu.overlay import create_overlay
 from hearth.engine.qemu.vmm_user import COUNT, FIRST
-from hearth.errors import EngineFailed
+from hearth.errors import EngineFailed, NoSpace
+from hearth.host import process
 
 MIB = 1 << 20
 DISK_BYTES = 8 * MIB
@@ -77,6 +78,21 @@ async def test_what_grows_beyond_its_bound_is_an_error(tmp_path: Path) -> None:
     os.truncate(tmp_path / "copy", DISK_BYTES)
     with pytest.raises(EngineFailed, match="the layers of a disk could not be put together"):
         await copy(source, tmp_path / "copy", file_max_bytes=MIB)
+
+
+@pytest.mark.root
+async def test_a_full_disk_is_said_to_be_full(tmp_path: Path) -> None:
+    source = raw(tmp_path / "base", random.Random(1).randbytes(4 * MIB))
+    small = tmp_path / "small"
+    small.mkdir()
+    await process.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], timeout_s=30)
+    try:
+        (small / "copy").write_bytes(b"")
+        os.truncate(small / "copy", DISK_BYTES)
+        with pytest.raises(NoSpace, match="the disk is full"):
+            await copy(source, small / "copy")
+    finally:
+        await process.run(["umount", str(small)], timeout_s=30)
 
 
 async def test_a_file_that_cannot_be_used_is_told_in_the_tools_words(tmp_path: Path) -> None:

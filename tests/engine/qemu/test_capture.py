@@ -30,7 +30,9 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.root, pytest
 PAGE = 4096
 MANY_BYTES = 2 * STREAMED_BYTES
 """More than is held at a time of a machine that stays paused."""
-CAPTURE_BYTES = 2 * MEMORY_BYTES
+CAPTURE_BYTES = 4 * MEMORY_BYTES
+HELD_AT_ONCE = 3
+"""Machines that go on may be held by that; the rest is for those that do not."""
 WAIT_S = 60.0
 SHORT_S = 0.2
 
@@ -114,8 +116,10 @@ async def test_a_dead_vmm_gives_no_capture(house: Vmms, template: StoredSnapshot
 
 async def test_who_would_hold_more_than_there_is_waits_for_the_others(house: Vmms, template: StoredSnapshot) -> None:
     async with house.clone(template.directory) as (machine, spec), AsyncExitStack() as held:
-        for _ in range(CAPTURE_BYTES // MEMORY_BYTES):
+        for _ in range(HELD_AT_ONCE):
             await held.enter_async_context(machine.turn(spec, stays_paused=False))
+        async with asyncio.timeout(WAIT_S), machine.turn(spec, stays_paused=True) as turn:
+            assert turn.held_bytes == STREAMED_BYTES, "to stop makes room: it does not wait for them"
         waiting = asyncio.create_task(_pause_in_turn(machine, spec))
         done, _ = await asyncio.wait({waiting}, timeout=SHORT_S)
         assert not done

@@ -44,6 +44,8 @@ from hearth.network.plan import Link
 log = structlog.get_logger(__name__)
 
 TOOL_TIMEOUT_S = 30.0
+STREAMED_SHARE = 4
+"""This part of what captures may hold is for machines that stay paused: whoever makes room never waits for forks."""
 PLACES = tuple(
     VolumePlace(number=slot.number, device=slot.guest_device, read_only=slot.read_only) for slot in all_slots()
 )
@@ -65,7 +67,9 @@ class QemuEngine:
         confinement: Confinement | None = None,
         capture_bytes: int | None = None,
     ) -> None:
-        self._budget = Budget(capture_bytes or host_share())
+        capture_bytes = capture_bytes or host_share()
+        self._streamed = Budget(capture_bytes // STREAMED_SHARE)
+        self._held = Budget(capture_bytes - self._streamed.total_bytes)
         self._max_layers = min(max_layers, MAX_LAYERS)
         self._verdicts = VerdictCache(verdicts)
         self._launcher = Launcher(
@@ -166,7 +170,9 @@ class QemuEngine:
     def turn(self, spec: MachineSpec, *, stays_paused: bool) -> AbstractAsyncContextManager[Turn]:
         """Wait until there is memory for a capture; see ``SleepingMachine.turn``."""
         size = spec.memory_mib * MIB
-        return self._budget.turn(min(size, STREAMED_BYTES) if stays_paused else size, stays_paused=stays_paused)
+        if stays_paused:
+            return self._streamed.turn(min(size, STREAMED_BYTES), stays_paused=True)
+        return self._held.turn(size, stays_paused=False)
 
     async def take(
         self, machine: QemuMachine, spec: MachineSpec, staging: Path, /, *, with_disk: bool, turn: Turn | None
