@@ -39,6 +39,8 @@ COMMANDS = {
     "forward": "lead local ports to ports of a sandbox",
     "publish": "give ports of a sandbox public URLs, list and remove them",
     "endings": "tell why destroyed sandboxes ended",
+    "events": "tell what happened, and what happens as it happens",
+    "jobs": "list, show and cancel what the daemon does for you",
     "template": "list, make and drop machines that are kept ready",
     "image": "list what sandboxes can be made of, and make more of it",
     "secret": "keep, list and forget what sandboxes are to know and nobody else",

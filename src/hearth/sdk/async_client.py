@@ -30,12 +30,13 @@ from hearth.sdk.died import NEWS_POLL_S, NEWS_S, SandboxDied, cause_in, may_be_n
 from hearth.sdk.endpoint import find_endpoint
 from hearth.sdk.results import Result, result_of
 from hearth.sdk.sleep_calls import ChangeOptions, ShapeOptions
+from hearth.sdk.with_events import WithAsyncEvents
 
 Value = TypeVar("Value")
 Item = TypeVar("Item")
 
 
-class AsyncClient(Figures):
+class AsyncClient(Figures, WithAsyncEvents):
     """A daemon. Without arguments it is found by HEARTH_URL and HEARTH_TOKEN, else in the data directory.
 
     Sandboxes, checkpoints and the like are named by id or name. A sandbox that sleeps is woken by whatever uses it.

@@ -27,6 +27,7 @@ from hearth.sdk.running import Running
 from hearth.sdk.sleep_calls import ChangeOptions, ShapeOptions
 from hearth.sdk.stats import Figures, OwnFigures
 from hearth.sdk.transport import Transport
+from hearth.sdk.with_events import WithEvents
 
 if TYPE_CHECKING:
     from hearth.sdk.ports import Ports
@@ -37,7 +38,7 @@ Value = TypeVar("Value")
 Item = TypeVar("Item")
 
 
-class Client(Figures):
+class Client(Figures, WithEvents):
     """A daemon. Without arguments it is found by HEARTH_URL and HEARTH_TOKEN, else in the data directory.
 
     Sandboxes, checkpoints and the like are named by id or name. A sandbox that sleeps is woken by whatever uses it.
