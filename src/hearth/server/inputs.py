@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, TypeVar, cast, get_args, get_origin
 from urllib.parse import parse_qsl
 
@@ -54,8 +55,7 @@ def read_query(schema: type[Input], query: bytes) -> Input:
     Raises:
         InvalidInput: a parameter is unknown, doubled or out of range; ``field`` names it.
     """
-    members = msgspec.structs.fields(cast("type[msgspec.Struct]", schema))
-    lists = {member.encode_name for member in members if get_origin(_bare(member.type)) is list}
+    lists = _lists_of(cast("type[msgspec.Struct]", schema))
     values: dict[str, Any] = {}
     for key, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
         if key in lists:
@@ -68,6 +68,13 @@ def read_query(schema: type[Input], query: bytes) -> Input:
         return msgspec.convert(values, schema, strict=False)
     except msgspec.ValidationError as error:
         raise refusal(str(error), values, whole="query") from error
+
+
+@functools.cache
+def _lists_of(schema: type[msgspec.Struct]) -> frozenset[str]:
+    """Tell which parameters may come several times; found once, since msgspec reads annotations anew each time."""
+    members = msgspec.structs.fields(schema)
+    return frozenset(member.encode_name for member in members if get_origin(_bare(member.type)) is list)
 
 
 def _plain(body: bytes) -> Any:
