@@ -19,6 +19,7 @@ from tests.server.test_app import UnixConnection
 
 from hearth.errors import EngineFailed, GuestFailed, HostUnfit, NoSpace, NotFound, TimedOut, Unavailable
 from hearth.server.app import wrap
+from hearth.server.draining import Drain
 from hearth.server.listen import unix_listener
 from hearth.server.serve import Server
 
@@ -57,7 +58,7 @@ async def failing(scope: Scope, receive: Receive, send: Send) -> None:
 @contextlib.contextmanager
 def served(listener: socket.socket) -> Iterator[None]:
     """Serve the failing application from a thread until the block ends."""
-    server = Server(wrap(failing), drain_s=5)
+    server = Server(wrap(failing), drain=Drain(lambda: None), drain_s=5)
     started = threading.Event()
 
     async def serve() -> None:
