@@ -38,7 +38,13 @@ SLOW_FILES = (
     "volume/test_locks.py",
 )
 """Processes, mounts, namespaces and databases by the dozen; left out of `make check`, which is to take a minute."""
-LONG_FILES = ("agent/test_suite_in_machine.py", "machines/test_recovery.py", "machines/test_volume_recovery.py")
+LONG_FILES = (
+    "agent/test_suite_in_machine.py",
+    "machines/test_attack.py",
+    "machines/test_recovery.py",
+    "machines/test_rootless.py",
+    "machines/test_volume_recovery.py",
+)
 """Minutes each: begun first, so that no worker is left alone with one at the end."""
 TASK_END_ROUNDS = 10
 """Turns of the loop a task that was told to end may take to do so."""

@@ -135,11 +135,21 @@ def _loop_devices() -> Iterator[str]:
 
 def control_groups() -> Iterator[str]:
     """Empty groups of ours: one with processes is in use, perhaps by somebody else on this host."""
-    for pattern in ("hearth-*/*/cgroup.procs", "*/hearth-*/*/cgroup.procs"):
-        for file in Path("/sys/fs/cgroup").glob(pattern):
-            with contextlib.suppress(OSError):
-                if not file.read_text():
-                    yield str(file.parent)
+    root = Path("/sys/fs/cgroup")
+    for hierarchy in (root, *_below(root)):
+        for daemons in _below(hierarchy):
+            for group in _below(daemons) if daemons.name.startswith("hearth-") else ():
+                with contextlib.suppress(OSError):
+                    if not (group / "cgroup.procs").read_text():
+                        yield str(group)
+
+
+def _below(directory: Path) -> list[Path]:
+    """List a directory; nothing where it is a file, or gone: another run may remove its own at any moment."""
+    try:
+        return list(directory.iterdir())
+    except OSError:
+        return []
 
 
 def _temporary_files() -> Iterator[str]:
