@@ -24,7 +24,7 @@ from hearth.store.base import MAX_PAGE, PageRequest
 from hearth.version import VERSION
 
 SANDBOXES_MAX = 500
-"""Sandboxes with series of their own, of some 12 each, unless an operator says otherwise."""
+"""Sandboxes with series of their own, ten each."""
 TEMPLATES_FRESH_S = 30.0
 UNFINISHED = (JobState.PENDING, JobState.RUNNING, JobState.UNDOING)
 WARMEST_FIRST = (Heat.HOT, Heat.WARM, Heat.COLD)
