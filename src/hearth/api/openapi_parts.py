@@ -45,6 +45,13 @@ PATH_PARAMETERS: dict[str, dict[str, Any]] = {
 }
 SECURITY_SCHEMES: dict[str, Any] = {
     "token": {"type": "http", "scheme": "bearer", "description": "An API key: `hk_` and 64 hexadecimal digits."},
+    "signature": {
+        "type": "http",
+        "scheme": "HMAC",
+        "description": "`Authorization: HMAC <key id>:<hex of HMAC-SHA256>` over method, path, timestamp and the "
+        "body's SHA-256, each on a line, with `X-Timestamp`; for keys of kind hmac.",
+    },
+    "certificate": {"type": "mutualTLS", "description": "A client certificate, where the daemon is told a CA."},
 }
 SECURITY: list[dict[str, list[str]]] = [{name: []} for name in SECURITY_SCHEMES]
 _TAGS = {"status": "jobs", "cancel": "jobs", "publications": "ports"}
