@@ -38,8 +38,10 @@ async def small_house(data: DataDirectory) -> AsyncIterator[House]:
     """A house whose logs are small."""
     async with open_daemon(data, SMALL) as daemon:
         house = House(data, daemon, await daemon.users.authenticate(data.admin_key.read_text().strip()))
-        yield house
-        await house.destroy_all()
+        try:
+            yield house
+        finally:
+            await house.destroy_all()
 
 
 async def create(house: House, name: str) -> Sandbox:
