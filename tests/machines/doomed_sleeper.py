@@ -93,7 +93,7 @@ async def main(directory: str, sandbox_id: str, work: str, step: str) -> None:
     async with opened(DataDirectory(root=Path(directory))) as house:
         sandbox = await house.sandboxes.get(house.admin, sandbox_id)
         owner, name = (STOP if work == "stop" else START)[step]
-        doom(type(house.sandboxes.store.sandboxes) if owner is None else owner, name)
+        doom(house.sandboxes.store.sandboxes if owner is None else owner, name)
         if work == "stop":
             await house.sandboxes.sleep.stop(sandbox.id)
         else:
