@@ -15,6 +15,8 @@ from hearth.control.exec_log import ExecLog
 from hearth.journal.reader import LogReader
 from hearth.journal.records import Piece
 
+PIECE_BYTES = 16_384
+
 
 class Gap(NamedTuple):
     """Output that is no longer there, from one position to another."""
@@ -62,6 +64,15 @@ class Follower:
 
     async def _look(self) -> Sequence[Piece]:
         if self._live is not None and self.position >= self._live.stored:
-            return self._live.held_from(self.position)
+            return _cut(self._live.held_from(self.position))
         self._reader.seek(self.position)
-        return await asyncio.to_thread(self._reader.read)
+        return _cut(await asyncio.to_thread(self._reader.read))
+
+
+def _cut(pieces: Sequence[Piece]) -> Sequence[Piece]:
+    """Cut long pieces: a line of an answer is taken whole or not at all, and a poor connection shall get on."""
+    return [
+        piece._replace(position=piece.position + start, data=piece.data[start : start + PIECE_BYTES])
+        for piece in pieces
+        for start in range(0, len(piece.data), PIECE_BYTES)
+    ]
