@@ -292,6 +292,25 @@ async def test_output_is_read_at_once_and_written_soon(desk: LogDesk) -> None:
     assert b"".join(piece.data for piece in found if isinstance(piece, Piece)) == b"234!"
 
 
+async def test_who_has_all_written_waits_for_what_is_just_being_written(tmp_path: Path) -> None:
+    desk = LogDesk(tmp_path / "execs", max_bytes=MIB, on_written=lambda *_: None)
+    try:
+        log = desk.open("sb-1", "user-1", "ex-1")
+        log.append("stdout", b"first ")
+        flushing = asyncio.create_task(desk.flush())
+        await asyncio.sleep(0)  # it is with the thread now
+        log.append("stdout", b"second")
+        await desk.flush()
+        assert flushing.done()
+        assert log.stored == log.end
+        await flushing
+        log.finish()
+        found = await read(desk, log)
+        assert b"".join(piece.data for piece in found if isinstance(piece, Piece)) == b"first second"
+    finally:
+        await desk.close()
+
+
 async def test_a_log_that_cannot_be_written_ends_nothing_and_is_a_gap(desk: LogDesk) -> None:
     desk.root.mkdir()
     (desk.root / "sb-1").write_text("in the way of the directory")

@@ -156,6 +156,7 @@ class LogDesk:
         self._urgent = asyncio.Event()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hearth-execs")
         self._failing: set[str] = set()
+        self._flushing = asyncio.Lock()
 
     def directory(self, sandbox_id: str) -> Path:
         return self.root / sandbox_id
@@ -200,19 +201,20 @@ class LogDesk:
             await self.flush()
 
     async def flush(self) -> None:
-        """Write everything that has come by now."""
-        self._wanted.clear()
-        self._urgent.clear()
-        dirty, self._dirty = list(self._dirty), {}
-        works = [_Work(log=each, pieces=each.batch(), closes=each.finished) for each in dirty]
-        before = [each.writer.size_bytes for each in dirty]
-        failures = await self.on_thread(lambda: [work.do() for work in works]) if works else []
-        for work, size_bytes, failure in zip(works, before, failures, strict=True):
-            self._tell(work.log, failure)
-            work.log.settle(work.pieces[-1].end if work.pieces else work.log.stored)
-            self._on_written(work.log, work.log.writer.size_bytes - size_bytes)
-            if work.closes and work.log.on_closed is not None:
-                work.log.on_closed()
+        """Write everything that has come by now; what another call is just writing is written, too, when this ends."""
+        async with self._flushing:
+            self._wanted.clear()
+            self._urgent.clear()
+            dirty, self._dirty = list(self._dirty), {}
+            works = [_Work(log=each, pieces=each.batch(), closes=each.finished) for each in dirty]
+            before = [each.writer.size_bytes for each in dirty]
+            failures = await self.on_thread(lambda: [work.do() for work in works]) if works else []
+            for work, size_bytes, failure in zip(works, before, failures, strict=True):
+                self._tell(work.log, failure)
+                work.log.settle(work.pieces[-1].end if work.pieces else work.log.stored)
+                self._on_written(work.log, work.log.writer.size_bytes - size_bytes)
+                if work.closes and work.log.on_closed is not None:
+                    work.log.on_closed()
 
     async def close(self) -> None:
         """Write the rest and end the thread. ``run`` must have ended."""
