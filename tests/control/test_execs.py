@@ -299,10 +299,12 @@ async def test_who_has_all_written_waits_for_what_is_just_being_written(tmp_path
         log.append("stdout", b"first ")
         flushing = asyncio.create_task(desk.flush())
         await asyncio.sleep(0)  # it is with the thread now
+        await desk.flush()
+        assert log.stored == log.end
+        await flushing
+        flushing = asyncio.create_task(desk.flush())
         log.append("stdout", b"second")
         await desk.flush()
-        assert flushing.done()
-        assert log.stored == log.end
         await flushing
         log.finish()
         found = await read(desk, log)
