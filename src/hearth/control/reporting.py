@@ -180,7 +180,7 @@ class _Watched:
     def __init__(self, target: object, told: Mapping[str, Told]) -> None:
         self._target = target
         for name, tell in told.items():
-            setattr(self, name, _then(getattr(target, name), tell))
+            setattr(self, name, _then(target, name, tell))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._target, name)
@@ -194,9 +194,9 @@ def _of_each(see: Told) -> Told:
     return seen
 
 
-def _then(method: Callable[..., Awaitable[Any]], tell: Told) -> Callable[..., Awaitable[Any]]:
+def _then(target: object, name: str, tell: Told) -> Callable[..., Awaitable[Any]]:
     async def call(*arguments: Any, **named: Any) -> Any:
-        result = await method(*arguments, **named)
+        result = await getattr(target, name)(*arguments, **named)
         tell(result, *arguments, *named.values())
         return result
 
