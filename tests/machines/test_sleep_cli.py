@@ -96,7 +96,7 @@ def test_a_vmm_that_is_killed_is_told_as_the_cause_of_the_failure(house: Running
         with pytest.raises(SandboxDied) as died, sandbox.stream(["sh", "-c", "echo up; sleep 600"]) as running:
             for _ in running:
                 os.kill(vmm_of(sandbox), signal.SIGKILL)
-        assert (died.value.cause.kind, died.value.code) == ("unknown", Code.GUEST_FAILED)
+        assert (died.value.cause.kind, died.value.code) == ("killed", Code.GUEST_FAILED)
         assert "SIGKILL" in died.value.details
         shown = json.loads(hearth(house, "inspect", sandbox.name, "--json"))
-        assert (shown["state"], shown["exit_cause"]["kind"]) == ("failed", "unknown")
+        assert (shown["state"], shown["exit_cause"]["kind"]) == ("failed", "killed")
