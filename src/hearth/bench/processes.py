@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import select
 import shutil
 import signal
@@ -50,8 +51,10 @@ def scratch(*, in_memory: bool = False) -> Iterator[Path]:
     """
     if in_memory and not os.access(TMPFS, os.W_OK):
         raise Skipped(f"{TMPFS} is not there or not writable")
-    path = Path(tempfile.mkdtemp(prefix="hearth-bench-", dir=TMPFS if in_memory else None))
-    try:
+    above = TMPFS if in_memory else tempfile.gettempdir()
+    path = Path(above, f"hearth-bench-{secrets.token_hex(8)}")
+    try:  # from here on: an interruption may come at any moment
+        path.mkdir(mode=0o700)
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
