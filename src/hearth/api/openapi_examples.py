@@ -71,7 +71,7 @@ EXAMPLES: dict[type[Any], msgspec.Struct] = {
             memory_mb=512,
             env={"STAGE": "test"},
             labels={"team": "search"},
-            net_policy=NetPolicy(allow_hosts=["deb.debian.org"]),
+            net_policy=NetPolicy(allow_hosts=["packages.example.org"]),
             new_volumes=[NewVolume(name="cache", size_mb=1024, mount="/cache")],
         ),
         _SANDBOX,
