@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
@@ -162,11 +163,11 @@ def _ipv6(wire: Mapping[str, Any]) -> Iterator[Probe]:
 
 def _misshapen(wire: Mapping[str, Any], friend: str) -> Iterator[Probe]:
     to_friend = {**wire, "address": friend}
-    well = {"expect": Expect.SURVIVED, "control": (*CONTROL, "after-frames")}
+    survived = functools.partial(shot, expect=Expect.SURVIVED, control=(*CONTROL, "after-frames"))
     for size in (9_000, 60_000):
         how = {**to_friend, "shot": "oversize", "bytes": size}
-        yield shot(f"oversize-{size}", "a neighbour", f"a frame of {size} bytes", how, **well)  # type: ignore[arg-type]
-    yield shot("lying", "a neighbour", "cut frames, lying headers", {**to_friend, "shot": "lying"}, **well)  # type: ignore[arg-type]
+        yield survived(f"oversize-{size}", "a neighbour", f"a frame of {size} bytes", how)
+    yield survived("lying", "a neighbour", "cut frames, lying headers", {**to_friend, "shot": "lying"})
     after = {**to_friend, "shot": "datagram"}
     yield shot(
         "after-frames",
