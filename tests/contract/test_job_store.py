@@ -12,7 +12,7 @@ import pytest
 from hearth.errors import Code, Conflict, NotFound
 from hearth.host.clock import ManualClock
 from hearth.model import Job, JobError, JobState, StepPhase, StepRecord
-from hearth.store.base import JOBS_KEPT_FOR, JOBS_KEPT_PER_SUBJECT, LeaseLost, PageRequest, Store
+from hearth.store.base import JOBS_KEPT_FOR, JOBS_KEPT_PER_SUBJECT, JobUnderWay, LeaseLost, LineFull, PageRequest, Store
 
 PENDING, RUNNING, UNDOING = JobState.PENDING, JobState.RUNNING, JobState.UNDOING
 LEASE_S = 30.0
@@ -24,12 +24,15 @@ def submit(store: Store, clock: ManualClock) -> Submit:
     """Stores pending jobs, each a second younger than the one before."""
     count = 0
 
-    async def submit_one(job_id: str = "job-1", *, subject: str = "sb-1") -> Job:
+    async def submit_one(
+        job_id: str = "job-1", *, subject: str = "sb-1", holds: str | None = None, most: int | None = None
+    ) -> Job:
         nonlocal count
         count += 1
         created_at = clock.now() + timedelta(seconds=count)
-        job = Job(id=job_id, kind="k", subject=subject, input={"size": 1, "tags": ["ü"]}, created_at=created_at)
-        await store.jobs.create(job)
+        given = {"size": 1, "tags": ["ü"]}
+        job = Job(id=job_id, kind="k", subject=subject, holds=holds, input=given, created_at=created_at)
+        await store.jobs.create(job, most=most)
         return job
 
     return submit_one
@@ -58,6 +61,8 @@ async def test_a_job_reads_back_as_it_was_written(store: Store, clock: ManualClo
         created_at=clock.now(),
         started_at=clock.now(),
         finished_at=clock.now(),
+        holds="k/file/vm",
+        cancel_asked_at=clock.now(),
     )
     await store.jobs.create(job)
     assert await store.jobs.get("job-1") == job
@@ -72,6 +77,57 @@ async def test_a_taken_id_is_a_conflict(submit: Submit) -> None:
     await submit()
     with pytest.raises(Conflict):
         await submit()
+
+
+async def test_what_a_job_holds_no_other_gets_until_it_has_ended(store: Store, submit: Submit) -> None:
+    first = await submit("job-1", holds="vm")
+    for state in (PENDING, RUNNING, UNDOING):
+        if state is not PENDING:
+            await store.jobs.claim(
+                "job-1", "d1", expected={PENDING, RUNNING}, new=state, lease_s=LEASE_S, displacing="d1"
+            )
+        with pytest.raises(JobUnderWay) as caught:
+            await submit("job-2", holds="vm")
+        assert (caught.value.job.id, caught.value.job.state, caught.value.job.input) == ("job-1", state, first.input)
+    await submit("job-3", holds="another")
+    await submit("job-4")
+    await submit("job-5")
+    await store.jobs.transition("job-1", {UNDOING}, JobState.CANCELLED, owner="d1")
+    assert (await submit("job-2", holds="vm")).id == "job-2"
+    with pytest.raises(JobUnderWay):
+        await submit("job-6", holds="vm")
+    assert (await store.jobs.get("job-1")).holds == "vm"
+    with pytest.raises(NotFound):
+        await store.jobs.get("job-6")
+
+
+async def test_of_many_that_want_to_hold_the_same_at_once_one_is_stored(store: Store, submit: Submit) -> None:
+    wanted = [submit(f"job-{number}", holds="vm") for number in range(12)]
+    found = await asyncio.gather(*wanted, return_exceptions=True)
+    stored = {each.id for each in found if isinstance(each, Job)}
+    assert len(stored) == 1
+    assert [each.job.id for each in found if isinstance(each, JobUnderWay)] == [*stored] * 11
+
+
+async def test_no_more_jobs_than_may_be_in_line_are_stored_though_many_come_at_once(
+    store: Store, submit: Submit
+) -> None:
+    found = await asyncio.gather(
+        *(submit(f"job-{n}", holds=f"vm-{n}", most=3) for n in range(12)), return_exceptions=True
+    )
+    stored = [each for each in found if isinstance(each, Job)]
+    assert len(stored) == 3
+    assert [each.count for each in found if isinstance(each, LineFull)] == [3] * 9
+    assert {job.id for job in (await store.jobs.list()).items} == {job.id for job in stored}
+    first = stored[0]
+    with pytest.raises(JobUnderWay):  # the same as one that is there is no more
+        await submit("job-same", holds=first.holds, most=3)
+    with pytest.raises(LineFull):
+        await submit("job-none", most=3)
+    await submit("job-boundless")
+    await store.jobs.transition(first.id, {PENDING}, JobState.CANCELLED, owner=None)
+    await store.jobs.transition("job-boundless", {PENDING}, JobState.CANCELLED, owner=None)
+    await submit("job-next", most=3)
 
 
 async def test_a_claim_takes_the_lease_counts_and_stamps(store: Store, submit: Submit, clock: ManualClock) -> None:
@@ -141,6 +197,16 @@ async def test_a_claim_from_another_state_is_a_conflict(store: Store, submit: Su
     with pytest.raises(Conflict, match="pending") as caught:
         await store.jobs.claim("job-1", "d1", expected={RUNNING}, new=UNDOING, lease_s=1)
     assert not isinstance(caught.value, LeaseLost)
+
+
+async def test_what_came_of_a_job_is_kept_by_its_holder_alone(store: Store, submit: Submit) -> None:
+    await submit()
+    await claim(store, "d1")
+    await store.jobs.note("job-1", "d1", {"path": "/ü", "hit": True})
+    with pytest.raises(LeaseLost):
+        await store.jobs.note("job-1", "d2", {})
+    ended = await store.jobs.transition("job-1", {RUNNING}, JobState.COMPLETED, owner="d1")
+    assert ended.result == (await store.jobs.get("job-1")).result == {"path": "/ü", "hit": True}
 
 
 async def test_a_record_keeps_the_step_and_the_times(store: Store, submit: Submit, clock: ManualClock) -> None:
@@ -247,3 +313,53 @@ async def test_of_jobs_that_have_ended_the_last_ones_are_kept_for_a_while(store:
     await store.jobs.create(dataclasses.replace(ended, id="new", created_at=clock.now()))
     kept = {job.id for job in (await store.jobs.list(page=PageRequest(limit=100))).items}
     assert kept == {"running", "undoing", "new"}
+
+
+async def test_who_asks_for_the_next_job_gets_the_oldest_of_his_kinds_and_each_another(
+    store: Store, submit: Submit, clock: ManualClock
+) -> None:
+    for job_id in ("job-2", "job-1"):
+        await submit(job_id)
+    kind = (await store.jobs.get("job-1")).kind
+
+    async def claimed(owner: str, *kinds: str) -> str | None:
+        states = {PENDING, RUNNING}
+        job = await store.jobs.claim_next(owner, kinds=kinds, expected=states, new=RUNNING, lease_s=LEASE_S)
+        return None if job is None else f"{job.id} {job.state} {job.attempt} {job.lease_owner}"
+
+    assert await claimed("d1", "another kind") is None
+    assert await claimed("d1", "another kind", kind) == "job-2 running 1 d1"
+    assert await claimed("d2", kind) == "job-1 running 1 d2"
+    assert await claimed("d2", kind) is None
+    clock.advance(LEASE_S)
+    assert await claimed("d3", kind) == "job-2 running 2 d3"
+
+
+async def test_a_wish_for_a_jobs_end_is_seen_by_its_holder_alone_and_kept_with_it(
+    store: Store, submit: Submit, clock: ManualClock
+) -> None:
+    await submit()
+    await submit("job-2")
+    await claim(store, "d1")
+    asked = await store.jobs.ask_cancel("job-1")
+    assert asked.cancel_asked_at == clock.now()
+    first = clock.now()
+    clock.advance(1)
+    await store.jobs.ask_cancel("job-1")
+    await store.jobs.ask_cancel("job-2")
+    assert (await store.jobs.get("job-1")).cancel_asked_at == first
+    assert [await store.jobs.cancels_asked(owner) for owner in ("d1", "d2")] == [["job-1"], []]
+    clock.advance(LEASE_S)
+    assert (await claim(store, "d2")).cancel_asked_at == first
+    assert [await store.jobs.cancels_asked(owner) for owner in ("d1", "d2")] == [[], ["job-1"]]
+    await store.jobs.transition("job-1", {RUNNING}, UNDOING, owner="d2")
+    assert await store.jobs.cancels_asked("d2") == []
+
+
+async def test_what_has_ended_or_is_not_there_cannot_be_wished_an_end(store: Store, submit: Submit) -> None:
+    await submit()
+    await store.jobs.transition("job-1", {PENDING}, JobState.COMPLETED, owner=None)
+    with pytest.raises(Conflict, match="completed"):
+        await store.jobs.ask_cancel("job-1")
+    with pytest.raises(NotFound):
+        await store.jobs.ask_cancel("job-9")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -26,19 +25,18 @@ from hearth.quota import MEBIBYTE, UNBOUNDED, Amounts, Quotas
 from hearth.store.base import SandboxExists, Store
 from hearth.store.memory import MemoryStore
 from hearth.store.sql import open_store
-from hearth.store.sqlite import sqlite_url
 
 DEFAULTS = Quotas(sandboxes=3, snapshots=2, snapshot_mib=100, volumes=3, volume_mib=64)
 NONE: frozenset[str] = frozenset()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def store(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path) -> AsyncIterator[Store]:
+@pytest.fixture
+async def store(store_url: str | None, clock: ManualClock) -> AsyncIterator[Store]:
     opened: Store
-    if request.param == "memory":
+    if store_url is None:
         opened = MemoryStore(clock=clock, quotas=DEFAULTS)
     else:
-        opened = await open_store(sqlite_url(tmp_path / "hearth.db"), clock=clock, quotas=DEFAULTS)
+        opened = await open_store(store_url, clock=clock, quotas=DEFAULTS)
     yield opened
     await opened.close()
 

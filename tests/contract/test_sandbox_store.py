@@ -370,7 +370,9 @@ async def test_what_is_not_there_cannot_be_read_changed_or_deleted(store: Store)
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(labels=st.dictionaries(TEXT, TEXT, max_size=3), env=st.dictionaries(TEXT, TEXT))
 async def test_any_text_in_labels_and_env_survives_and_is_found(
     store: Store, make: Make, ada: User, labels: dict[str, str], env: dict[str, str]

@@ -25,8 +25,8 @@ async def test_nobody_else_can_read_the_database_or_its_log(url: str, migrated: 
     store = await open_store(url)
     await store.users.list()
     files = sorted(migrated.parent.iterdir())
-    assert [file.name.removeprefix(migrated.name) for file in files] == ["", "-shm", "-wal"]
-    assert [oct(mode_of(file)) for file in files] == ["0o600"] * 3
+    assert [file.name.removeprefix(migrated.name) for file in files] == ["", "-reserve", "-shm", "-wal"]
+    assert [oct(mode_of(file)) for file in files] == ["0o600"] * 4
     await store.close()
     assert list(migrated.parent.iterdir()) == [migrated]
 

@@ -13,6 +13,7 @@ import pytest
 from hearth.errors import HearthError, HostUnfit, NoSpace, Unavailable
 from hearth.model import User
 from hearth.store.base import StoreDamaged
+from hearth.store.host_store import ALONE
 from hearth.store.sql import SqlStore, open_store
 from hearth.store.sqlite import sqlite_url
 from hearth.store.translation import translate
@@ -110,9 +111,9 @@ async def test_a_row_that_makes_no_sense_is_damage_and_names_itself(
     store = await open_store(url)
     await store.users.create(User(id="user-1", name="one"))
     other = sqlite3.connect(migrated)
-    row = ("sb-1", "user-1", "web", '{"name": 7}', state, "2026-01-01 00:00:00", "2026-01-01 00:00:00")
-    columns = "id, owner, name, spec, state, created_at, updated_at"
-    other.execute(f"INSERT INTO sandboxes ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+    row = ("sb-1", "user-1", "web", '{"name": 7}', state, "2026-01-01 00:00:00", "2026-01-01 00:00:00", ALONE)
+    columns = "id, owner, name, spec, state, created_at, updated_at, host"
+    other.execute(f"INSERT INTO sandboxes ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
     other.commit()
     other.close()
     with pytest.raises(StoreDamaged, match=words):

@@ -6,6 +6,7 @@ HearthError
 │   ├── SandboxExists  the owner has a sandbox of that name; carries it
 │   ├── AliasTaken     something else is published under that alias
 │   ├── SnapshotNeeded other checkpoints lie over it
+│   ├── JobUnderWay    a job that has not ended holds what this one wants; carries it
 │   └── LeaseLost      somebody else works on the job now
 ├── NoSpace            the disk under the database is full
 ├── Unavailable        another process holds the database for longer than the busy timeout
@@ -24,18 +25,20 @@ from hearth.model import (
     Ending,
     ExitCause,
     Job,
-    JobError,
-    JobState,
     Sandbox,
     SandboxChanges,
     SandboxState,
     Snapshot,
     SnapshotState,
-    StepRecord,
 )
 from hearth.store.answer_store import AnswerStore
 from hearth.store.audit_store import AuditStore
 from hearth.store.exec_store import ExecStore
+from hearth.store.host_store import HostStore
+from hearth.store.job_store import JOBS_KEPT_FOR as JOBS_KEPT_FOR
+from hearth.store.job_store import JOBS_KEPT_PER_SUBJECT as JOBS_KEPT_PER_SUBJECT
+from hearth.store.job_store import UNENDED as UNENDED
+from hearth.store.job_store import JobStore as JobStore
 from hearth.store.page import FIRST_PAGE as FIRST_PAGE
 from hearth.store.page import MAX_PAGE as MAX_PAGE
 from hearth.store.page import Page as Page
@@ -43,13 +46,13 @@ from hearth.store.page import PageRequest as PageRequest
 from hearth.store.publication_store import PublicationStore
 from hearth.store.quota_store import QuotaStore
 from hearth.store.secret_store import SecretStore
+from hearth.store.template_store import TemplateStore
 from hearth.store.user_store import UserStore as UserStore
 from hearth.store.volume_store import VolumeStore
+from hearth.store.webhook_store import WebhookStore
 
 ENDINGS_KEPT_FOR = timedelta(days=30)
 ENDINGS_KEPT_PER_OWNER = 1000
-JOBS_KEPT_FOR = timedelta(days=30)
-JOBS_KEPT_PER_SUBJECT = 50
 CHANGEABLE = tuple(state for state in SandboxState if state is not SandboxState.DESTROYING)
 """States in which a sandbox's name, labels and the like may be changed."""
 
@@ -83,6 +86,30 @@ class SnapshotNeeded(Conflict):
 
 class AliasTaken(Conflict):
     """Something else is published under that alias."""
+
+
+class JobUnderWay(Conflict):
+    """Another job, which has not ended, holds what this one wants to: ``job``."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(
+            "another job is at work on it",
+            details=f"{job.id} is {job.state}",
+            resolution="wait for its end, or cancel it",
+        )
+        self.job = job
+
+
+class LineFull(Conflict):
+    """As many jobs of a kind as there may be have not ended: ``count``."""
+
+    def __init__(self, kind: str, count: int) -> None:
+        super().__init__(
+            "too many jobs are in line",
+            details=f"{count} of {kind} have not ended",
+            resolution="wait, and try again",
+        )
+        self.count = count
 
 
 class LeaseLost(Conflict):
@@ -250,86 +277,12 @@ class EndingStore(Protocol):
         ...
 
 
-class JobStore(Protocol):
-    """Jobs and their leases. Leases are reckoned by the store's clock.
-
-    Of jobs that have ended the last JOBS_KEPT_PER_SUBJECT of each kind and subject are kept, for JOBS_KEPT_FOR.
-    """
-
-    async def create(self, job: Job) -> None:
-        """Raises Conflict when the id is taken."""
-        ...
-
-    async def get(self, job_id: str) -> Job: ...
-
-    async def list(
-        self,
-        *,
-        subject: str | None = None,
-        owner: str | None = None,
-        states: Collection[JobState] = (),
-        page: PageRequest = FIRST_PAGE,
-    ) -> Page[Job]: ...
-
-    async def claimable(self, *, states: Collection[JobState], limit: int = 100) -> Sequence[Job]:
-        """Jobs in ``states`` that nobody holds a valid lease on, oldest first; claiming one may still fail."""
-        ...
-
-    async def claim(
-        self,
-        job_id: str,
-        owner: str,
-        *,
-        expected: Collection[JobState],
-        new: JobState,
-        lease_s: float,
-        displacing: str | None = None,
-    ) -> Job:
-        """Take the lease for ``lease_s`` seconds, count an attempt and set the state, all in one compare-and-set.
-
-        Args:
-            displacing: a lease owner known to be dead (the data directory's lock proves it): its lease counts as free.
-
-        Raises:
-            NotFound: no such job.
-            LeaseLost: another owner's lease has not run out.
-            Conflict: the state is not one of ``expected``.
-        """
-        ...
-
-    async def renew(self, job_id: str, owner: str, *, lease_s: float) -> None:
-        """Extend the lease (heartbeat). Raises LeaseLost."""
-        ...
-
-    async def record(self, job_id: str, owner: str, *, step: str, steps: Sequence[StepRecord]) -> None:
-        """Note the step about to begin and what the earlier ones took. Raises LeaseLost."""
-        ...
-
-    async def transition(
-        self,
-        job_id: str,
-        expected: Collection[JobState],
-        new: JobState,
-        *,
-        owner: str | None,
-        error: JobError | None = None,
-        steps: Sequence[StepRecord] | None = None,
-    ) -> Job:
-        """Compare-and-set of the state, by the lease's holder (``owner``) or on a job without a lease (None).
-
-        ``error`` and ``steps`` replace the stored ones unless they are None. A final state ends the lease and stamps
-        ``finished_at``.
-
-        Raises:
-            NotFound: no such job.
-            LeaseLost: ``owner`` does not hold the lease.
-            Conflict: the state is not one of ``expected``.
-        """
-        ...
-
-
 class Store(Protocol):
-    """Everything hearth remembers."""
+    """Everything hearth remembers.
+
+    Sandboxes, snapshots, volumes, commands and publications are seen by the host they are on alone; all else is
+    everybody's.
+    """
 
     @property
     def users(self) -> UserStore: ...
@@ -339,6 +292,9 @@ class Store(Protocol):
 
     @property
     def jobs(self) -> JobStore: ...
+
+    @property
+    def webhooks(self) -> WebhookStore: ...
 
     @property
     def snapshots(self) -> SnapshotStore: ...
@@ -359,6 +315,9 @@ class Store(Protocol):
     def secrets(self) -> SecretStore: ...
 
     @property
+    def templates(self) -> TemplateStore: ...
+
+    @property
     def publications(self) -> PublicationStore: ...
 
     @property
@@ -366,6 +325,9 @@ class Store(Protocol):
 
     @property
     def answers(self) -> AnswerStore: ...
+
+    @property
+    def hosts(self) -> HostStore: ...
 
     async def close(self) -> None:
         """Finish what is under way and let go of the database; doing it twice is fine."""

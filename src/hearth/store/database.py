@@ -1,97 +1,46 @@
-"""The helper threads that talk to the database: one connection each, one for reads and one for writes.
-
-asyncio never waits for a disk, a reader never waits for a writer's fsync (WAL), and writes of this process stand in
-line here instead of fighting over SQLite's lock. ``aiosqlite`` was measured against it: docs/decisions/sqlalchemy.md.
-"""
+"""What the stores stand on: functions of a connection, each run in a transaction of its own, off the event loop."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from sqlalchemy import Connection, Engine
-
-from hearth.errors import Unavailable
-from hearth.host.waiting import until_done
-from hearth.metrics.instruments import STORE_SECONDS
-from hearth.store.sqlite import make_engine
-from hearth.store.translation import translated
+from sqlalchemy import Connection
 
 T = TypeVar("T")
 
 
-class Lane:
-    """One thread with one connection, opened at its first use."""
+class Database(Protocol):
+    """A database. ``sqlite_database`` and ``postgresql_database`` have one each."""
 
-    def __init__(self, name: str, engine: Engine, database: str) -> None:
-        self._engine = engine
-        self._database = database
-        self._connection: Connection | None = None
-        self._closed = False
-        self._seconds = STORE_SECONDS.labels(name)
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"hearth-{name}")
+    @property
+    def name(self) -> str:
+        """Tell which one it is, without secrets: for logs and errors."""
+        ...
 
-    async def run(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work`` in a transaction of its own; its rows must be fetched inside.
+    @property
+    def is_shared(self) -> bool:
+        """Tell whether daemons of other data directories may use it at the same time."""
+        ...
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work``, which must not write; its rows must be fetched inside. Each statement sees the newest commit.
+
+        Raises:
+            Unavailable, StoreDamaged, HostUnfit: what the database reported, translated.
+        """
+        ...
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` and commit, or roll back when it raises; it may be run again where nothing of it was stored.
 
         A caller that is cancelled waits until the transaction has ended: nothing of it happens afterwards.
 
         Raises:
             NoSpace, Unavailable, StoreDamaged, HostUnfit: what the database reported, translated.
         """
-        if self._closed:
-            raise Unavailable("the store is closed")
-        running = asyncio.get_running_loop().run_in_executor(self._thread, self._work, work)
-        try:
-            with self._seconds.time():
-                await until_done(running)
-        except asyncio.CancelledError:
-            running.exception()  # marks it as seen: the caller learns of the cancellation instead
-            raise
-        return running.result()
-
-    def _work(self, work: Callable[[Connection], T]) -> T:
-        with translated(self._database):
-            if self._connection is None:
-                self._connection = self._engine.connect()
-            with self._connection.begin():
-                return work(self._connection)
+        ...
 
     async def close(self) -> None:
-        """Let the work in line end, then close the connection and the thread."""
-        if self._closed:
-            return
-        self._closed = True
-        await until_done(asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect))
-        self._thread.shutdown()
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        self._engine.dispose()
-
-
-class Database:
-    """A SQLite file with a lane for reads and one for writes."""
-
-    def __init__(self, path: Path, *, busy_timeout_s: float) -> None:
-        reader = make_engine(path, busy_timeout_s=busy_timeout_s, read_only=True)
-        writer = make_engine(path, busy_timeout_s=busy_timeout_s)
-        self._reads = Lane("store-reads", reader, str(path))
-        self._writes = Lane("store-writes", writer, str(path))
-
-    async def read(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work``, which must not write."""
-        return await self._reads.run(work)
-
-    async def write(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work`` and commit, or roll back when it raises."""
-        return await self._writes.run(work)
-
-    async def close(self) -> None:
-        # The reader first: the last connection to close folds the log back into the file, and a reader may not write.
-        await self._reads.close()
-        await self._writes.close()
+        """Let the work in line end, then let go of the database; doing it twice is fine."""
+        ...

@@ -8,26 +8,19 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from datetime import timedelta
 
 from hearth.host.clock import Clock, SystemClock
 from hearth.model import (
     ExitCause,
-    Job,
-    JobError,
-    JobState,
     Sandbox,
     SandboxChanges,
     SandboxState,
-    StepRecord,
 )
 from hearth.quota import DEFAULT_QUOTAS, Amounts, Quotas
 from hearth.store import refusals
 from hearth.store.base import (
     CHANGEABLE,
     FIRST_PAGE,
-    JOBS_KEPT_FOR,
-    JOBS_KEPT_PER_SUBJECT,
     Page,
     PageRequest,
     SandboxExists,
@@ -36,13 +29,17 @@ from hearth.store.memory_answers import MemoryAnswers
 from hearth.store.memory_audit import MemoryAudit
 from hearth.store.memory_endings import MemoryEndings
 from hearth.store.memory_execs import MemoryExecs
+from hearth.store.memory_hosts import MemoryHosts
+from hearth.store.memory_jobs import MemoryJobs
 from hearth.store.memory_publications import MemoryPublications
 from hearth.store.memory_quotas import MemoryQuotas
 from hearth.store.memory_secrets import MemorySecrets
 from hearth.store.memory_snapshots import MemorySnapshots
 from hearth.store.memory_tables import Tables, page_of
+from hearth.store.memory_templates import MemoryTemplates
 from hearth.store.memory_users import MemoryUsers
 from hearth.store.memory_volumes import MemoryVolumes
+from hearth.store.memory_webhooks import MemoryWebhooks
 from hearth.store.quota_store import amounts_of_sandbox, egress_of
 
 
@@ -56,14 +53,17 @@ class MemoryStore:
         self.users = MemoryUsers(tables, clock)
         self.sandboxes = MemorySandboxes(tables, clock, self.quotas)
         self.jobs = MemoryJobs(tables, clock)
+        self.webhooks = MemoryWebhooks(tables, clock)
         self.snapshots = MemorySnapshots(tables, self.quotas)
         self.endings = MemoryEndings(tables, clock)
         self.volumes = MemoryVolumes(tables, self.quotas)
         self.secrets = MemorySecrets(tables)
+        self.templates = MemoryTemplates(tables)
         self.audit = MemoryAudit(tables)
         self.publications = MemoryPublications(tables)
         self.execs = MemoryExecs(tables)
         self.answers = MemoryAnswers(tables, clock)
+        self.hosts = MemoryHosts(clock)
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -195,117 +195,3 @@ class MemorySandboxes:
         if current.state not in expected:
             raise refusals.wrong_state("sandbox", sandbox_id, current.state, expected)
         return current
-
-
-class MemoryJobs:
-    """``JobStore`` in memory."""
-
-    def __init__(self, tables: Tables, clock: Clock) -> None:
-        self._tables = tables
-        self._clock = clock
-
-    async def create(self, job: Job) -> None:
-        if job.id in self._tables.jobs:
-            raise refusals.taken("job", job.id)
-        self._tables.jobs[job.id] = job
-        ended = [known for known in self._tables.jobs.values() if known.state.is_final]
-        oldest = self._clock.now() - JOBS_KEPT_FOR
-        alike = [known for known in ended if (known.subject, known.kind) == (job.subject, job.kind)]
-        surplus = sorted(alike, key=lambda known: (known.created_at, known.id))[:-JOBS_KEPT_PER_SUBJECT]
-        for known in (*surplus, *(known for known in ended if known.created_at <= oldest)):
-            self._tables.jobs.pop(known.id, None)
-
-    async def get(self, job_id: str) -> Job:
-        try:
-            return self._tables.jobs[job_id]
-        except KeyError:
-            raise refusals.not_found("job", job_id) from None
-
-    async def list(
-        self,
-        *,
-        subject: str | None = None,
-        owner: str | None = None,
-        states: Collection[JobState] = (),
-        page: PageRequest = FIRST_PAGE,
-    ) -> Page[Job]:
-        fitting = (
-            job
-            for job in self._tables.jobs.values()
-            if subject in (None, job.subject) and owner in (None, job.owner) and (not states or job.state in states)
-        )
-        return page_of(fitting, page, lambda job: (job.created_at, job.id))
-
-    async def claimable(self, *, states: Collection[JobState], limit: int = 100) -> Sequence[Job]:
-        free = [job for job in self._tables.jobs.values() if job.state in states and self._is_free(job, None)]
-        return sorted(free, key=lambda job: (job.created_at, job.id))[:limit]
-
-    async def claim(
-        self,
-        job_id: str,
-        owner: str,
-        *,
-        expected: Collection[JobState],
-        new: JobState,
-        lease_s: float,
-        displacing: str | None = None,
-    ) -> Job:
-        job = await self.get(job_id)
-        if job.state not in expected:
-            raise refusals.wrong_state("job", job_id, job.state, expected)
-        if not self._is_free(job, displacing):
-            raise refusals.lease_lost(job)
-        now = self._clock.now()
-        return self._put(
-            dataclasses.replace(
-                job,
-                state=new,
-                attempt=job.attempt + 1,
-                lease_owner=owner,
-                lease_until=now + timedelta(seconds=lease_s),
-                started_at=job.started_at or now,
-            )
-        )
-
-    async def renew(self, job_id: str, owner: str, *, lease_s: float) -> None:
-        job = await self._held(job_id, owner)
-        self._put(dataclasses.replace(job, lease_until=self._clock.now() + timedelta(seconds=lease_s)))
-
-    async def record(self, job_id: str, owner: str, *, step: str, steps: Sequence[StepRecord]) -> None:
-        job = await self._held(job_id, owner)
-        self._put(dataclasses.replace(job, step=step, steps=tuple(steps)))
-
-    async def transition(
-        self,
-        job_id: str,
-        expected: Collection[JobState],
-        new: JobState,
-        *,
-        owner: str | None,
-        error: JobError | None = None,
-        steps: Sequence[StepRecord] | None = None,
-    ) -> Job:
-        job = await self._held(job_id, owner)
-        if job.state not in expected:
-            raise refusals.wrong_state("job", job_id, job.state, expected)
-        changed = dataclasses.replace(
-            job, state=new, error=error or job.error, steps=job.steps if steps is None else tuple(steps)
-        )
-        if new.is_final:
-            changed = dataclasses.replace(changed, lease_owner=None, lease_until=None, finished_at=self._clock.now())
-        return self._put(changed)
-
-    async def _held(self, job_id: str, owner: str | None) -> Job:
-        job = await self.get(job_id)
-        if job.lease_owner != owner:
-            raise refusals.lease_lost(job)
-        return job
-
-    def _is_free(self, job: Job, displacing: str | None) -> bool:
-        if job.lease_owner is None or job.lease_until is None or job.lease_until <= self._clock.now():
-            return True
-        return job.lease_owner == displacing
-
-    def _put(self, job: Job) -> Job:
-        self._tables.jobs[job.id] = job
-        return job

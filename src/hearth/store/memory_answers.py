@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from hearth.host.clock import Clock
 from hearth.store import refusals
-from hearth.store.answer_store import ANSWERS_KEPT_FOR, ANSWERS_KEPT_PER_USER, Answer
+from hearth.store.answer_store import ANSWERS_KEPT_FOR, ANSWERS_KEPT_PER_USER, Answer, check_host
 from hearth.store.memory_tables import Tables
 
 
@@ -31,6 +31,8 @@ class MemoryAnswers:
             return known
         if known is not None and known.holder == wanted.holder:
             return known
+        if known is not None:
+            check_host(known, wanted)
         mine = wanted if known is None else replace(wanted, created_at=known.created_at)
         answers[wanted.user_id, wanted.key] = mine
         return mine

@@ -12,8 +12,10 @@ from hearth.model import Ending, Job, NamedVolume, Publication, Sandbox, Snapsho
 from hearth.store.answer_store import Answer
 from hearth.store.base import Page, PageRequest
 from hearth.store.paging import Position, cut_page, read_request
+from hearth.store.template_store import Template
 from hearth.store.user_store import NewKey
 from hearth.tenancy import AuditEntry, SealedSecret
+from hearth.webhooks import Delivery, Webhook
 
 T = TypeVar("T")
 
@@ -30,6 +32,7 @@ class Tables:
     audit: list[AuditEntry] = dataclasses.field(default_factory=list)
     secrets: dict[tuple[str, str], SealedSecret] = dataclasses.field(default_factory=dict)
     sandboxes: dict[str, Sandbox] = dataclasses.field(default_factory=dict)
+    templates: dict[str, Template] = dataclasses.field(default_factory=dict)
     snapshots: dict[str, Snapshot] = dataclasses.field(default_factory=dict)
     endings: dict[str, Ending] = dataclasses.field(default_factory=dict)
     volumes: dict[str, NamedVolume] = dataclasses.field(default_factory=dict)
@@ -37,6 +40,8 @@ class Tables:
     publications: dict[str, Publication] = dataclasses.field(default_factory=dict)
     execs: dict[str, Exec] = dataclasses.field(default_factory=dict)
     jobs: dict[str, Job] = dataclasses.field(default_factory=dict)
+    webhooks: dict[str, Webhook] = dataclasses.field(default_factory=dict)
+    deliveries: dict[str, Delivery] = dataclasses.field(default_factory=dict)
     answers: dict[tuple[str, str], Answer] = dataclasses.field(default_factory=dict)
 
 

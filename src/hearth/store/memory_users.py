@@ -66,6 +66,8 @@ class MemoryUsers:
         del self._tables.users[user_id]
         for sandbox_id in [ending.sandbox_id for ending in self._tables.endings.values() if ending.owner == user_id]:
             del self._tables.endings[sandbox_id]
+        for template_id in [each.id for each in self._tables.templates.values() if each.owner == user_id]:
+            del self._tables.templates[template_id]
         for place in [place for place in self._tables.secrets if place[0] == user_id]:
             del self._tables.secrets[place]
         for key_id in [new.key.id for new in self._tables.keys.values() if new.key.user_id == user_id]:

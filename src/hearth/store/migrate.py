@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
@@ -11,6 +13,14 @@ from sqlalchemy import Connection
 
 from hearth.errors import HearthError
 from hearth.store.base import StoreDamaged
+from hearth.store.postgresql import (
+    is_postgresql,
+    lock_migrations,
+    make_postgresql_engine,
+    parse_postgresql,
+    spoken_postgresql,
+)
+from hearth.store.postgresql_errors import translated_postgresql
 from hearth.store.schema import HEAD
 from hearth.store.sqlite import make_engine, make_private, sqlite_path
 from hearth.store.translation import translated
@@ -24,24 +34,43 @@ BUSY_TIMEOUT_S = 60.0
 def migrate(url: str) -> bool:
     """Bring the database at ``url`` to HEAD; False when it was there already.
 
-    Everything, the look at its version included, happens in one transaction that begins as a writer: of two that start
-    at once the second waits, looks and finds nothing to do; one that is killed leaves the old schema.
-
     Raises:
         HearthError: the database is newer, somebody else's, locked, damaged or the disk is full.
     """
-    path = sqlite_path(url)
-    make_private(path)
-    engine = make_engine(path, busy_timeout_s=BUSY_TIMEOUT_S, foreign_keys=False)
+    with migrating(url) as connection:
+        if is_current(connection):
+            return False
+        upgrade(connection)
+        check_references(connection)
+    return True
+
+
+@contextmanager
+def migrating(url: str) -> Iterator[Connection]:
+    """Give a transaction that nobody else makes or migrates tables beside; it is committed at the end, or nothing is.
+
+    Everything, the look at the version included, happens in it: of two that start at once the second waits, looks and
+    finds nothing to do; one that is killed leaves the old schema.
+
+    Raises:
+        HearthError: what the database reported.
+    """
+    if is_postgresql(url):
+        parsed = parse_postgresql(url)
+        engine = make_postgresql_engine(parsed, connections=0, statement_timeout_s=0)
+        errors = translated_postgresql(spoken_postgresql(parsed))
+    else:
+        path = sqlite_path(url)
+        make_private(path)
+        engine = make_engine(path, busy_timeout_s=BUSY_TIMEOUT_S, foreign_keys=False)
+        errors = translated(str(path))
     try:
-        with translated(str(path)), engine.connect() as connection, connection.begin():
-            if is_current(connection):
-                return False
-            upgrade(connection)
-            _check_references(connection, path)
+        with errors, engine.connect() as connection, connection.begin():
+            if is_postgresql(url):
+                lock_migrations(connection)
+            yield connection
     finally:
         engine.dispose()
-    return True
 
 
 def upgrade(connection: Connection, revision: str = HEAD) -> None:
@@ -59,13 +88,19 @@ def alembic_config() -> Config:
     return config
 
 
-def _check_references(connection: Connection, path: Path) -> None:
-    """Do what foreign keys would have done, had they been on while tables were rebuilt."""
+def check_references(connection: Connection) -> None:
+    """Do what foreign keys would have done, had SQLite's been on while tables were rebuilt.
+
+    Raises:
+        StoreDamaged: rows would be left without what they refer to.
+    """
+    if connection.dialect.name != "sqlite":
+        return
     broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
     if broken:
         raise StoreDamaged(
             "the migration would leave rows without what they refer to",
-            details=f"{path}: {len(broken)} rows, the first in table {broken[0][0]}",
+            details=f"{connection.engine.url.database}: {len(broken)} rows, the first in table {broken[0][0]}",
         )
 
 

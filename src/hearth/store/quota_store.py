@@ -15,8 +15,8 @@ from hearth.quota import UNBOUNDED, Amounts, Quotas, mebibytes
 class QuotaStore(Protocol):
     """Limits of users, and how much each has."""
 
-    @property
-    def defaults(self) -> Quotas: ...
+    defaults: Quotas
+    """What holds for users of whom nobody said otherwise; a reload may change it."""
 
     async def limits(self, owner: str) -> Quotas:
         """Give what holds for a user: the defaults, but what was set. Raises NotFound."""

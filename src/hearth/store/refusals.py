@@ -31,6 +31,14 @@ def not_found(noun: str, reference: str) -> NotFound:
     )
 
 
+def elsewhere(noun: str, reference: str, host: str) -> NotFound:
+    return NotFound(
+        f"the {noun} is on another host",
+        details=f"{noun} {reference[:80]!r} is on {host}",
+        resolution="ask the daemon there",
+    )
+
+
 def taken(noun: str, reference: str, *, field: str | None = None) -> Conflict:
     return Conflict(f"the {noun} exists already", details=f"{noun} {reference[:80]!r}", field=field)
 
@@ -118,6 +126,14 @@ def too_many_keys(user_id: str, most: int) -> Conflict:
 
 def too_many_secrets(most: int) -> Conflict:
     return Conflict("there are too many secrets", details=f"{most} are there", resolution="delete some", field="name")
+
+
+def too_many_templates(most: int) -> Conflict:
+    return Conflict("there are too many templates", details=f"{most} are there", resolution="delete some", field="name")
+
+
+def changed_meanwhile(noun: str, reference: str) -> Conflict:
+    return Conflict(f"the {noun} was changed meanwhile", details=reference[:80], resolution="look at it and try again")
 
 
 def last_admin(user_id: str) -> Conflict:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Row
+from sqlalchemy import Row, Text, type_coerce
 
 from hearth.model import (
     ApiKey,
@@ -29,6 +29,7 @@ from hearth.model import (
     VolumeState,
 )
 from hearth.store.base import StoreDamaged
+from hearth.store.host_store import ANY_HOST
 from hearth.store.schema import sandboxes
 from hearth.store.user_store import NewKey
 from hearth.tenancy import KeyKind, KeyScope
@@ -67,14 +68,19 @@ def key_row(new: NewKey) -> Mapping[str, object]:
     }
 
 
-SANDBOX = tuple(
-    sandboxes.c[name]
-    for name in (
-        *("id", "owner", "spec", "state", "error", "created_at"),
-        *("image_id", "origin", "parent", "expires_at", "exit_cause", "stopped_at", "disk_mib"),
-    )
+SANDBOX = (
+    *(sandboxes.c[name] for name in ("id", "owner")),
+    type_coerce(sandboxes.c.spec, Text),
+    *(
+        sandboxes.c[name]
+        for name in (
+            *("state", "error", "created_at"),
+            *("image_id", "origin", "parent", "expires_at", "exit_cause", "stopped_at", "disk_mib"),
+        )
+    ),
 )
-"""What ``sandbox_of`` takes apart, in this order."""
+"""What ``sandbox_of`` takes apart, in this order; the specification as text: read once, not into a dict first."""
+_SPEC = msgspec.json.Decoder(SandboxSpec, strict=False)
 
 
 def sandbox_of(row: AnyRow) -> Sandbox:
@@ -99,6 +105,12 @@ def sandbox_of(row: AnyRow) -> Sandbox:
 
 
 def spec_of(spec: object, sandbox_id: str) -> SandboxSpec:
+    """Read a specification: JSON as SQLite has it, or what PostgreSQL's driver has made of it."""
+    if isinstance(spec, str):
+        try:
+            return _SPEC.decode(spec)
+        except msgspec.DecodeError as error:
+            raise _unreadable(sandbox_id, error) from error
     return _typed(spec, SandboxSpec, sandbox_id)
 
 
@@ -114,6 +126,7 @@ def snapshot_of(row: AnyRow) -> Snapshot:
         image=row.image,
         cpus=row.cpus,
         memory_mib=row.memory_mib,
+        disk_mib=row.disk_mib,
         size_bytes=row.size_bytes,
         state=_state(row.state, SnapshotState, row.id),
     )
@@ -166,7 +179,9 @@ def job_of(row: AnyRow) -> Job:
         kind=row.kind,
         subject=row.subject,
         owner=row.owner,
+        any_host=row.host == ANY_HOST,
         input=_typed(row.input, dict[str, Any], row.id),
+        result=None if row.result is None else _typed(row.result, dict[str, Any], row.id),
         state=_state(row.state, JobState, row.id),
         step=row.step,
         attempt=row.attempt,
@@ -177,6 +192,8 @@ def job_of(row: AnyRow) -> Job:
         created_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
+        cancel_asked_at=row.cancel_asked_at,
+        holds=row.holds,
     )
 
 
@@ -221,13 +238,15 @@ def publication_row(publication: Publication) -> Mapping[str, object]:
     return dataclasses.asdict(publication)
 
 
-def job_row(job: Job) -> Mapping[str, object]:
+def job_row(job: Job, host: str) -> Mapping[str, object]:
     return {
+        "host": ANY_HOST if job.any_host else host,
         "id": job.id,
         "kind": job.kind,
         "subject": job.subject,
         "owner": job.owner,
         "input": plain(job.input),
+        "result": None if job.result is None else plain(job.result),
         "state": job.state.value,
         "step": job.step,
         "attempt": job.attempt,
@@ -238,6 +257,8 @@ def job_row(job: Job) -> Mapping[str, object]:
         "created_at": job.created_at,
         "started_at": job.started_at,
         "finished_at": job.finished_at,
+        "cancel_asked_at": job.cancel_asked_at,
+        "holds": job.holds,
     }
 
 

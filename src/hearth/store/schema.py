@@ -25,7 +25,10 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS = ("v0001", "v0002", "v0003", "v0004", "v0005", "v0006", "v0007")
+REVISIONS = (
+    *("v0001", "v0002", "v0003", "v0004", "v0005", "v0006", "v0007", "v0008"),
+    *("v0010", "v0011", "v0012", "v0013", "v0014"),
+)
 """All migrations this version of hearth knows, oldest first; the last one is what it works with."""
 
 HEAD = REVISIONS[-1]
@@ -108,6 +111,7 @@ sandboxes = Table(
     Column("exit_cause", JSON(none_as_null=True)),
     Column("stopped_at", UtcDateTime),
     Column("disk_mib", BigInteger),
+    Column("host", String(32)),
     UniqueConstraint("owner", "name"),
     Index(None, "created_at", "id"),
     Index(None, "owner", "created_at", "id"),
@@ -115,6 +119,8 @@ sandboxes = Table(
     Index(None, "origin"),
 )
 
+UNENDED = text("state IN ('pending', 'running', 'undoing')")
+"""Jobs that have not come to an end."""
 jobs = Table(
     "jobs",
     metadata,
@@ -133,6 +139,11 @@ jobs = Table(
     Column("started_at", UtcDateTime),
     Column("finished_at", UtcDateTime),
     Column("owner", String(32)),
+    Column("host", String(32)),
+    Column("result", JSON(none_as_null=True)),
+    Column("cancel_asked_at", UtcDateTime),
+    Column("holds", String(300)),
+    Index("uq_jobs_holds", "holds", unique=True, sqlite_where=UNENDED, postgresql_where=UNENDED),
     Index(None, "created_at", "id"),
     Index(None, "owner", "created_at", "id"),
     Index(None, "state", "created_at", "id"),
@@ -154,6 +165,8 @@ snapshots = Table(
     Column("memory_mib", Integer, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("state", String(16), nullable=False),
+    Column("disk_mib", BigInteger),
+    Column("host", String(32)),
     Index(None, "created_at", "id"),
     Index(None, "owner", "created_at", "id"),
     Index(None, "name"),
@@ -168,6 +181,21 @@ Index(
     postgresql_where=text("state <> 'deleting'"),
 )
 """One that is being deleted gives its name free, however long others still lie over its disk."""
+
+templates = Table(
+    "templates",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("owner", ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("name", String(63), nullable=False),
+    Column("spec", JSON, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    UniqueConstraint("owner", "name"),
+    Index(None, "created_at", "id"),
+    Index(None, "owner", "created_at", "id"),
+    Index(None, "name"),
+)
 
 endings = Table(
     "endings",
@@ -196,6 +224,7 @@ volumes = Table(
     Column("fs", String(16), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("state", String(16), nullable=False),
+    Column("host", String(32)),
     UniqueConstraint("owner", "name"),
     Index(None, "created_at", "id"),
     Index(None, "owner", "created_at", "id"),
@@ -284,6 +313,7 @@ execs = Table(
     Column("output_bytes", BigInteger, nullable=False),
     Column("log_start", BigInteger, nullable=False),
     Column("log_bytes", BigInteger, nullable=False),
+    Column("host", String(32)),
     Index(None, "sandbox_id", "created_at", "id"),
     Index(None, "owner"),
     Index(None, "state"),
@@ -303,3 +333,47 @@ answers = Table(
     Index(None, "user_id", "created_at"),
 )
 """Answers to requests with an Idempotency-Key, of which only the hash is here; without a status it is not there yet."""
+
+hosts = Table(
+    "hosts",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", String(255), nullable=False),
+    Column("tag", String(32), nullable=False),
+    Column("run", String(64), nullable=False),
+    Column("seen_at", UtcDateTime),
+)
+"""Whose daemons use this database. What others refer to as ``host`` need not be here: a host may never come again."""
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("job_id", String(32), nullable=False, index=True),
+    Column("url", Text, nullable=False),
+    Column("origin", String(300), nullable=False),
+    Column("with_progress", Boolean, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("disabled_at", UtcDateTime),
+)
+"""Without a reference to jobs: what is to be sent of one is sent when its row is gone."""
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("webhook_id", ForeignKey("webhooks.id", ondelete="CASCADE"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("next_at", UtcDateTime, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("status", Integer),
+    Column("error", Text),
+    Column("lease_owner", String(64)),
+    Column("lease_until", UtcDateTime),
+    Column("ended_at", UtcDateTime),
+    UniqueConstraint("webhook_id", "number"),
+    Index(None, "ended_at", "next_at"),
+)

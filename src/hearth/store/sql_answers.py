@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from hearth.host.clock import Clock
 from hearth.store import refusals
-from hearth.store.answer_store import ANSWERS_KEPT_FOR, ANSWERS_KEPT_PER_USER, Answer
+from hearth.store.answer_store import ANSWERS_KEPT_FOR, ANSWERS_KEPT_PER_USER, Answer, check_host
 from hearth.store.database import Database
 from hearth.store.rows import AnyRow
 from hearth.store.schema import answers
@@ -46,6 +46,7 @@ class SqlAnswers:
                 return wanted
             known = _answer_of(found)
             if known.status is None and known.holder != wanted.holder and known.digest == wanted.digest:
+                check_host(known, wanted)
                 connection.execute(update(answers).where(*_place(wanted)).values(holder=wanted.holder))
                 return replace(wanted, created_at=known.created_at)
             return known

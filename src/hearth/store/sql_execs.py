@@ -14,6 +14,7 @@ from hearth.store import refusals
 from hearth.store.base import FIRST_PAGE, Page, PageRequest
 from hearth.store.database import Database
 from hearth.store.exec_store import LogUsage
+from hearth.store.host_store import ALONE
 from hearth.store.paging import cut_page, read_request
 from hearth.store.schema import execs, sandboxes
 from hearth.store.sql_paging import page_of
@@ -31,11 +32,13 @@ PARAMETERS_AT_ONCE = 500
 class SqlExecs:
     """``ExecStore`` over a database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, host: str = ALONE) -> None:
         self._database = database
+        self._here = execs.c.host == host
+        self._host = host
 
     async def save(self, found: Sequence[Exec]) -> None:
-        rows = {each.id: exec_row(each) for each in found}
+        rows = {each.id: {**exec_row(each), "host": self._host} for each in found}
         owners = {each.sandbox_id for each in found}
 
         def work(connection: Connection) -> None:
@@ -53,7 +56,7 @@ class SqlExecs:
             await self._database.write(work)
 
     async def get(self, owner: str | None, exec_id: str) -> Exec:
-        statement = select(execs).where(execs.c.id == exec_id)
+        statement = select(execs).where(execs.c.id == exec_id, self._here)
         if owner is not None:
             statement = statement.where(execs.c.owner == owner)
         row = await self._database.read(lambda connection: connection.execute(statement).first())
@@ -80,12 +83,14 @@ class SqlExecs:
         return Page(items=[exec_of(row) for row in cut.items], next_cursor=cut.next_cursor)
 
     async def running(self) -> Sequence[Exec]:
-        statement = select(execs).where(execs.c.state == ExecState.RUNNING.value).order_by(execs.c.created_at)
+        statement = (
+            select(execs).where(execs.c.state == ExecState.RUNNING.value, self._here).order_by(execs.c.created_at)
+        )
         found = await self._database.read(lambda connection: connection.execute(statement).all())
         return [exec_of(row) for row in found]
 
     async def known(self) -> Mapping[str, frozenset[str]]:
-        statement = select(execs.c.sandbox_id, execs.c.id)
+        statement = select(execs.c.sandbox_id, execs.c.id).where(self._here)
         found: dict[str, set[str]] = {}
         for sandbox_id, exec_id in await self._database.read(lambda connection: connection.execute(statement).all()):
             found.setdefault(sandbox_id, set()).add(exec_id)
@@ -93,11 +98,11 @@ class SqlExecs:
 
     async def usage(self) -> LogUsage:
         def summed(connection: Connection, column: Any) -> dict[str, int]:
-            grouped = select(column, func.sum(execs.c.log_bytes)).group_by(column)
+            grouped = select(column, func.sum(execs.c.log_bytes)).where(self._here).group_by(column)
             return {key: int(total) for key, total in connection.execute(grouped)}
 
         def work(connection: Connection) -> LogUsage:
-            over = select(execs.c.sandbox_id, func.count()).where(execs.c.ended_at.is_not(None))
+            over = select(execs.c.sandbox_id, func.count()).where(execs.c.ended_at.is_not(None), self._here)
             return LogUsage(
                 by_sandbox=summed(connection, execs.c.sandbox_id),
                 by_owner=summed(connection, execs.c.owner),
@@ -114,7 +119,9 @@ class SqlExecs:
         before: datetime | None = None,
         limit: int = 100,
     ) -> Sequence[Exec]:
-        statement = select(execs).where(execs.c.ended_at.is_not(None)).order_by(execs.c.ended_at, execs.c.id)
+        statement = (
+            select(execs).where(execs.c.ended_at.is_not(None), self._here).order_by(execs.c.ended_at, execs.c.id)
+        )
         if sandbox_id is not None:
             statement = statement.where(execs.c.sandbox_id == sandbox_id)
         if owner is not None:
@@ -174,7 +181,7 @@ def exec_of(row: Row[Any]) -> Exec:
     values = dict(row._mapping)
     failure = values.pop("failure")
     return Exec(
-        **{name: value for name, value in values.items() if name not in ("argv", "state", "run_as")},
+        **{name: value for name, value in values.items() if name not in ("argv", "state", "run_as", "host")},
         argv=tuple(values["argv"]),
         user=values["run_as"],
         state=ExecState(values["state"]),

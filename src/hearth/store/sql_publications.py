@@ -11,6 +11,7 @@ from hearth.errors import HearthError
 from hearth.model import Publication
 from hearth.store import refusals, rows
 from hearth.store.database import Database
+from hearth.store.host_store import ALONE
 from hearth.store.page import FIRST_PAGE, Page, PageRequest
 from hearth.store.paging import cut_page, read_request
 from hearth.store.publication_store import NamedPublication
@@ -18,6 +19,7 @@ from hearth.store.schema import publications, sandboxes, users
 from hearth.store.sql_paging import page_by
 
 FIND = select(publications).where(publications.c.alias == bindparam("alias"))
+HERE = FIND.join(sandboxes, sandboxes.c.id == publications.c.sandbox_id).where(sandboxes.c.host == bindparam("host"))
 OF_SANDBOX = (
     select(publications).where(publications.c.sandbox_id == bindparam("sandbox_id")).order_by(publications.c.port)
 )
@@ -32,8 +34,9 @@ NAMED = (
 class SqlPublications:
     """``PublicationStore`` over a database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, host: str = ALONE) -> None:
         self._database = database
+        self._host = host
 
     async def create(self, publication: Publication) -> None:
         row = rows.publication_row(publication)
@@ -48,7 +51,8 @@ class SqlPublications:
         await self._database.write(work)
 
     async def find(self, alias: str) -> Publication:
-        row = await self._database.read(lambda connection: connection.execute(FIND, {"alias": alias}).first())
+        parameters = {"alias": alias, "host": self._host}
+        row = await self._database.read(lambda connection: connection.execute(HERE, parameters).first())
         if row is None:
             raise refusals.not_found("publication", alias)
         return rows.publication_of(row)
@@ -60,7 +64,8 @@ class SqlPublications:
 
     async def list(self, owner: str | None, *, page: PageRequest = FIRST_PAGE) -> Page[NamedPublication]:
         limit, after = read_request(page)
-        chosen = NAMED if owner is None else NAMED.where(sandboxes.c.owner == owner)
+        here = NAMED.where(sandboxes.c.host == self._host)
+        chosen = here if owner is None else here.where(sandboxes.c.owner == owner)
         statement = page_by(chosen, (publications.c.created_at, publications.c.alias), limit, after)
         found = await self._database.read(lambda connection: connection.execute(statement).all())
         cut = cut_page(found, limit, lambda row: (row.created_at, row.alias))

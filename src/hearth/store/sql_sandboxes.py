@@ -16,27 +16,31 @@ from hearth.quota import Amounts
 from hearth.store import refusals, rows
 from hearth.store.base import CHANGEABLE, FIRST_PAGE, Page, PageRequest, SandboxExists
 from hearth.store.database import Database
+from hearth.store.host_store import ALONE
 from hearth.store.paging import cut_page, read_request
 from hearth.store.quota_store import amounts_of_sandbox, egress_of
 from hearth.store.schema import sandboxes, users
+from hearth.store.sql_hosts import missing
 from hearth.store.sql_paging import page_of
 from hearth.store.sql_quotas import SqlQuotas
 
 GET = select(*rows.SANDBOX).where(sandboxes.c.id == bindparam("sandbox_id"))
+HERE = sandboxes.c.host == bindparam("host")
 OF_OWNER = select(*rows.SANDBOX).where(sandboxes.c.owner == bindparam("owner"), sandboxes.c.name == bindparam("name"))
 
 
 class SqlSandboxes:
     """``SandboxStore`` over a database."""
 
-    def __init__(self, database: Database, clock: Clock, quotas: SqlQuotas) -> None:
+    def __init__(self, database: Database, clock: Clock, quotas: SqlQuotas, host: str = ALONE) -> None:
         self._database = database
         self._clock = clock
         self._quotas = quotas
+        self._host = host
 
     async def create(self, sandbox: Sandbox) -> None:
         refusals.check_storable(sandbox.spec)
-        row = rows.sandbox_row(sandbox)
+        row = {**rows.sandbox_row(sandbox), "host": self._host}
 
         def work(connection: Connection) -> None:
             if connection.execute(OF_OWNER, {"owner": sandbox.owner, "name": sandbox.spec.name}).first() is None:
@@ -45,18 +49,20 @@ class SqlSandboxes:
                 with connection.begin_nested():
                     connection.execute(insert(sandboxes), row)
             except IntegrityError as error:
-                raise _why_refused(connection, sandbox) from error
+                raise _why_refused(connection, sandbox, self._host) from error
 
         await self._database.write(work)
 
     async def get(self, sandbox_id: str) -> Sandbox:
-        row = await self._database.read(lambda connection: connection.execute(GET, {"sandbox_id": sandbox_id}).first())
+        parameters = {"sandbox_id": sandbox_id, "host": self._host}
+        row = await self._database.read(lambda connection: connection.execute(GET.where(HERE), parameters).first())
         if row is None:
             raise refusals.not_found("sandbox", sandbox_id)
         return rows.sandbox_of(row)
 
     async def resolve(self, owner: str | None, reference: str) -> Sandbox:
-        mine = () if owner is None else (sandboxes.c.owner == owner,)
+        here = sandboxes.c.host == self._host
+        mine = (here,) if owner is None else (here, sandboxes.c.owner == owner)
 
         def work(connection: Connection) -> Sandbox:
             row = connection.execute(select(*rows.SANDBOX).where(sandboxes.c.id == reference, *mine)).first()
@@ -64,7 +70,7 @@ class SqlSandboxes:
                 return rows.sandbox_of(row)
             named = connection.execute(select(*rows.SANDBOX).where(sandboxes.c.name == reference, *mine).limit(2)).all()
             if not named:
-                raise refusals.not_found("sandbox", reference)
+                raise missing(connection, sandboxes, "sandbox", owner, reference)
             if len(named) > 1:
                 raise refusals.ambiguous("sandbox", reference)
             return rows.sandbox_of(named[0])
@@ -80,20 +86,20 @@ class SqlSandboxes:
         page: PageRequest = FIRST_PAGE,
     ) -> Page[Sandbox]:
         limit, after = read_request(page)
-        statement = select(*rows.SANDBOX)
+        statement = select(*rows.SANDBOX).where(sandboxes.c.host == self._host)
         if owner is not None:
             statement = statement.where(sandboxes.c.owner == owner)
         if states:
             statement = statement.where(sandboxes.c.state.in_(sorted(states)))
         for key, value in (labels or {}).items():
-            statement = statement.where(_has_label(key, value))
+            statement = statement.where(self._has_label(key, value))
         statement = page_of(statement, sandboxes, limit, after)
         found = await self._database.read(lambda connection: connection.execute(statement).all())
         cut = cut_page(found, limit, lambda row: (row.created_at, row.id))
         return Page(items=[rows.sandbox_of(row) for row in cut.items], next_cursor=cut.next_cursor)
 
     async def count(self, owner: str | None) -> int:
-        statement = select(func.count()).select_from(sandboxes)
+        statement = select(func.count()).select_from(sandboxes).where(sandboxes.c.host == self._host)
         if owner is not None:
             statement = statement.where(sandboxes.c.owner == owner)
         return await self._database.read(lambda connection: connection.scalar(statement) or 0)
@@ -158,7 +164,7 @@ class SqlSandboxes:
                 with connection.begin_nested():
                     connection.execute(update(sandboxes).where(sandboxes.c.id == sandbox_id).values(**row))
             except IntegrityError as error:
-                raise _why_refused(connection, changed) from error
+                raise _why_refused(connection, changed, self._host) from error
             return changed
 
         return await self._database.write(work)
@@ -197,16 +203,21 @@ class SqlSandboxes:
 
         await self._database.write(work)
 
+    def _has_label(self, key: str, value: str) -> ColumnElement[bool]:
+        # A path such as '$.labels.key' would be wrong for keys with dots, quotes or digits; this compares whole keys.
+        if self._database.is_shared:
+            pairs = func.json_each_text(sandboxes.c.spec["labels"])
+        else:
+            pairs = func.json_each(sandboxes.c.spec, "$.labels")
+        label = pairs.table_valued("key", "value")
+        return exists(select(1).select_from(label).where(label.c.key == key, label.c.value == value))
 
-def _has_label(key: str, value: str) -> ColumnElement[bool]:
-    # A path such as '$.labels.key' would be wrong for keys with dots, quotes or digits; this compares whole keys.
-    label = func.json_each(sandboxes.c.spec, "$.labels").table_valued("key", "value")
-    return exists(select(1).select_from(label).where(label.c.key == key, label.c.value == value))
 
-
-def _why_refused(connection: Connection, sandbox: Sandbox) -> HearthError:
+def _why_refused(connection: Connection, sandbox: Sandbox, host: str) -> HearthError:
     existing = connection.execute(OF_OWNER, {"owner": sandbox.owner, "name": sandbox.spec.name}).first()
     if existing is not None:
+        if connection.execute(GET.where(HERE), {"sandbox_id": existing.id, "host": host}).first() is None:
+            return refusals.taken("sandbox", f"{sandbox.spec.name} (on another host)", field="name")
         return SandboxExists(rows.sandbox_of(existing))
     if connection.execute(select(users.c.id).where(users.c.id == sandbox.owner)).first() is None:
         return refusals.not_found("user", sandbox.owner)

@@ -14,9 +14,11 @@ from hearth.quota import Amounts, mebibytes
 from hearth.store import refusals, rows
 from hearth.store.base import FIRST_PAGE, Page, PageRequest
 from hearth.store.database import Database
+from hearth.store.host_store import ALONE
 from hearth.store.paging import cut_page, read_request
 from hearth.store.quota_store import amounts_of_snapshot
 from hearth.store.schema import snapshots, users
+from hearth.store.sql_hosts import missing
 from hearth.store.sql_paging import page_of
 from hearth.store.sql_quotas import SqlQuotas
 
@@ -33,12 +35,13 @@ IS_NAMED = snapshots.c.state != SnapshotState.DELETING.value
 class SqlSnapshots:
     """``SnapshotStore`` over a database."""
 
-    def __init__(self, database: Database, quotas: SqlQuotas) -> None:
+    def __init__(self, database: Database, quotas: SqlQuotas, host: str = ALONE) -> None:
         self._database = database
         self._quotas = quotas
+        self._host = host
 
     async def create(self, snapshot: Snapshot) -> None:
-        row = rows.snapshot_row(snapshot)
+        row = {**rows.snapshot_row(snapshot), "host": self._host}
 
         def work(connection: Connection) -> None:
             self._quotas.enter(connection, snapshot.owner, amounts_of_snapshot(snapshot))
@@ -52,12 +55,12 @@ class SqlSnapshots:
 
     async def get(self, snapshot_id: str) -> Snapshot:
         row = await self._database.read(lambda connection: _row(connection, snapshot_id))
-        if row is None:
+        if row is None or row.host != self._host:
             raise refusals.not_found("snapshot", snapshot_id)
         return rows.snapshot_of(row)
 
     async def resolve(self, owner: str | None, reference: str) -> Snapshot:
-        mine = _of(owner)
+        mine = _of(owner, self._host)
 
         def work(connection: Connection) -> Snapshot:
             row = connection.execute(mine.where(snapshots.c.id == reference)).first()
@@ -65,7 +68,7 @@ class SqlSnapshots:
                 return rows.snapshot_of(row)
             named = connection.execute(mine.where(snapshots.c.name == reference, IS_NAMED).limit(2)).all()
             if not named:
-                raise refusals.not_found("snapshot", reference)
+                raise missing(connection, snapshots, "snapshot", owner, reference)
             if len(named) > 1:
                 raise refusals.ambiguous("snapshot", reference)
             return rows.snapshot_of(named[0])
@@ -81,7 +84,7 @@ class SqlSnapshots:
         page: PageRequest = FIRST_PAGE,
     ) -> Page[Snapshot]:
         limit, after = read_request(page)
-        statement = _of(owner)
+        statement = _of(owner, self._host)
         if sandbox_id is not None:
             statement = statement.where(snapshots.c.sandbox_id == sandbox_id)
         if states:
@@ -143,8 +146,8 @@ class SqlSnapshots:
         await self._database.write(work)
 
 
-def _of(owner: str | None) -> Select[Any]:
-    statement = select(snapshots)
+def _of(owner: str | None, host: str) -> Select[Any]:
+    statement = select(snapshots).where(snapshots.c.host == host)
     return statement if owner is None else statement.where(snapshots.c.owner == owner)
 
 
@@ -153,7 +156,7 @@ def _row(connection: Connection, snapshot_id: str) -> Any:
 
 
 def _why_refused(connection: Connection, snapshot: Snapshot) -> HearthError:
-    named = _of(snapshot.owner).where(snapshots.c.name == snapshot.name, IS_NAMED)
+    named = select(snapshots).where(snapshots.c.owner == snapshot.owner, snapshots.c.name == snapshot.name, IS_NAMED)
     if connection.execute(named).first() is not None or _row(connection, snapshot.id) is not None:
         return refusals.taken("snapshot", snapshot.name)
     if connection.execute(select(users.c.id).where(users.c.id == snapshot.owner)).first() is None:

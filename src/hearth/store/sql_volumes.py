@@ -14,9 +14,11 @@ from hearth.quota import Amounts
 from hearth.store import refusals, rows
 from hearth.store.base import FIRST_PAGE, Page, PageRequest
 from hearth.store.database import Database
+from hearth.store.host_store import ALONE
 from hearth.store.paging import cut_page, read_request
 from hearth.store.quota_store import amounts_of_volume
 from hearth.store.schema import sandboxes, users, volume_placements, volumes
+from hearth.store.sql_hosts import missing
 from hearth.store.sql_paging import page_of
 from hearth.store.sql_quotas import SqlQuotas
 
@@ -36,12 +38,13 @@ OF_VOLUME = (
 class SqlVolumes:
     """``VolumeStore`` over a database."""
 
-    def __init__(self, database: Database, quotas: SqlQuotas) -> None:
+    def __init__(self, database: Database, quotas: SqlQuotas, host: str = ALONE) -> None:
         self._database = database
         self._quotas = quotas
+        self._host = host
 
     async def create(self, volume: NamedVolume) -> None:
-        row = rows.volume_row(volume)
+        row = {**rows.volume_row(volume), "host": self._host}
 
         def work(connection: Connection) -> None:
             self._quotas.enter(connection, volume.owner, amounts_of_volume(volume))
@@ -55,12 +58,12 @@ class SqlVolumes:
 
     async def get(self, volume_id: str) -> NamedVolume:
         row = await self._database.read(lambda connection: _row(connection, volume_id))
-        if row is None:
+        if row is None or row.host != self._host:
             raise refusals.not_found("volume", volume_id)
         return rows.volume_of(row)
 
     async def resolve(self, owner: str | None, reference: str) -> NamedVolume:
-        mine = _of(owner)
+        mine = _of(owner, self._host)
 
         def work(connection: Connection) -> NamedVolume:
             row = connection.execute(mine.where(volumes.c.id == reference)).first()
@@ -68,7 +71,7 @@ class SqlVolumes:
                 return rows.volume_of(row)
             named = connection.execute(mine.where(volumes.c.name == reference).limit(2)).all()
             if not named:
-                raise refusals.not_found("volume", reference)
+                raise missing(connection, volumes, "volume", owner, reference)
             if len(named) > 1:
                 raise refusals.ambiguous("volume", reference)
             return rows.volume_of(named[0])
@@ -79,7 +82,7 @@ class SqlVolumes:
         self, owner: str | None, *, states: Collection[VolumeState] = (), page: PageRequest = FIRST_PAGE
     ) -> Page[NamedVolume]:
         limit, after = read_request(page)
-        statement = _of(owner)
+        statement = _of(owner, self._host)
         if states:
             statement = statement.where(volumes.c.state.in_(sorted(states)))
         statement = page_of(statement, volumes, limit, after)
@@ -151,8 +154,8 @@ class SqlVolumes:
         return [rows.placement_of(row) for row in found]
 
 
-def _of(owner: str | None) -> Select[Any]:
-    statement = select(volumes)
+def _of(owner: str | None, host: str) -> Select[Any]:
+    statement = select(volumes).where(volumes.c.host == host)
     return statement if owner is None else statement.where(volumes.c.owner == owner)
 
 

@@ -42,9 +42,9 @@ def sqlite_path(url: str) -> Path:
     if parsed is None or parsed.get_backend_name() != "sqlite" or not Path(parsed.database or "").is_absolute():
         raise InvalidInput(
             "invalid database URL",
-            details="only SQLite files are supported, named by their absolute path",
-            resolution="use sqlite:////absolute/path/to/hearth.db",
-            field="database",
+            details="it names neither a SQLite file by its absolute path nor a PostgreSQL server",
+            resolution="use sqlite:////absolute/path/to/hearth.db or postgresql://USER@HOST/DATABASE",
+            field="database_url",
         )
     return Path(parsed.database or "")
 

@@ -1,4 +1,4 @@
-"""Turns the database's errors into hearth's, once, at the boundary where SQL runs."""
+"""Turns SQLite's errors into hearth's, once, at the boundary where SQL runs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from sqlalchemy.exc import DBAPIError
 
 from hearth.errors import HearthError, HostUnfit, NoSpace, Unavailable
+from hearth.metrics.instruments import STORE_FAILURES
 from hearth.store.base import StoreDamaged
 
 PRIMARY_CODE_MASK = 0xFF
@@ -27,6 +28,7 @@ def translated(database: str) -> Iterator[None]:
         translation = translate(error.orig, database)
         if translation is None:
             raise
+        STORE_FAILURES.labels(translation.code.value).inc()
         raise translation from error
     except sqlite3.Error as error:
         translation = translate(error, database)

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, inspect, text
 from hearth.errors import HearthError, HostUnfit
 from hearth.host import process
 from hearth.store.base import StoreTooNew
+from hearth.store.postgresql import lock_migrations
 from hearth.store.schema import HEAD, REVISIONS, metadata
 
 VERSION_TABLE = "alembic_version"
@@ -33,7 +34,7 @@ def is_current(connection: Connection) -> bool:
         raise HostUnfit(
             "the database is not hearth's",
             details=f"it holds {len(tables)} tables and no {VERSION_TABLE}",
-            resolution="choose another data directory",
+            resolution="choose another database, or another data directory",
         )
     revision = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608  a constant
     if revision is not None and revision not in REVISIONS:
@@ -50,6 +51,8 @@ def create_where_empty(connection: Connection) -> bool:
 
     The same tables come out as from running every migration (a test compares), without Alembic and its half a second.
     """
+    if connection.dialect.name == "postgresql":
+        lock_migrations(connection)
     if inspect(connection).get_table_names():
         return is_current(connection)
     metadata.create_all(connection)
