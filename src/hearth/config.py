@@ -1,121 +1,75 @@
-"""Where hearth keeps things and what it was told: flag > environment > default, read once at the edge."""
+"""Where hearth keeps things and what it was told, as values; ``hearth.settings`` reads them, once, at the edge."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from hearth.errors import InvalidInput
+from hearth.place import DataDirectory, config_directory, data_in_file, default_data_root, load_data_directory
 from hearth.quota import DEFAULT_QUOTAS, Quotas
 from hearth.rates import DEFAULT_RATES, ApiRates
 
-SOCKET_PATH_MAX = 104
-"""Longest path of a Unix socket that works on Linux and macOS, in bytes."""
+__all__ = [
+    "DataDirectory",
+    "ProvisioningSettings",
+    "Settings",
+    "config_directory",
+    "data_in_file",
+    "default_data_root",
+    "load_data_directory",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataDirectory:
-    """The one directory under which everything mutable lives; every path of it is spelled here and nowhere else."""
+class ProvisioningSettings:
+    """Where images come from, where volumes are made, and what daemons share. Passwords are never shown."""
 
-    root: Path
-
-    @property
-    def api_socket(self) -> Path:
-        return self.root / "hearth.sock"
-
-    @property
-    def admin_key(self) -> Path:
-        return self.root / "admin.key"
-
-    @property
-    def secret(self) -> Path:
-        """What agents' tokens are derived from."""
-        return self.root / "agent.secret"
-
-    @property
-    def master_key(self) -> Path:
-        """What users' secrets are sealed with, unless an operator keeps it elsewhere."""
-        return self.root / "master.key"
-
-    @property
-    def lock(self) -> Path:
-        return self.root / "daemon.lock"
-
-    @property
-    def database(self) -> Path:
-        return self.root / "hearth.db"
-
-    @property
-    def images(self) -> Path:
-        return self.root / "images"
-
-    @property
-    def machines(self) -> Path:
-        return self.root / "machines"
-
-    @property
-    def execs(self) -> Path:
-        """Logs of commands' output, a directory for each sandbox."""
-        return self.root / "execs"
-
-    @property
-    def snapshots(self) -> Path:
-        """Memory and frozen disks: templates, stopped sandboxes, checkpoints; one directory each, by id."""
-        return self.root / "snapshots"
-
-    @property
-    def volumes(self) -> Path:
-        """Volumes and who has which."""
-        return self.root / "volumes"
-
-    @property
-    def verdicts(self) -> Path:
-        """Cached findings about this host (the accelerator probe)."""
-        return self.root / "verdicts"
-
-    @property
-    def mark(self) -> Path:
-        """What tells this directory's machines from those of a copy of it; see ``hearth.host.directory``."""
-        return self.root / "mark.json"
-
-    def machine(self, machine_id: str) -> Path:
-        return self.machines / machine_id
-
-    def snapshot(self, snapshot_id: str) -> Path:
-        return self.snapshots / snapshot_id
-
-    def check(self) -> None:
-        """Refuse a root whose socket paths would be too long, before anything is made.
-
-        Raises:
-            InvalidInput: names HEARTH_DATA.
-        """
-        longest = self.machine("sb-" + "x" * 16) / "qmp.sock"
-        size = len(os.fsencode(longest))
-        if size > SOCKET_PATH_MAX:
-            raise InvalidInput(
-                "the data directory's path is too long",
-                details=f"HEARTH_DATA {self.root} makes socket paths of {size} bytes, at most {SOCKET_PATH_MAX} work",
-                resolution="choose a shorter HEARTH_DATA",
-                field="HEARTH_DATA",
-            )
-
-
-def default_data_root(environment: Mapping[str, str], *, is_root: bool) -> Path:
-    """Tell the data directory: ``HEARTH_DATA``, else /var/lib/hearth for root, else XDG's data home."""
-    if chosen := environment.get("HEARTH_DATA"):
-        return Path(chosen).expanduser().absolute()
-    if is_root:
-        return Path("/var/lib/hearth")
-    home = environment.get("HOME", "/")
-    return Path(environment.get("XDG_DATA_HOME") or f"{home}/.local/share") / "hearth"
-
-
-def load_data_directory() -> DataDirectory:
-    """Give this process's data directory from its environment."""
-    return DataDirectory(root=default_data_root(os.environ, is_root=os.geteuid() == 0))
+    s3_endpoint: str | None = None
+    """``host:port`` or a URL of the object storage."""
+    s3_access_key: str | None = field(default=None, repr=False)
+    s3_secret_key: str | None = field(default=None, repr=False)
+    s3_region: str | None = None
+    s3_bucket: str | None = None
+    s3_use_ssl: bool = True
+    """How ``s3_endpoint`` is spoken to where it is no URL."""
+    s3_retry_attempts: int = 3
+    s3_retry_backoff_ms: tuple[int, ...] = (100, 1000, 10_000)
+    """Before each further attempt; the last counts on."""
+    lvm_volume_group: str = "data"
+    lvm_thin_pool: str | None = None
+    """The pool of thin volumes in it; ``none`` makes them thick, None takes the only pool there is."""
+    lvm_thin_data_percent: int = 90
+    lvm_thin_metadata_percent: int = 80
+    """Fuller than this a thin pool takes nothing more."""
+    lvm_retry_attempts: int = 2
+    lvm_retry_backoff_ms: tuple[int, ...] = (100, 1000)
+    redis_url: str | None = field(default=None, repr=False)
+    """Where several daemons that serve one address count requests together."""
+    libvirt_uri: str | None = None
+    image_hosts: tuple[str, ...] = ()
+    """Web servers (HOST, HOST:PORT, ``*.DOMAIN``) that images may be read from, beside the object storage."""
+    image_networks: tuple[str, ...] = ()
+    """Networks that are not public in which those may be."""
+    image_directories: tuple[Path, ...] = ()
+    """Directories whose files ``file://`` URLs may name."""
+    image_cache_mib: int = 100 * 1024
+    """Golden images are kept up to this much; those in use or pinned always."""
+    provision_pool: str = "file"
+    """Where volumes are made unless somebody says otherwise."""
+    provision_jobs: int = 2
+    """So many volumes are filled at once."""
+    provision_queue: int = 100
+    """So many may wait or be filled."""
+    provision_lease_s: float = 30.0
+    """A daemon that is silent for so long counts as dead: another takes its jobs."""
+    webhook_secret: str | None = field(default=None, repr=False)
+    """``whsec_`` and base64: calls about jobs are signed with it; two with a blank between them while it is changed."""
+    webhook_hosts: tuple[str, ...] = ()
+    """Web servers (HOST, HOST:PORT, ``*.DOMAIN``) that may be called about jobs."""
+    webhook_networks: tuple[str, ...] = ()
+    """Networks that are not public in which those may be."""
+    webhook_give_up_s: float = 86_400.0
+    """Who has not heard a call for so long is called no more about that job."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +108,8 @@ class Settings:
     """So long one is remembered after its end."""
     max_disk_layers: int = 16
     """So many frozen disks may lie below a sandbox's own; a copy that would have more gets them merged into one."""
+    terminal_idle_s: float = 1800.0
+    """A terminal, or piped session, through which nothing came for so long lets its sandbox sleep; input wakes it."""
     quotas: Quotas = DEFAULT_QUOTAS
     """How much a user may have unless an administrator said otherwise of that user."""
     rates: ApiRates = DEFAULT_RATES
@@ -174,3 +130,18 @@ class Settings:
     """Asked for the world's names; without any those of this host that are not on its loopback."""
     network_slots: int = 2
     """Machines' networks kept made ahead."""
+    database_url: str | None = field(default=None, repr=False)
+    """Where the daemon keeps what it knows; None is ``hearth.db`` in the data directory."""
+    machines_cgroup: str | None = None
+    """The control group that machines' groups go below, from the top of version 2's hierarchy; None finds one."""
+    provisioning: ProvisioningSettings = field(default_factory=ProvisioningSettings)
+    registry_allow: tuple[str, ...] = ()
+    """Registries (HOST, HOST:PORT) and networks of theirs that images may be pulled from though they are not public."""
+    registry_insecure: tuple[str, ...] = ()
+    """Registries (HOST, HOST:PORT) that are spoken to without TLS when somebody asks for it; they may be private."""
+    registry_only: tuple[str, ...] = ()
+    """Where there are any, images are pulled from these registries (HOST, HOST:PORT) alone."""
+    image_max_mib: int = 20 * 1024
+    """An archive may have this much, and so much may come out of an image's layers together."""
+    layer_cache_mib: int = 10 * 1024
+    """Layers as registries have them are kept up to this much, those used last."""

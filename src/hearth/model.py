@@ -115,6 +115,7 @@ class SandboxSpec:
 
     A sandbox that is ``keep_hot`` never sleeps. ``ttl_s`` seconds after its creation, or after that was changed, it is
     destroyed. It sleeps after ``idle_pause_s`` and ``idle_stop_s`` seconds without use; None takes the daemon's.
+    Without ``disk_mib`` its disk is as large as its image. ``template_id`` says of which template it was made.
     ``net_policy`` is what ``hearth.network.policy.parse_policy`` takes; stored without one, it reaches nothing of the
     world.
     """
@@ -131,6 +132,8 @@ class SandboxSpec:
     idle_stop_s: float | None = None
     net_policy: Mapping[str, object] | None = None
     secrets: tuple[SecretUse, ...] = ()
+    disk_mib: int | None = None
+    template_id: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,6 +244,7 @@ class Snapshot:
     image: str
     cpus: int
     memory_mib: int
+    disk_mib: int | None = None
     size_bytes: int = 0
     state: SnapshotState = SnapshotState.CREATING
 
@@ -315,12 +319,16 @@ class ApiKey:
 
 @dataclass(frozen=True, kw_only=True)
 class JobError:
-    """Why a job did not complete, in the words of the error that ended it; ``code`` is one of ``errors.Code``."""
+    """Why a job did not complete, in the words of the error that ended it; ``code`` is one of ``errors.Code``.
+
+    ``field`` names the input at fault, where there is one.
+    """
 
     code: Code
     brief: str
     details: str = ""
     resolution: str = ""
+    field: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -338,16 +346,21 @@ class StepRecord:
 class Job:
     """Durable work: a plan (``kind``) for one ``subject`` (such as a sandbox's id), and how far it has come.
 
-    ``step`` is the last step begun; ``input`` is all that undoing needs; ``attempt`` counts claims. The lease says
-    which daemon works on it and until when that daemon counts as alive. ``owner`` is the user it is done for; None
-    for what the daemon does unasked, and for jobs older than this field.
+    ``step`` is the last step begun; ``input`` is all that undoing needs; ``attempt`` counts claims; ``result`` is what
+    is worth telling of what came of it. The lease says which daemon works on it and until when that daemon counts as
+    alive. ``owner`` is the user it is done for; None for what the daemon does unasked, and for jobs older than this
+    field. A job belongs to the host it was stored on, unless ``any_host``: then whichever daemon of this database is
+    first does it, and another when that one dies. ``holds`` names what no other job may have until this one has ended.
     """
 
     id: str
     kind: str
     subject: str
     owner: str | None = None
+    any_host: bool = False
+    holds: str | None = None
     input: Mapping[str, object] = field(default_factory=dict, repr=False)
+    result: Mapping[str, object] | None = None
     state: JobState = JobState.PENDING
     step: str | None = None
     attempt: int = 0
@@ -358,6 +371,8 @@ class Job:
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    cancel_asked_at: datetime | None = None
+    """Since when its end is wished for; whoever holds the lease looks for it."""
 
 
 def check_name(value: str, *, what: str = "name") -> str:

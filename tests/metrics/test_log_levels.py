@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
 
 import pytest
 
-from hearth.server.logs import Levels, levels_of, read_level
+from hearth.server.logs import Levels, levels_of
+from hearth.settings.kinds import Level
 
 SCRIPT = """
 import structlog
@@ -22,15 +22,20 @@ for name in ("a", "a.b", "a.b.c", "a.b.d", "z"):
 
 
 def test_the_last_of_a_name_counts() -> None:
-    said = [read_level(text) for text in ("error", "hearth.guest=info", "debug", "hearth.guest=warning")]
+    said = [Level().read(text) for text in ("error", "hearth.guest=info", "debug", "hearth.guest=warning")]
     assert levels_of(said) == Levels(everybody="debug", of={"hearth.guest": "warning"})
     assert levels_of([]) == Levels()
 
 
-@pytest.mark.parametrize("text", ["", "loud", "=debug", "hearth.guest=", "hearth.guest=loud", "a b=debug", "DEBUG"])
+@pytest.mark.parametrize("text", ["", "loud", "=debug", "hearth.guest=", "hearth.guest=loud", "a b=debug", "DEBUG2"])
 def test_what_is_no_level_is_refused(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError):
-        read_level(text)
+    with pytest.raises(ValueError, match="none of debug, info, warning, error"):
+        Level().read(text)
+
+
+@pytest.mark.parametrize(("text", "level"), [("INFO", "info"), ("WARN", "warning"), ("Critical", "error")])
+def test_levels_may_be_spelled_as_other_programs_do(text: str, level: str) -> None:
+    assert Level().read(text) == ("", level)
 
 
 def test_a_logger_and_those_below_it_have_a_level_of_their_own() -> None:

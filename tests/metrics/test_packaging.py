@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.metrics.scraping import names_in, scrape
-from tests.server.daemon import RunningDaemon, data_directory, publish_images, running_daemon
+from tests.metrics.promql import faults, metrics_told_of
+from tests.metrics.scraping import names_in, samples_in, scrape
+from tests.server.daemon import data_directory, publish_images, running_daemon
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 DASHBOARD = PACKAGING / "grafana" / "hearth.json"
@@ -22,17 +23,18 @@ METRIC = re.compile(r"\b(?:hearth|process)_[a-z0-9_]+")
 
 
 @pytest.fixture(scope="module")
-def offered() -> Iterator[set[str]]:
+def scraped() -> Iterator[str]:
     with data_directory() as data:
         publish_images(data)
         with running_daemon(data) as daemon:
-            yield offered_by(daemon)
+            status, text = scrape(daemon, daemon.token)
+            assert status == 200
+            yield text
 
 
-def offered_by(daemon: RunningDaemon) -> set[str]:
-    status, text = scrape(daemon, daemon.token)
-    assert status == 200
-    return names_in(text)
+@pytest.fixture(scope="module")
+def offered(scraped: str) -> set[str]:
+    return names_in(scraped)
 
 
 def expressions(node: Any) -> Iterator[str]:
@@ -78,6 +80,46 @@ def test_panels_have_names_and_places_of_their_own() -> None:
     places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels]
     assert len(set(places)) == len(places)
     assert all(panel["targets"] for panel in panels if panel["type"] != "row")
+
+
+def test_every_expression_of_rules_and_panels_can_find_something() -> None:
+    known = metrics_told_of(DOCUMENT.read_text())
+    rules = [
+        (line.split("expr:", 1)[1].strip())
+        for line in RULES.read_text().splitlines()
+        if line.strip().startswith("expr:")
+    ]
+    panels = [
+        target["expr"] for panel in json.loads(DASHBOARD.read_text())["panels"] for target in panel.get("targets", ())
+    ]
+    assert len(rules) > 10
+    assert len(panels) > 30
+    assert [fault for text in (*rules, *panels) for fault in faults(text, known)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("sum(rate(hearth_errors_total[5m])", "unclosed"),
+        ("rate(hearth_no_such_total[5m])", "no metric hearth_no_such_total"),
+        ('rate(hearth_errors_total{kind="x"}[5m])', "no label kind"),
+        ("sum by (instance, kind) (rate(hearth_errors_total[5m]))", "no label kind to group by"),
+        ("rate(hearth_sandboxes[5m]) > 1", "rate is for a counter"),
+        ("delta(hearth_errors_total[5m])", "delta is for a gauge"),
+        ("histogram_quantile(0.9, rate(hearth_job_seconds_sum[5m]))", "is for buckets"),
+    ],
+)
+def test_an_expression_that_finds_nothing_is_noticed(text: str, fault: str) -> None:
+    found = faults(text, metrics_told_of(DOCUMENT.read_text()))
+    assert found and fault in " ".join(found)
+
+
+@pytest.mark.daemon
+def test_samples_have_the_labels_that_are_told_of(scraped: str) -> None:
+    known = metrics_told_of(DOCUMENT.read_text())
+    seen = {(name, label) for name, labels in samples_in(scraped) for label, _ in labels if name in known}
+    assert len(seen) > 10
+    assert {(name, label) for name, label in seen if label not in known[name].labels | {"quantile"}} == set()
 
 
 def test_prometheus_takes_the_rules() -> None:

@@ -11,6 +11,7 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from tests.metrics.otlp import Collector, collecting
 from tests.server.daemon import RunningDaemon, data_directory, publish_images, running_daemon
+from tests.server.sockets import opened
 from tests.server.test_app import UnixConnection
 
 from hearth.sdk.client import Client
@@ -20,11 +21,10 @@ pytestmark = pytest.mark.daemon
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 CANARY = "canary-5b2f9d"
 UNTRACED = """
-import argparse, sys
+import sys
 from hearth.server import observability, serve
-parser = argparse.ArgumentParser()
-serve.add_arguments(parser)
-with observability.traced(observability.read_options(parser.parse_args([]), {})):
+from hearth.settings.options import read_words
+with observability.traced(observability.read_options(read_words([], {}).arguments, {})):
     print([name for name in sys.modules if name.startswith("opentelemetry")])
 """
 
@@ -124,3 +124,17 @@ def test_a_collector_that_is_gone_harms_nobody() -> None:
 def test_without_a_collector_nothing_of_it_is_loaded() -> None:
     done = subprocess.run([sys.executable, "-c", UNTRACED], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_token_in_an_address_or_a_message_is_in_no_span(traced: RunningDaemon, collector: Collector) -> None:
+    with traced.client() as client, client.create() as sandbox:
+        with opened(traced, f"{sandbox.id}/exec/ws?token={traced.token}", token=None) as piped:
+            piped.say(cmd=["true"])
+            assert piped.end()[0]["type"] == "exit"
+        with opened(traced, f"{sandbox.id}/exec/ws", token=None) as piped:
+            piped.say(type="auth", token=traced.token)
+            piped.say(cmd=["true"])
+            assert piped.end()[0]["type"] == "exit"
+    spans = collector.wait_for(lambda all_: [span.name for span in all_].count("open_piped") == 2)
+    assert {span.name for span in spans} >= {"GET /api/v1/sandboxes/{ref}/exec/ws"}
+    assert not any(traced.token.encode() in body for body in collector.raw)

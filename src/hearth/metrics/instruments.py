@@ -17,6 +17,7 @@ REQUEST_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
 WAKE_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 AGENT_BUCKETS_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
 STEP_BUCKETS_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+JOB_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 STORE_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5)
 
 HTTP_REQUESTS = Counter("hearth_http_requests", "Requests answered.", ("method", "route", "status"), registry=REGISTRY)
@@ -39,6 +40,20 @@ JOB_STEPS = Histogram(
 )
 JOB_STEP_FAILURES = Counter(
     "hearth_job_step_failures", "Steps of jobs that failed.", ("kind", "step", "phase"), registry=REGISTRY
+)
+JOB_SECONDS = Histogram(
+    "hearth_job_seconds",
+    "Jobs from their first start to their end, however many daemons worked on them.",
+    ("kind", "outcome"),
+    buckets=JOB_BUCKETS_S,
+    registry=REGISTRY,
+)
+JOB_WAIT_SECONDS = Histogram(
+    "hearth_job_wait_seconds",
+    "How long jobs that ended had waited in line.",
+    ("kind",),
+    buckets=JOB_BUCKETS_S,
+    registry=REGISTRY,
 )
 JOBS_ENDED = Counter("hearth_jobs_ended", "Jobs that came to an end.", ("kind", "outcome"), registry=REGISTRY)
 
@@ -89,4 +104,47 @@ STORE_SECONDS = Histogram(
     buckets=STORE_BUCKETS_S,
     registry=REGISTRY,
 )
+STORE_RETRIES = Counter(
+    "hearth_store_retries",
+    "Transactions that were done again: the server was lost, another was in the way, a row was there already.",
+    ("reason",),
+    registry=REGISTRY,
+)
+STORE_FAILURES = Counter(
+    "hearth_store_failures", "Transactions that failed for the database's own reasons.", ("code",), registry=REGISTRY
+)
 EVENT_SUBSCRIBERS = Gauge("hearth_event_subscribers", "Listeners to the stream of events.", registry=REGISTRY)
+
+IMAGE_REQUESTS = Counter(
+    "hearth_image_cache_requests", "Golden images asked for: hit, miss or refused.", ("outcome",), registry=REGISTRY
+)
+IMAGE_BYTES = Counter(
+    "hearth_image_bytes",
+    "Bytes of golden images: fetched, resumed (there from an earlier try), evicted, populated into volumes.",
+    ("way",),
+    registry=REGISTRY,
+)
+IMAGE_RETRIES = Counter("hearth_image_retries", "Tries at an image's source that failed by chance.", registry=REGISTRY)
+IMAGE_EVICTIONS = Counter(
+    "hearth_image_evictions",
+    "Golden images removed from the cache: for room, unused, or on request.",
+    ("why",),
+    registry=REGISTRY,
+)
+IMAGE_SECONDS = Histogram(
+    "hearth_image_stage_seconds",
+    "Stages of a golden image's way: download, judge, populate.",
+    ("stage",),
+    buckets=STEP_BUCKETS_S,
+    registry=REGISTRY,
+)
+WEBHOOK_DELIVERIES = Counter(
+    "hearth_webhook_deliveries",
+    "Calls about jobs: delivered, failed (sent again), given_up.",
+    ("outcome",),
+    registry=REGISTRY,
+)
+WEBHOOK_SECONDS = Histogram(
+    "hearth_webhook_seconds", "How long such calls take.", buckets=WAKE_BUCKETS_S, registry=REGISTRY
+)
+REDIS_UP = Gauge("hearth_redis_up", "Whether Redis answers, for what it is used.", ("use",), registry=REGISTRY)

@@ -1,0 +1,1 @@
+"""What an operator may choose, as one table; flags, environment, file and documentation are made from it."""
