@@ -103,7 +103,7 @@ def test_each_block_is_done_once_and_the_first_error_ends_the_work() -> None:
             failed.set()
             raise RuntimeError("no")
         if number > 3:
-            failed.wait(10)
+            failed.wait(60)
 
     with pytest.raises(RuntimeError, match="no"):
         each_block(range(1000), fail_at_three)

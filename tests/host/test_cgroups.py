@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hearth.errors import Conflict, InvalidInput
+from hearth.errors import Conflict, HostUnfit, InvalidInput
 from hearth.host.cgroups import Cgroups, Layout, Mount, detect, detect_v2, limits, own_path, parse_mounts
 
 MIB = 1024 * 1024
@@ -112,6 +112,39 @@ def test_version_2_groups_go_below(
     written = (tmp_path / base / "cgroup.subtree_control").read_text()
     assert written == " ".join(f"+{name}" for name in handed_down.split())
     assert (tmp_path / DELEGATED / "daemon" / "cgroup.procs").exists() is moved
+
+
+HOME = "hearth.slice/hearth-machines.service"
+
+
+def test_machines_go_where_the_operator_said_and_what_keeps_that_group_alive_steps_aside(tmp_path: Path) -> None:
+    """As above: plain files."""
+    mounts = [Mount(point=tmp_path, kind="cgroup2", options=frozenset())]
+    (tmp_path / "cgroup.controllers").write_text("cpu memory pids io")
+    with pytest.raises(HostUnfit, match="hearth-machines") as caught:
+        detect_v2(mounts, "/system.slice/hearth.service", HOME)
+    assert caught.value.field == "machines_cgroup"
+    base = tmp_path / HOME
+    base.mkdir(parents=True)
+    (base / "cgroup.controllers").write_text("cpu memory pids")
+    (base / "cgroup.procs").write_text("4711\n")
+    layout = detect_v2(mounts, "/system.slice/hearth.service", HOME)
+    assert layout is not None
+    assert set(layout.bases.values()) == {base}
+    assert (base / "keeper/cgroup.procs").read_text() == "4711"
+    assert (base / "cgroup.subtree_control").read_text() == "+cpu +memory +pids"
+
+
+@pytest.mark.parametrize("home", ["../../etc", "/", ""])
+def test_a_group_outside_the_hierarchy_is_refused(home: str, tmp_path: Path) -> None:
+    (tmp_path / "cgroup.controllers").write_text("cpu memory pids")
+    with pytest.raises(HostUnfit):
+        detect_v2([Mount(point=tmp_path, kind="cgroup2", options=frozenset())], "/", home)
+
+
+def test_a_host_without_version_2_does_without_the_named_group(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.controllers").write_text("")
+    assert detect_v2([Mount(point=tmp_path, kind="cgroup2", options=frozenset())], "/", HOME) is None
 
 
 @pytest.fixture

@@ -232,7 +232,9 @@ def test_transfer_that_stops_in_the_middle_is_an_error() -> None:
 
 
 @needs_root
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(touched=st.dictionaries(st.integers(0, PAGES - 1), st.integers(0, 255), max_size=PAGES))
 def test_clone_given_what_another_wrote_has_the_same_memory(touched: dict[int, int]) -> None:
     everything = [Extent(0, SIZE)]
@@ -273,7 +275,7 @@ def test_scan_of_a_gibibyte_takes_milliseconds() -> None:
     size = 1024 * MEBIBYTE
     with mapped_child(size) as child:
         child.write(range(0, size // PAGE, 97))
-        started = time.perf_counter()
+        started = time.process_time()
         found = written(child.pid, child.address, size)
-        assert time.perf_counter() - started < 0.5  # 1 to 30 ms on a quiet machine
+        assert time.process_time() - started < 0.5  # 1 to 30 ms, however busy the machine is
         assert len(found) == len(range(0, size // PAGE, 97))

@@ -113,15 +113,15 @@ async def test_a_socket_connects_inside_the_namespace_and_not_outside(name: str)
 
 async def test_a_refused_connection_is_told_at_once(name: str) -> None:
     await namespaces.create(name, raise_loopback, discard=nothing)
-    async with asyncio.timeout(2.0):
+    async with asyncio.timeout(60):
         with pytest.raises(ConnectionRefusedError):
-            await namespaces.connect_in(name, ("127.0.0.1", 9), 5.0)
+            await namespaces.connect_in(name, ("127.0.0.1", 9), 30.0)
 
 
 async def test_an_address_without_a_way_to_it_is_unreachable(name: str) -> None:
     await namespaces.create(name, raise_loopback, discard=nothing)
     with pytest.raises(OSError, match="unreachable"):
-        await namespaces.connect_in(name, ("192.0.2.1", 9), 5.0)
+        await namespaces.connect_in(name, ("192.0.2.1", 9), 30.0)
 
 
 async def test_forty_at_once_do_not_mix(name: str) -> None:

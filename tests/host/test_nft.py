@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from hearth.host import conntrack, namespaces, nft
 from hearth.host import nft_expressions as x
 from hearth.host.netlink import messages, parse_attributes
-from hearth.host.nft import Element, Hook, NftSocket, Policy
+from hearth.host.nft import Element, Hook, Policy
 from hearth.host.nft_log import LogSocket, parse_packet
+from hearth.host.nft_socket import NftSocket
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ import uvloop
 from hearth.errors import HostUnfit
 from hearth.host.spawn import Child, Exit, Identity, adopt, identify, setpriv_prefix, spawn
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 NAMED_SIGNALS = (1 << 31) - 1
 """The C library keeps 32 and 33 to itself."""
 

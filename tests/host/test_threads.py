@@ -32,11 +32,11 @@ async def test_a_cancelled_caller_waits_for_the_work_and_its_result_is_discarded
 
     def work() -> str:
         began.set()
-        go_on.wait(10)
+        go_on.wait(60)
         return "made in the last moment"
 
     task = asyncio.create_task(on_own_thread("worker", work, discard=discarded.append))
-    await asyncio.to_thread(began.wait, 10)
+    await asyncio.to_thread(began.wait, 60)
     task.cancel()
     await asyncio.sleep(0)
     assert not task.done()
@@ -51,11 +51,11 @@ async def test_an_error_after_cancellation_does_not_hide_the_cancellation() -> N
 
     def work() -> None:
         began.set()
-        go_on.wait(10)
+        go_on.wait(60)
         raise OSError("late")
 
     task = asyncio.create_task(on_own_thread("worker", work))
-    await asyncio.to_thread(began.wait, 10)
+    await asyncio.to_thread(began.wait, 60)
     task.cancel()
     go_on.set()
     with pytest.raises(asyncio.CancelledError):

@@ -1,8 +1,9 @@
 """One control group per machine where one is to be had: version 2 where its controllers are ours to give out, else the
 version 1 hierarchies, else none, with the reason.
 
-Version 2 groups go below our own group when it was delegated to us (systemd's ``Delegate=yes``): what lies elsewhere is
-then the manager's business. Otherwise, and with version 1, they go below the top, where any later daemon finds them.
+Version 2 groups go below the group that an operator named, else below our own when it was delegated to us (systemd's
+``Delegate=yes``): what lies elsewhere is then the manager's business. Otherwise, and with version 1, they go below the
+top, where any later daemon finds them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import structlog
 
-from hearth.errors import Conflict
+from hearth.errors import Conflict, HostUnfit
 from hearth.model import check_name
 
 log = structlog.get_logger(__name__)
@@ -28,6 +29,7 @@ DEFAULT_WEIGHT = 100
 """cpu.weight of a group that says nothing (cgroup-v2.rst)."""
 DEFAULT_SHARES = 1024
 """cpu.shares of a group that says nothing (sched-design-CFS.rst)."""
+KEEPER = "keeper"
 REMOVE_TRIES = 20
 REMOVE_PAUSE_S = 0.005
 
@@ -162,11 +164,18 @@ class Cgroups:
             _hand_down(parent, self._parents)
 
 
-def detect(tag: str) -> Cgroups:
-    """Find out what this process may do with control groups on this host."""
+def detect(tag: str, home: str | None = None) -> Cgroups:
+    """Find out what this process may do with control groups on this host.
+
+    Args:
+        home: the version 2 group to make ours in, from its hierarchy's top; hosts without version 2 do without it.
+
+    Raises:
+        HostUnfit: there is no such group.
+    """
     mounts = parse_mounts(Path("/proc/self/mountinfo").read_text())
     own = own_path(Path("/proc/self/cgroup").read_text())
-    layout = detect_v2(mounts, own) or _detect_v1(mounts) or _none(mounts)
+    layout = detect_v2(mounts, own, home) or _detect_v1(mounts) or _none(mounts)
     log.debug("control groups", version=layout.version, reason=layout.reason)
     return Cgroups(tag, layout)
 
@@ -205,19 +214,24 @@ def limits(version: int, memory_max_bytes: int, pids_max: int, cpu_weight: int) 
     }
 
 
-def detect_v2(mounts: Sequence[Mount], own_group: str) -> Layout | None:
+def detect_v2(mounts: Sequence[Mount], own_group: str, home: str | None = None) -> Layout | None:
     """Find the version 2 group to put ours in and have it hand its controllers down; None when that cannot be.
 
     Where the daemon's own group was delegated to it, the daemon moves into a leaf of it.
+
+    Raises:
+        HostUnfit: ``home`` is none that could be used, though this host has version 2.
     """
     top = next((mount.point for mount in mounts if mount.kind == "cgroup2"), None)
     if top is None:
         return None
     own = top / own_group.lstrip("/")
+    if home is not None and _offered(top) >= NEEDED_V2:
+        return _at_home(top, home)
     delegated = _delegated_above(own, top)
     base = delegated or top
     try:
-        offered = set((base / "cgroup.controllers").read_text().split())
+        offered = _offered(base)
         if not offered >= NEEDED_V2 or not os.access(base, os.W_OK):
             return None
         if own == delegated:
@@ -229,6 +243,46 @@ def detect_v2(mounts: Sequence[Mount], own_group: str) -> Layout | None:
     whose = "delegated to us" if delegated else "of this host"
     bases = dict.fromkeys(sorted(offered & set(CONTROLLERS)), base)
     return Layout(version=2, bases=bases, reason=f"version 2, {whose}, at {base}")
+
+
+def _at_home(top: Path, home: str) -> Layout:
+    """Use the group that an operator named: one that outlives the daemon's own.
+
+    The process that keeps it alive moves into a leaf of it: a group with processes cannot hand controllers on.
+    """
+    base = top / home.strip("/")
+    try:
+        inside = ".." not in base.parts and base != top
+        offered = _offered(base) & set(CONTROLLERS)
+        if not inside or not offered >= NEEDED_V2:
+            wanted = ", ".join(sorted(NEEDED_V2 - offered)) or "a path below the top"
+            raise HostUnfit(
+                "the control group for machines cannot be used",
+                details=f"machines_cgroup {home!r} lacks {wanted}",
+                resolution="start it with 'systemctl start hearth-machines', or leave machines_cgroup out",
+                field="machines_cgroup",
+            )
+        for pid in (base / "cgroup.procs").read_text().split():
+            (base / KEEPER).mkdir(exist_ok=True)
+            with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                (base / KEEPER / "cgroup.procs").write_text(pid)
+        _hand_down(base, sorted(offered))
+    except OSError as error:
+        raise HostUnfit(
+            "the control group for machines cannot be used",
+            details=f"machines_cgroup {home!r}: {error.strerror}",
+            resolution="let systemd delegate it, as hearth-machines.service does, or leave machines_cgroup out",
+            field="machines_cgroup",
+        ) from error
+    return Layout(version=2, bases=dict.fromkeys(sorted(offered), base), reason=f"version 2, as configured, at {base}")
+
+
+def _offered(directory: Path) -> set[str]:
+    """Tell which controllers a group may hand down; none where there is no such group."""
+    try:
+        return set((directory / "cgroup.controllers").read_text().split())
+    except OSError:
+        return set()
 
 
 def _detect_v1(mounts: Sequence[Mount]) -> Layout | None:

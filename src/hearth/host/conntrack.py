@@ -7,7 +7,7 @@ import socket
 import struct
 from ipaddress import IPv4Address
 
-from hearth.host.netlink import ERROR, NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR, attributes, messages
+from hearth.host.netlink import ERROR, NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR, NetlinkSocket, attributes, messages
 from hearth.host.nft import NETLINK_NETFILTER, frame
 
 SUBSYSTEM = 1
@@ -17,14 +17,11 @@ CTA_MARK = 8
 CTA_MARK_MASK = 21
 
 
-class ConntrackSocket:
+class ConntrackSocket(NetlinkSocket):
     """A blocking socket to connection tracking in the network namespace of the thread that makes it."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
-
-    def close(self) -> None:
-        self._socket.close()
+        super().__init__(NETLINK_NETFILTER)
 
     def forget(self, address: IPv4Address) -> None:
         """Drop all connections whose mark is this address (``nft_expressions.mark_by_source``).

@@ -13,10 +13,12 @@ from pathlib import Path
 from hearth.config import DataDirectory
 from hearth.errors import Conflict, HostUnfit, NoSpace
 from hearth.host.files import OUT_OF_SPACE, write_atomic
+from hearth.host.identity import new_id
 from hearth.host.locks import FileLock, try_lock
 
 SECRET_BYTES = 32
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+HOST_ID_PATTERN = re.compile(r"host-[0-9a-z]{12}")
 TAG_PATTERN = re.compile(r"[0-9a-f]{8}")
 
 
@@ -42,6 +44,20 @@ def prepare_directory(data: DataDirectory) -> DataDirectory:
     return DataDirectory(root=data.root.resolve())
 
 
+def require_whole(data: DataDirectory) -> None:
+    """Refuse to work with half of a backup.
+
+    Raises:
+        HostUnfit: a restore was cut off.
+    """
+    if data.restoring.exists():
+        raise HostUnfit(
+            "a backup was not restored to its end",
+            details=f"{data.restoring} is there: data directory and database do not belong together",
+            resolution="run 'hearth backup restore' again, with --force",
+        )
+
+
 def load_tag(data: DataDirectory) -> str:
     """Give the eight hex digits that mark this directory's processes, namespaces and control groups on this host.
 
@@ -59,6 +75,24 @@ def load_tag(data: DataDirectory) -> str:
     tag = secrets.token_hex(4)
     write_atomic(data.mark, json.dumps({**here, "tag": tag}).encode(), mode=0o600)
     return tag
+
+
+def load_host_id(data: DataDirectory) -> str:
+    """Give the name under which a database that several hosts share knows this data directory; made at the first start.
+
+    Raises:
+        HostUnfit: the file is there and holds something else; what is on this host would be taken for another's.
+    """
+    if not data.host_id.exists():
+        write_atomic(data.host_id, f"{new_id('host')}\n".encode(), mode=0o600)
+    host_id = data.host_id.read_text("utf-8", "replace").strip()
+    if HOST_ID_PATTERN.fullmatch(host_id) is None:
+        raise HostUnfit(
+            "the host's id is damaged",
+            details=f"{data.host_id} does not hold one",
+            resolution="restore it from a backup, or write the id there that the database's table 'hosts' has for it",
+        )
+    return host_id
 
 
 @contextlib.contextmanager

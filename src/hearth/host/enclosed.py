@@ -1,31 +1,35 @@
 """A program of its own: starts one command where it sees nothing of this host, and opens sockets beside it for us.
 
-It is run by a bare interpreter (``enclosure.start``) and imports the standard library alone. A user namespace gives it
-what takes no right of this host: a network with nothing but a loopback, a root directory with no files but those of the
-operating system, process numbers of its own. The command becomes a child of whoever started this program; what stays of
-the program itself is the porter, which hands out sockets of that network and ends with the command.
+It is run by a bare interpreter (``enclosure.start``), compiled beforehand, and imports the standard library alone. A
+user namespace gives it what takes no right of this host: a network with nothing but a loopback, a root directory with
+no files but those of the operating system, process numbers of its own. The command becomes a child of whoever started
+this program; what stays of the program itself is the porter, which hands out sockets of that network and ends with the
+command.
 """
 
-# Every machine's start waits for this program: pathlib alone would double the time of its imports.
-# ruff: noqa: PTH102, PTH103, PTH110, PTH112, PTH114, PTH115, PTH120, PTH211
+# Every machine's start waits for this program, and so does every look at a golden image: typing, and enum, which signal
+# and socket import, took half of the processor's time for all of it; pathlib, json and contextlib are no better.
+# ruff: noqa: PTH102, PTH103, PTH110, PTH112, PTH114, PTH115, PTH120, PTH211, SIM105
 
 from __future__ import annotations
 
-import array
-import contextlib
+import _socket
 import ctypes
 import fcntl
-import json
+import marshal
 import os
-import platform
 import resource
 import select
-import signal
-import socket
 import struct
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Mapping, Sequence
+    from typing import Any, NoReturn
+else:
+    import _signal as signal
 
 CLONE_PARENT = 0x8000
 CLONE_NEWNS = 0x20000
@@ -45,7 +49,7 @@ MNT_DETACH = 2
 AT_FDCWD, AT_RECURSIVE = -100, 0x8000
 MOUNT_ATTR_READ_ONLY, MOUNT_ATTR_NO_SUID = 1, 2
 """linux/mount.h"""
-PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_SET_NAME = 24, 38, 15
+PR_SET_PDEATHSIG, PR_SET_NAME, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 15, 24, 38
 """linux/prctl.h"""
 LAST_CAPABILITY = 63
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
@@ -57,11 +61,11 @@ ROOT = "/tmp"  # noqa: S108 - nothing is put there: it is covered
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def main(status: int, gate: int, orders: int, source: int) -> int:
-    """Do as ``orders`` (JSON, a descriptor) say; tell ``status`` the command's process id, or in words what failed."""
-    with open(orders) as stream:
-        order = json.load(stream)
-    for descriptor in (status, gate, source):  # the command gets all others
+def main(status: int, gate: int, orders: int) -> int:
+    """Do as ``orders`` (a descriptor) say; tell ``status`` the command's process id, or in words what failed."""
+    with open(orders, "rb") as stream:
+        order = marshal.load(stream)  # noqa: S302 - whoever started us wrote it
+    for descriptor in (status, gate):  # the command gets all others
         os.set_inheritable(descriptor, False)
     try:
         enclose()
@@ -91,8 +95,9 @@ def enclose() -> None:
         except OSError as error:
             raise OSError(error.errno, error.strerror, f"user namespace's {file}") from error
     _check(_libc.unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS), "namespaces")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", IFF_UP))
+    any_socket = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+    fcntl.ioctl(any_socket.fileno(), SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", IFF_UP))
+    any_socket.close()
 
 
 def furnish(read_only: Sequence[str], devices: Sequence[str]) -> None:
@@ -121,22 +126,23 @@ def furnish(read_only: Sequence[str], devices: Sequence[str]) -> None:
 def start_switch(order: Mapping[str, Any], status: int) -> None:
     """Start the program at the other end of the command's wire, enclosed like it; it ends when the command does."""
     switch = order["switch"]
-    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with near, far:
-        near.sendall(bytes.fromhex(switch["greeting"]))
-        if clone(CLONE_NEWNS | CLONE_NEWPID | signal.SIGCHLD) == 0:
-            number = os.dup2(far.fileno(), switch["number"], inheritable=True)
-            kept = sorted((number, status))
-            os.closerange(3, kept[0])
-            os.closerange(kept[0] + 1, kept[1])
-            os.closerange(kept[1] + 1, CLOSE_ALL_ABOVE)
-            become({**order, "argv": switch["argv"]}, status)
-        os.dup2(near.fileno(), switch["number"], inheritable=True)
+    near, far = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    near.sendall(bytes.fromhex(switch["greeting"]))
+    if clone(CLONE_NEWNS | CLONE_NEWPID | signal.SIGCHLD) == 0:
+        number = os.dup2(far.fileno(), switch["number"], inheritable=True)
+        kept = sorted((number, status))
+        os.closerange(3, kept[0])
+        os.closerange(kept[0] + 1, kept[1])
+        os.closerange(kept[1] + 1, CLOSE_ALL_ABOVE)
+        become({**order, "argv": switch["argv"]}, status)
+    os.dup2(near.fileno(), switch["number"], inheritable=True)
+    near.close()
+    far.close()
 
 
 def clone(flags: int) -> int:
     """Fork with more to say (clone(2)); safe only in a process with one thread."""
-    pid = int(_libc.syscall(SYS_CLONE[platform.machine()], ctypes.c_ulong(flags), None, None, None, None))
+    pid = int(_libc.syscall(SYS_CLONE[os.uname().machine], ctypes.c_ulong(flags), None, None, None, None))
     _check(pid, "clone")
     return pid
 
@@ -155,6 +161,8 @@ def become(order: Mapping[str, Any], status: int) -> NoReturn:
             resource.setrlimit(number, (least, least))
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
+        if order["dies_with_us"]:
+            _check(_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "death signal")
         os.execve(argv[0], argv, order["environment"])  # noqa: S606 - a program and its arguments, which is what we want
     except OSError as error:
         os.write(status, f"{error.filename or 'command'}: {error.strerror}\n".encode())
@@ -173,29 +181,37 @@ def keep_gate(gate: int, command: int) -> NoReturn:
     os.closerange(kept[0] + 1, kept[1])
     os.closerange(kept[1] + 1, CLOSE_ALL_ABOVE)
     _drop_rights()
-    listener = socket.socket(fileno=gate)
+    listener = _socket.socket(fileno=gate)
     listener.setblocking(False)
     poll = select.poll()
     poll.register(gate, select.POLLIN)
     poll.register(command, select.POLLIN)
     while command not in dict(poll.poll()):
-        with contextlib.suppress(OSError):  # who asked has left, or there are too many sockets for now
+        try:
             _hand_out(listener)
+        except OSError:  # who asked has left, or there are too many sockets for now
+            pass
     os._exit(0)
 
 
-def _hand_out(listener: socket.socket) -> None:
-    asker, _ = listener.accept()
-    with asker, socket.socket(socket.AF_INET, socket.SOCK_STREAM) as made:
-        rights = array.array("i", [made.fileno()])
-        asker.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+def _hand_out(listener: _socket.socket) -> None:
+    asker = _socket.socket(fileno=listener._accept()[0])  # type: ignore[attr-defined]
+    try:
+        made = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
+        try:
+            rights = struct.pack("i", made.fileno())
+            asker.sendmsg([b"\0"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
+        finally:
+            made.close()
+    finally:
+        asker.close()
 
 
 def _enter_root() -> None:
     _mount_processes(f"{ROOT}/proc")
     _mount("none", ROOT, None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
     os.chdir(ROOT)
-    _check(_libc.syscall(SYS_PIVOT_ROOT[platform.machine()], b".", b"."), "pivot_root")
+    _check(_libc.syscall(SYS_PIVOT_ROOT[os.uname().machine], b".", b"."), "pivot_root")
     _check(_libc.umount2(b".", MNT_DETACH), "old root")
     os.chdir("/")
 
@@ -236,4 +252,4 @@ def _check(result: int, what: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(int, sys.argv[1:5])))
+    sys.exit(main(*map(int, sys.argv[1:4])))

@@ -174,17 +174,22 @@ def data_ranges(descriptor: int) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
+def free_bytes(path: Path) -> int:
+    """Give the bytes that are free in the file system of ``path``."""
+    return shutil.disk_usage(path).free
+
+
 def require_free(path: Path, size_bytes: int) -> None:
     """Refuse early what will not fit into the file system of ``path``.
 
     Raises:
         NoSpace: fewer than ``size_bytes`` are free there.
     """
-    free_bytes = shutil.disk_usage(path).free
-    if free_bytes < size_bytes:
+    there_bytes = free_bytes(path)
+    if there_bytes < size_bytes:
         raise NoSpace(
             "not enough free disk space",
-            details=f"{path} has {free_bytes} bytes free, {size_bytes} are needed",
+            details=f"{path} has {there_bytes} bytes free, {size_bytes} are needed",
             resolution="free some space, or choose another HEARTH_DATA",
         )
 

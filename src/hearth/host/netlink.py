@@ -181,11 +181,11 @@ def mac_bytes(mac: str) -> bytes:
     return bytes.fromhex(mac.replace(":", ""))
 
 
-class RouteSocket:
-    """A blocking rtnetlink socket in the network namespace of the thread that makes it. The kernel answers at once."""
+class NetlinkSocket:
+    """A blocking netlink socket of one family, in the network namespace of the thread that makes it."""
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    def __init__(self, family: int) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
         self._sequence = 0
 
     def __enter__(self) -> Self:
@@ -198,6 +198,13 @@ class RouteSocket:
 
     def close(self) -> None:
         self._socket.close()
+
+
+class RouteSocket(NetlinkSocket):
+    """A blocking rtnetlink socket in the network namespace of the thread that makes it. The kernel answers at once."""
+
+    def __init__(self) -> None:
+        super().__init__(socket.NETLINK_ROUTE)
 
     def link(self, name: str) -> FoundLink:
         """Describe a link of this socket's namespace, whatever the caller's is.

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 PROC = Path("/proc")
+EXEC_LOOKS, EXEC_PAUSE_S = 50, 0.001
+"""How often, and after how long, a process that shows no words yet is looked at again."""
 
 
 def find_by_arguments(words: Sequence[str]) -> list[int]:
@@ -30,7 +33,28 @@ def _command_lines() -> Iterator[tuple[int, bytes]]:
     for entry in PROC.iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):  # it has ended
-                yield int(entry.name), (entry / "cmdline").read_bytes()
+                yield int(entry.name), _command_line(entry)
+
+
+def _command_line(process: Path) -> bytes:
+    """Read a process's words, NUL after each; b"" for the kernel's threads, zombies and those that hide theirs.
+
+    posix_spawn returns when the child has its new memory; its words are there a moment later. Who has a program and no
+    words is looked at again, or a machine removed just after its launch would be missed and live on.
+    """
+    for _ in range(EXEC_LOOKS):
+        line = (process / "cmdline").read_bytes()
+        if line or not _has_program(process):
+            return line
+        time.sleep(EXEC_PAUSE_S)
+    return b""
+
+
+def _has_program(process: Path) -> bool:
+    try:
+        return bool((process / "exe").readlink())
+    except OSError:
+        return False
 
 
 def owner_of(pid: int) -> int | None:

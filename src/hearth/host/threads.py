@@ -5,6 +5,7 @@ serves anybody else; it dies with its work.
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -52,6 +53,25 @@ async def on_own_thread(name: str, work: Callable[[], T], *, discard: Callable[[
         raise
     finally:
         thread.join()  # it has nothing left to do but to return
+
+
+async def on_stoppable_thread(name: str, work: Callable[[threading.Event], T]) -> T:
+    """Run long blocking ``work`` on a new thread; a cancelled caller sets the event and waits until the work heeds it.
+
+    Args:
+        name: of the thread, for whoever debugs.
+        work: looks at the event every now and then, and returns soon once it is set.
+    """
+    unwanted = threading.Event()
+    running = asyncio.ensure_future(on_own_thread(name, functools.partial(work, unwanted)))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        unwanted.set()
+        await until_done(running)
+        if not running.cancelled():
+            running.exception()  # it was told to end: what it says about that is of no interest
+        raise
 
 
 class KeptThread:

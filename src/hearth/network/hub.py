@@ -16,8 +16,8 @@ from hearth.errors import HostUnfit
 from hearth.host import links, namespaces, netlink
 from hearth.host.conntrack import ConntrackSocket
 from hearth.host.netlink import LinkTraffic, RouteSocket
-from hearth.host.nft import NftSocket
 from hearth.host.nft_log import LogSocket
+from hearth.host.nft_socket import NftSocket
 from hearth.network import rules
 from hearth.network.addresses import Lease, Ledger, gateway_of, mac_of
 from hearth.network.plan import bridge_name, named_address, port_name

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from hearth.host import links, netlink
 from hearth.host.netlink import RouteSocket
-from hearth.host.nft import Command, NftSocket
+from hearth.host.nft import Command
 from hearth.host.nft_log import LogSocket
+from hearth.host.nft_socket import NftSocket
 from hearth.network import rules
 from hearth.network.addresses import Lease, mac_of
 from hearth.network.plan import NET_INDEX, NET_NAME, TAP_NAME, AddressPlan

@@ -20,7 +20,7 @@ import structlog
 from hearth.errors import HostUnfit
 from hearth.host import links, namespaces, netlink, nft
 from hearth.host.netlink import RouteSocket
-from hearth.host.nft import NftSocket
+from hearth.host.nft_socket import NftSocket
 from hearth.host.threads import on_own_thread
 from hearth.network import rules
 from hearth.network.slot import EVERYWHERE, write_settings
