@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from hearth.engine.base import BootFiles
 from hearth.errors import NotFound
 from hearth.image.store import ImageStore
 
+NAMES = ("kernel", "agent", "debian")
 DATA = DataDirectory(root=default_data_root({}, is_root=True))
 
 
@@ -28,6 +32,24 @@ def link_images(data: DataDirectory) -> None:
     """Let a data directory of a test share the images of the set-up."""
     data.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     data.images.symlink_to(DATA.images)
+
+
+def copy_images(data: DataDirectory, names: Sequence[str] = NAMES) -> None:
+    """Give a data directory of a test images of its own: those of the set-up, whatever others make there meanwhile.
+
+    Sparse files stay sparse; packages that were downloaded come along.
+    """
+    boot_files()
+    theirs = ImageStore(DATA)
+    wanted = [theirs.get(name).path.relative_to(DATA.images).parts[0] for name in names]
+    ImageStore(data).prepare()
+    for name in names:
+        shutil.copy2(DATA.images / "names" / name, data.images / "names" / name, follow_symlinks=False)
+    packages = [str(path) for path in (DATA.images / "downloads").glob("*.deb")]
+    copy = ["cp", "-a", "--reflink=auto", "--sparse=always"]
+    subprocess.run([*copy, *(str(DATA.images / each) for each in wanted), str(data.images)], check=True)
+    if packages:
+        subprocess.run([*copy, *packages, str(data.images / "downloads")], check=True)
 
 
 def short_directory(path: Path) -> Path:

@@ -13,7 +13,7 @@ from hearth.wire.messages import ExecRequest, SessionInfo, decode, encode
 from hearth.wire.record import Record
 
 Message = TypeVar("Message")
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 Address = str | tuple[str, int]
 
 

@@ -18,7 +18,7 @@ from tests.agent.client import Client
 
 from hearth.agent.seal import REFUSAL
 
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0
 MACHINE_AGENT = os.environ.get("HEARTH_TEST_AGENT", "")
 """``HOST:PORT HOST:PORT`` of the agent of the machine that these tests run in; see test_suite_in_machine.py."""
 
@@ -56,7 +56,7 @@ class AgentProcess:
         raise KeyError(field)
 
 
-def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 10.0) -> None:
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
     """Wait for a state of the operating system that nothing announces."""
     end = time.monotonic() + timeout_s
     while not condition():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import select
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 
 from tests.agent.client import Client
 from tests.boot import boot_files
+from tests.ports import free_port
 
 BOOT_TIMEOUT_S = 90.0
 ADDRESS = "10.0.2.15"
@@ -41,13 +41,6 @@ class Machine:
 
     def run(self, script: str, **fields: Any) -> str:
         return self.client.run("sh", "-c", script, **fields).stdout.decode()
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @contextmanager

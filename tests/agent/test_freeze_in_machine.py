@@ -79,7 +79,7 @@ def is_silent(wire: Wire, duration_s: float) -> bool:
     except TimeoutError:
         return True
     finally:
-        wire.socket.settimeout(20)
+        wire.socket.settimeout(60)
     return False
 
 
@@ -106,7 +106,7 @@ def test_a_writer_stands_still_while_frozen_and_all_else_goes_on(machine: Machin
                 freeze(machine)
             assert machine.client.run("true").exit_code == 0
             assert thaw(machine) == {"status": "ok"}
-            upload.socket.settimeout(20)
+            upload.socket.settimeout(60)
             assert json.loads(upload.expect(FrameType.FILE_WRITE_RESP)) == {"status": "ok"}
         writer.expect(FrameType.STDOUT)
     assert machine.run("cat ~/late") == "late"

@@ -37,12 +37,12 @@ def test_exec_sessions_and_files_work_without_what_only_linux_has() -> None:
         with subprocess.Popen(command, stderr=subprocess.PIPE, cwd=directory) as process:
             try:
                 assert process.stderr is not None
-                assert select.select([process.stderr], [], [], 20)[0]
+                assert select.select([process.stderr], [], [], 60)[0]
                 assert b"listening" in process.stderr.readline()
                 exercise(Client(addresses[0], addresses[1]), Path(directory))
             finally:
                 process.send_signal(signal.SIGTERM)
-                _, said = process.communicate(timeout=20)
+                _, said = process.communicate(timeout=60)
         assert process.returncode == 0, said
         assert b"refused" not in said
 

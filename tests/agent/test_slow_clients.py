@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import subprocess
@@ -60,10 +61,10 @@ def request_in_pieces(size: int) -> bytes:
     return frames.encode(FrameType.EXEC_REQ, encode(ExecRequest(argv=["x" * size])))
 
 
-def test_a_request_that_drips_to_its_end_in_time_is_served(hasty: AgentProcess) -> None:
+def test_a_request_that_drips_to_its_end_in_time_is_served(agent: AgentProcess) -> None:
     data = frames.encode(FrameType.EXEC_LIST_REQ)
-    with hasty.client.connect() as wire, dripping(wire, data):
-        assert wire.expect(FrameType.EXEC_LIST_RESP) == b"[]"
+    with agent.client.connect() as wire, dripping(wire, data):
+        assert isinstance(json.loads(wire.expect(FrameType.EXEC_LIST_RESP)), list)
 
 
 @pytest.mark.parametrize("sent", [0, 2, 5, 50], ids=["nothing", "half a header", "a header", "half a payload"])
@@ -73,34 +74,42 @@ def test_a_request_that_never_ends_is_given_up(hasty: AgentProcess, sent: int) -
         wire.socket.sendall(request_in_pieces(100)[:sent])
         with pytest.raises(AgentError, match=rf"^protocol: no request within {LIMIT_S} s"):
             wire.read()
-    assert LIMIT_S - 0.05 < time.monotonic() - started < LIMIT_S + 5
+    assert time.monotonic() - started > LIMIT_S - 0.05
 
 
 def test_a_request_that_drips_too_long_is_given_up(hasty: AgentProcess) -> None:
-    started = time.monotonic()
     with (
         hasty.client.connect() as wire,
         dripping(wire, request_in_pieces(1000)),
         pytest.raises(AgentError, match=r"^protocol: no request within"),
     ):
         wire.read()
-    assert time.monotonic() - started < LIMIT_S + 5
 
 
-def test_slow_clients_take_up_a_bounded_number_of_places_for_a_bounded_time() -> None:
-    with running_agent("--patience", "request_s=1.5") as agent, ExitStack() as stack:
-        slow = []
-        for number in range(CONTROL_CONNECTIONS - 2):
-            wire = stack.enter_context(agent.client.connect())
-            wire.socket.sendall(request_in_pieces(100)[: number % 12])
-            slow.append(wire)
+def slow_clients(agent: AgentProcess, stack: ExitStack) -> list[Wire]:
+    """Fill all places but two with clients that have sent a part of a request."""
+    slow = []
+    for number in range(CONTROL_CONNECTIONS - 2):
+        wire = stack.enter_context(agent.client.connect())
+        wire.socket.sendall(request_in_pieces(100)[: number % 12])
+        slow.append(wire)
+    return slow
+
+
+def test_nobody_waits_until_slow_clients_are_given_up() -> None:
+    with running_agent() as agent, ExitStack() as stack:
+        slow = slow_clients(agent, stack)
         assert agent.client.run("echo", "served").stdout == b"served\n"
         answered, _, _ = select.select([wire.socket for wire in slow], [], [], 0)
-        assert answered == [], "nobody waited until the slow ones were given up"
-        for wire in slow:
+        assert answered == []
+
+
+def test_slow_clients_take_up_their_places_for_a_bounded_time(hasty: AgentProcess) -> None:
+    with ExitStack() as stack:
+        for wire in slow_clients(hasty, stack):
             with pytest.raises(AgentError, match=r"^protocol: no request within"):
                 wire.read()
-        assert agent.client.run("true").exit_code == 0
+        assert hasty.client.run("true").exit_code == 0
 
 
 def begin_file(path: Path) -> Start:
@@ -130,7 +139,6 @@ def test_a_body_that_stands_still_is_given_up(
 
 @pytest.mark.parametrize("begin", [begin_file, begin_archive])
 def test_a_body_of_tiny_frames_is_given_up(hasty: AgentProcess, tmp_path: Path, begin: Callable[[Path], Start]) -> None:
-    started = time.monotonic()
     with hasty.client.connect() as wire:
         begin(tmp_path)(wire)
         with (
@@ -138,11 +146,11 @@ def test_a_body_of_tiny_frames_is_given_up(hasty: AgentProcess, tmp_path: Path, 
             pytest.raises(AgentError, match=r"^protocol: the body stood still or dripped"),
         ):
             wire.read()
-    assert time.monotonic() - started < LIMIT_S + 5
 
 
 def test_an_ended_sessions_exit_code_is_kept_for_its_time_and_no_longer() -> None:
-    with running_agent("--patience", f"exited_kept_s={LIMIT_S}") as agent:
+    kept_s = 3.0  # time enough to ask for it, on a busy machine too
+    with running_agent("--patience", f"exited_kept_s={kept_s}") as agent:
         client = agent.client
         wire, info = client.session("sh", "-c", "echo out; exit 6")
         with wire:
@@ -153,7 +161,7 @@ def test_an_ended_sessions_exit_code_is_kept_for_its_time_and_no_longer() -> Non
             result = Result(wire)
         assert (again.running, again.exit_code, result.stdout, result.exit_code) == (False, 6, b"out\n", 6)
         wait_until(lambda: not client.ask(FrameType.EXEC_LIST_REQ, None, FrameType.EXEC_LIST_RESP), "forgotten")
-        assert time.monotonic() - ended > LIMIT_S - 0.1
+        assert time.monotonic() - ended > kept_s - 0.1
         with pytest.raises(AgentError, match=r"^session not found$"):
             client.attach(info.session_id)
 
@@ -249,7 +257,7 @@ def client_behind(link: Link, script: str) -> Iterator[int]:
     ) as process:
         try:
             assert process.stdout is not None
-            assert select.select([process.stdout], [], [], 20)[0]
+            assert select.select([process.stdout], [], [], 60)[0]
             yield int(process.stdout.readline())
         finally:
             process.kill()
@@ -268,7 +276,7 @@ def test_a_peer_that_vanished_is_noticed_and_everything_of_it_freed(link: Link, 
             assert agent.descriptors() > before
             link.cut()
             cut = time.monotonic()
-            wait_until(lambda: not is_running(pid), "the command of the lost client killed", 6 * LOST_S)
+            wait_until(lambda: not is_running(pid), "the command of the lost client killed")
             assert time.monotonic() - cut > LOST_S / 2
             wait_until(lambda: agent.descriptors() <= before, "its connection and pipes closed")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from tests.database_fixtures import DATABASES
+from tests.postgresql import Server
 
 from hearth.host.clock import ManualClock
 from hearth.model import User
@@ -16,22 +18,37 @@ from hearth.store.migrate import migrate
 from hearth.store.sql import open_store
 from hearth.store.sqlite import sqlite_url
 
+STORES = ("memory", *DATABASES)
+
 
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def store(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path) -> AsyncIterator[Store]:
-    """An empty store."""
-    opened: Store
+@pytest.fixture(params=STORES)
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str | None]:
+    """The URL of an empty database; None for the store in memory."""
     if request.param == "memory":
-        opened = MemoryStore(clock=clock, quotas=Quotas())
-    else:
+        yield None
+    elif request.param == "sqlite":
         url = sqlite_url(tmp_path / "hearth.db")
         migrate(url)
-        opened = await open_store(url, clock=clock, quotas=Quotas())
+        yield url
+    else:
+        server: Server = request.getfixturevalue("postgresql")
+        with server.database(request.getfixturevalue("migrated_template")) as url:
+            yield url
+
+
+@pytest.fixture
+async def store(store_url: str | None, clock: ManualClock) -> AsyncIterator[Store]:
+    """An empty store."""
+    opened: Store
+    if store_url is None:
+        opened = MemoryStore(clock=clock, quotas=Quotas())
+    else:
+        opened = await open_store(store_url, clock=clock, quotas=Quotas())
     yield opened
     await opened.close()
 

@@ -279,13 +279,13 @@ def test_ten_thousand_extents_are_written_and_read_at_once(tmp_path: Path) -> No
     memory_bytes = 2 * count * PAGE
     extents = [Extent(2 * number * PAGE, PAGE) for number in range(count)]
     data = random.Random(5).randbytes(PAGE) * count
-    started = time.perf_counter()
+    started = time.process_time()
     found = write_diff(tmp_path / "memory.diff", memory_bytes, extents, data)
     with read_diff(tmp_path / "memory.diff", memory_bytes, expected=found) as diff:
-        took_s = time.perf_counter() - started
+        took_s = time.process_time() - started
         assert diff.extents == extents
         assert bytes(diff.data) == data
-    assert took_s < 5  # 0.2 s on a quiet machine
+    assert took_s < 5  # 0.2 s, however busy the machine is
 
 
 @pytest.mark.parametrize("write", [write_full, write_diff])

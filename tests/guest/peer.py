@@ -16,7 +16,7 @@ from hearth.wire import frames, messages
 from hearth.wire.frames import Decoder, Frame, FrameType
 from hearth.wire.record import Record
 
-PEER_TIMEOUT_S = 15.0
+PEER_TIMEOUT_S = 60.0
 
 
 class Caller:

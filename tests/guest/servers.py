@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-END_TIMEOUT_S = 10.0
+END_TIMEOUT_S = 60.0
 
 
 @asynccontextmanager

@@ -29,13 +29,13 @@ async def test_readiness_comes_soon_after_the_agent_does() -> None:
     with listening_peer() as peer:
         peer.serve(lambda caller: None)
         guest = Guest(peer.dialer, None)
-        waiting = asyncio.create_task(guest.wait_ready(10))
+        waiting = asyncio.create_task(guest.wait_ready(60))
         await asyncio.sleep(0.05)
         assert not waiting.done(), "a peer that accepts and closes is no agent"
         peer.serve(answers_activity)
         started = time.monotonic()
         await waiting
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < 20, "it was asked again long before its time was over"
 
 
 async def test_a_guest_that_never_comes_is_named_with_what_happened_last(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ async def test_the_init_scripts_policy_and_health_check_are_sent_and_their_state
             init_health=InitHealth(argv=["test", "-e", str(runs)], interval_sec=0.05, timeout_sec=5, retries=2),
         )
         await guest.configure(config, 5)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not (sessions := await guest.sessions.list()) or not sessions[0].healthy:
                 await asyncio.sleep(0.02)
         assert [(one.session_id, one.running, one.restarts) for one in sessions] == [("init", True, 1)]

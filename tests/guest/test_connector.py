@@ -96,7 +96,7 @@ async def test_a_guest_that_stalls_is_dialled_until_it_goes_on(peer: Peer, error
     dialer = Stalling(peer, error)
     connector = Connector(dialer, None, connection_limit=1, patience=Patience())
     opening = asyncio.create_task(connector.open(REQUEST))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await dialer.asked_twice.wait()
         assert not opening.done()
         dialer.go_on()
@@ -130,7 +130,7 @@ async def test_a_machine_that_is_gone_is_not_waited_for(peer: Peer) -> None:
 
 async def test_a_guest_that_takes_no_bytes_is_given_up(peer: Peer) -> None:
     def deaf(caller: Caller) -> None:
-        peer.released.wait(10)
+        peer.released.wait(60)
 
     peer.serve(deaf)
     connector = Connector(peer.dialer, None, connection_limit=1, patience=IMPATIENT)

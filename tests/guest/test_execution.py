@@ -78,8 +78,11 @@ async def test_a_command_that_cannot_start_says_why(guest: Guest, request_: Exec
 
 
 async def test_a_run_that_takes_too_long_is_killed(guest: Guest, tmp_path: Path) -> None:
-    with pytest.raises(TimedOut, match="the command took longer"):
-        await run(guest, sh(f"echo $$ > {tmp_path}/pid; sleep 1000"), timeout_s=0.5)
+    for patience_s in (0.5, 10):  # a busy machine may not come to write the number in half a second
+        with pytest.raises(TimedOut, match="the command took longer"):
+            await run(guest, sh(f"echo $$ > {tmp_path}/pid; sleep 1000"), timeout_s=patience_s)
+        if (tmp_path / "pid").exists():
+            break
     await gone(await written_pid(tmp_path / "pid"))
 
 

@@ -39,7 +39,7 @@ async def read_all(stream: ForwardStream) -> bytes:
 
 
 async def test_bytes_go_both_ways_and_either_way_ends_on_its_own(guest: Guest, echo_port: int) -> None:
-    async with asyncio.timeout(10), await guest.forward(echo_port) as stream:
+    async with asyncio.timeout(60), await guest.forward(echo_port) as stream:
         await stream.write(b"hello")
         assert await stream.read(2) == b"he"
         assert await stream.read(65_536) == b"llo"
@@ -55,7 +55,7 @@ async def test_many_bytes_arrive_whole_and_in_order(guest: Guest, echo_port: int
             await stream.write(memoryview(data)[start : start + 100_000])
         stream.end_write()
 
-    async with asyncio.timeout(20), await guest.forward(echo_port) as stream, asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), await guest.forward(echo_port) as stream, asyncio.TaskGroup() as group:
         group.create_task(send(stream))
         received = await read_all(stream)
     assert hashlib.sha256(received).digest() == hashlib.sha256(data + b"|end").digest()

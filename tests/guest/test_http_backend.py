@@ -87,7 +87,7 @@ async def test_a_stream_tells_when_the_server_has_closed_it(guest: Guest) -> Non
     async def leave(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
         """Close at once."""
 
-    async with listening(leave) as port, asyncio.timeout(10):
+    async with listening(leave) as port, asyncio.timeout(60):
         stream = await GuestBackend(guest).connect_tcp("sandbox", port)
         await asyncio.to_thread(wait_until, lambda: bool(stream.get_extra_info("is_readable")), "the close")
         assert stream.get_extra_info("peername") is None

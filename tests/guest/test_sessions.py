@@ -15,7 +15,7 @@ from hearth.wire.messages import ExecRequest
 async def read_until(shell: Shell, end: bytes) -> bytes:
     """Collect output until it holds ``end``."""
     data = b""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while end not in data:
             data += (await anext(shell)).data
     return data
@@ -94,3 +94,37 @@ async def test_a_session_that_cannot_start_says_why(guest: Guest) -> None:
 async def test_only_sessions_are_opened_as_such(guest: Guest, request_: ExecRequest) -> None:
     with pytest.raises(InvalidInput):
         guest.sessions.open(request_)
+
+
+async def test_who_comes_back_says_how_far_it_had_come_and_gets_nothing_twice(guest: Guest) -> None:
+    wanted = ExecRequest(argv=["sh", "-c", "printf one; read line; printf $line; read line"], session=True)
+    async with guest.sessions.open(wanted) as first:
+        assert first.info.position == 0
+        received = b""
+        while received != b"one":
+            received += (await anext(first)).data
+        session_id = first.info.session_id
+    async with guest.sessions.attach(session_id, after=3) as again:
+        assert again.info.position == 3
+        await again.write_stdin(b"two\n")
+        assert (await anext(again)).data == b"two"
+    async with guest.sessions.attach(session_id, after=1) as third:
+        assert third.info.position == 1
+        assert (await anext(third)).data == b"netwo"
+    async with guest.sessions.attach(session_id, after=10**12) as ahead:
+        assert ahead.info.position == 6
+    assert [each.position for each in await guest.sessions.list() if each.session_id == session_id] == [None]
+    await guest.sessions.kill(session_id)
+
+
+async def test_a_position_that_is_no_longer_kept_is_told(guest: Guest) -> None:
+    size = 200_000
+    wanted = ExecRequest(argv=["sh", "-c", f"head -c {size} /dev/zero; read line"], session=True)
+    async with guest.sessions.open(wanted) as first:
+        received = 0
+        while received < size:
+            received += len((await anext(first)).data)
+        session_id = first.info.session_id
+    async with guest.sessions.attach(session_id, after=5) as again:
+        assert again.info.position == size - 65_536
+    await guest.sessions.kill(session_id)

@@ -17,10 +17,6 @@ _LINGER_S = 1.0
 _MAX_LINGER_S = 30.0
 _LINGER_BYTES = 128 * 1024 * 1024
 
-_KEEPALIVE_SHARES = (("TCP_KEEPIDLE", 2), ("TCP_KEEPINTVL", 6))
-"""The silence before the first of three probes, and between two, as parts of the whole time a peer may be silent."""
-_KEEPALIVE_PROBES = 3
-
 PROBE_INTERVAL_S = 1.0
 """How often a half-closed TCP peer is asked whether it is still there; see ``Connection.probe``."""
 
@@ -32,16 +28,12 @@ class PeerGone(Exception):
 class Connection:
     """Frames over a connected stream socket. One thread uses it at a time."""
 
-    def __init__(self, sock: socket.socket, peer_lost_s: float) -> None:
-        """``peer_lost_s`` bounds the silence of a TCP peer on an idle connection; see also ``peer_watch``."""
+    def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         self.is_tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
         """True where a closed peer looks like a half-closed one until something is sent to it."""
         self._decoder = frames.Decoder()
         self._pending: deque[memoryview] = deque()
-        if self.is_tcp:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            _keep_alive(sock, peer_lost_s)
 
     def fileno(self) -> int:
         return self.socket.fileno()
@@ -228,13 +220,3 @@ class Connection:
             self.socket.sendall(data)
         except OSError as error:
             raise PeerGone(str(error)) from error
-
-
-def _keep_alive(sock: socket.socket, peer_lost_s: float) -> None:
-    """Have the kernel notice a peer that vanished without a word (tcp(7)), where it can be told how soon."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if hasattr(socket, "TCP_KEEPCNT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
-    for name, share in _KEEPALIVE_SHARES:
-        if hasattr(socket, name):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), max(1, int(peer_lost_s / share)))

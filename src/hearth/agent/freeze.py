@@ -149,13 +149,19 @@ class Freezer:
         self._have_watched(attempt, thaw_after_s)
         return attempt.report
 
-    def thaw(self) -> None:
-        """Thaw whatever this agent, or one before it, has frozen; nothing frozen is fine."""
+    def release(self) -> bool:
+        """Thaw what this agent has frozen; tells whether there was something."""
         with self._lock:
             attempt = self._attempt
-        if attempt is not None:
-            attempt.thaw()
-            self._forget(attempt)
+        if attempt is None:
+            return False
+        attempt.thaw()
+        self._forget(attempt)
+        return True
+
+    def thaw(self) -> None:
+        """Thaw whatever this agent, or one before it, has frozen; nothing frozen is fine."""
+        if self.release():
             return
         for group in writable_disks(read_mounts(self._proc)):
             with contextlib.suppress(OSError, Refused):

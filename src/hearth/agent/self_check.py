@@ -1,4 +1,4 @@
-"""Whether a machine that woke is well: it can write its disk, see its processes and start one."""
+"""Whether a machine that woke is well: it can write its disk, see its processes and, unless it is a copy, start one."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ class Unwell(Exception):
     """What is wrong, in words."""
 
 
-def check_machine(agent: Agent, *, tries_disk: bool) -> None:
-    """Try the root disk, /proc and the start of a process.
+def check_machine(agent: Agent, *, in_full: bool) -> None:
+    """Try the root disk and /proc.
 
     Args:
-        tries_disk: by a write and a sync, which are dear: for a machine that may still be given up for its disk.
+        in_full: the disk by a write and a sync, and the start of a process, too, which are dear: for a machine that may
+            still be given up for its disk. A copy starts its first command a moment later, and says so where it cannot.
 
     Raises:
         Unwell: one of them fails.
     """
     try:
-        if tries_disk:
+        if in_full:
             _write_root()
         elif os.statvfs("/").f_flag & os.ST_RDONLY:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
@@ -37,7 +38,8 @@ def check_machine(agent: Agent, *, tries_disk: bool) -> None:
             raise Unwell("/proc: not of this machine")
     except OSError as error:
         raise Unwell(f"/proc: {error.strerror}") from error
-    _start_nothing(agent)
+    if in_full:
+        _start_nothing(agent)
 
 
 def _write_root() -> None:

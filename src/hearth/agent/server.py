@@ -25,6 +25,9 @@ FORWARD_CONNECTIONS = 512
 _LIMIT_TEXT = "connection limit exceeded"
 _BACKLOG = 128
 _SPARE_THREADS = 4
+_KEEPALIVE_SHARES = (("TCP_KEEPIDLE", 2), ("TCP_KEEPINTVL", 6))
+"""The silence before the first of three probes, and between two, as parts of the whole time a peer may be silent."""
+_KEEPALIVE_PROBES = 3
 
 
 def listen(address: Address) -> socket.socket:
@@ -64,6 +67,8 @@ class Server:
         """``from_outside`` sends this system's own processes away, so that they cannot use up the connections."""
         self._name = name
         self._socket = sock
+        if sock.family != socket.AF_UNIX:
+            prepare_for_peers(sock, patience.peer_lost_s)
         self._limit = limit
         self._serve = serve
         self._from_outside = from_outside
@@ -119,11 +124,7 @@ class Server:
                 sock.recv(1 << 16, socket.MSG_DONTWAIT)
             sock.close()
             return
-        try:
-            connection = Connection(sock, self._patience.peer_lost_s)
-        except OSError:
-            sock.close()
-            return
+        connection = Connection(sock)
         if connection.is_tcp:
             self._peers.add(sock)
         try:
@@ -131,6 +132,20 @@ class Server:
         finally:
             self._peers.remove(sock)
             connection.close()
+
+
+def prepare_for_peers(sock: socket.socket, peer_lost_s: float) -> None:
+    """Tell a listening TCP socket once what its connections inherit (tcp(7)): each would pay for five calls itself.
+
+    No waiting for more to send, and a kernel that notices where it can be told how soon a peer that vanished.
+    """
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_KEEPCNT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
+    for name, share in _KEEPALIVE_SHARES:
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), max(1, int(peer_lost_s / share)))
 
 
 def _is_own(sock: socket.socket, peer: tuple[str, int]) -> bool:

@@ -104,8 +104,8 @@ class Session:
         """Begin to pump; call it once."""
         threading.Thread(target=self._pump, name=f"session-{self.id}", daemon=True).start()
 
-    def info(self, argv_chars: int = SHOWN_ARGV_CHARS) -> SessionInfo:
-        """Describe the session as it is now, with so much of its command line."""
+    def info(self, argv_chars: int = SHOWN_ARGV_CHARS, *, position: int | None = None) -> SessionInfo:
+        """Describe the session as it is now, with so much of its command line; ``position`` is told as it is."""
         supervision = self.supervision
         with self._lock:
             return SessionInfo(
@@ -118,10 +118,14 @@ class Session:
                 created_at=self._created_at,
                 restarts=None if supervision is None else supervision.restarts,
                 healthy=None if supervision is None else supervision.healthy,
+                position=position,
             )
 
-    def attach(self, *, if_detached: bool, max_idle_s: float) -> Attachment | None:
-        """Become the session's client, in place of any other; None when ``if_detached`` and there is one."""
+    def attach(self, *, if_detached: bool, max_idle_s: float, after: int = 0) -> Attachment | None:
+        """Become the session's client, in place of any other; None when ``if_detached`` and there is one.
+
+        Its output begins at position ``after``, or as near to it as what is kept allows.
+        """
         attachment = Attachment()
         with self._lock:
             if self._attachment is not None:
@@ -130,7 +134,7 @@ class Session:
                     return None
                 self._attachment.stolen = True
                 self._attachment.wakeup.set()
-            attachment.cursor = self._ring.start
+            attachment.cursor = min(max(self._ring.start, after), self._ring.end)
             attachment.wakeup.set()
             self._attachment = attachment
             self._awaits_client = False

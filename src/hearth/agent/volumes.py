@@ -12,6 +12,7 @@ from hearth.agent.bringup.mounts import DEVICE_TIMEOUT_S, wait_for_device
 from hearth.agent.files.paths import make_parents
 from hearth.agent.mount_table import Mount, read_mounts
 from hearth.agent.refusal import refused
+from hearth.agent.root_disk import disk_size
 from hearth.agent.state import Agent
 from hearth.wire.faults import Fault
 from hearth.wire.messages import VolumeMount
@@ -80,18 +81,10 @@ def _wait_for_medium(device: str) -> None:
         TimeoutError: it has not.
     """
     deadline = time.monotonic() + DEVICE_TIMEOUT_S
-    while _size(device) == 0:
+    while disk_size(device) == 0:
         if time.monotonic() > deadline:
             raise TimeoutError(errno.ETIMEDOUT, f"no volume came within {DEVICE_TIMEOUT_S:.0f} s", device)
         time.sleep(_POLL_S)
-
-
-def _size(device: str) -> int:
-    descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.lseek(descriptor, 0, os.SEEK_END)
-    finally:
-        os.close(descriptor)
 
 
 def _require_unused(device: str) -> None:

@@ -33,12 +33,13 @@ def announce(agent: Agent, generation: int, unix_time_s: int) -> None:
     """
     if not os.path.isdir("/run"):
         return
-    for path, mode in ((DIRECTORY, 0o755), (WATCHERS, 0o1777)):
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path)
-            os.chmod(path, mode)
+    if not os.path.isdir(WATCHERS):
+        for path, mode in ((DIRECTORY, 0o755), (WATCHERS, 0o1777)):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path)
+                os.chmod(path, mode)
     content = f"{generation} {unix_time_s}\n".encode()
-    with AtomicWrite(agent, f"{DIRECTORY}/generation", len(content), 0o644, follow=False, durable=False) as file:
+    with AtomicWrite(agent, f"{DIRECTORY}/generation", 0, 0o644, follow=False, durable=False) as file:
         file.write(content)
         file.commit()
 

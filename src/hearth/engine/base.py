@@ -57,6 +57,8 @@ class Capabilities:
     sleep: bool = False
     """Machines are SleepingMachine, the engine is a SleepingEngine: pause, snapshot, restore."""
     network: bool = True
+    disk_size: bool = False
+    """Machines are GrowingMachine: their disks may be larger than their images."""
     volume_places: tuple[VolumePlace, ...] = ()
     """Where volumes can be; with any, machines are VolumeMachine."""
 
@@ -118,7 +120,8 @@ class MachineSpec:
     """One machine to launch or restore. ``volumes`` are those that a capture is to speak of.
 
     ``origin`` is the snapshot (a published directory, see ``hearth.engine.snapshot``) whose frozen disk the machine's
-    own disk lies over, None for a disk over ``boot.rootfs``. It stays the same for the life of the disk.
+    own disk lies over, None for a disk over ``boot.rootfs``. It stays the same for the life of the disk. ``disk_bytes``
+    is the size of the machine's disk; 0 stands for that of ``boot.rootfs``, which is the least.
     """
 
     place: MachinePlace
@@ -127,6 +130,7 @@ class MachineSpec:
     boot: BootFiles
     origin: Path | None = None
     volumes: tuple[VolumeSeal, ...] = ()
+    disk_bytes: int = 0
 
     @property
     def id(self) -> str:
@@ -244,6 +248,33 @@ class SleepingMachine(Machine, Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class VolumeLayout:
+    """How the bytes of an open volume are to be read.
+
+    Args:
+        format: ``raw`` or ``qcow2``.
+        offset_bytes, size_bytes: the part of the disk in it that the guest gets; a size of 0 stands for all of it.
+        is_block: it is a block device of the host.
+        base: descriptor of the file that it lies over, -1 for none; ``base_format`` how that is to be read.
+    """
+
+    format: str = "raw"
+    offset_bytes: int = 0
+    size_bytes: int = 0
+    is_block: bool = False
+    base: int = -1
+    base_format: str = "raw"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the file is what the guest gets, byte by byte."""
+        return self == PLAIN
+
+
+PLAIN = VolumeLayout()
+
+
 @runtime_checkable
 class VolumeMachine(Machine, Protocol):
     """A machine that can be given volumes and gives them back (``Capabilities.volume_places``).
@@ -251,7 +282,9 @@ class VolumeMachine(Machine, Protocol):
     The caller keeps others from pausing and resuming it meanwhile.
     """
 
-    async def attach_volume(self, place: int, descriptor: int, *, is_known: bool = False) -> None:
+    async def attach_volume(
+        self, place: int, descriptor: int, *, layout: VolumeLayout = PLAIN, is_known: bool = False
+    ) -> None:
         """Put an open volume into an empty place; on failure the place is empty again.
 
         Args:
@@ -276,6 +309,21 @@ class VolumeMachine(Machine, Protocol):
 
     async def filled_places(self) -> set[int]:
         """Ask the VMM which places hold a volume."""
+        ...
+
+
+@runtime_checkable
+class GrowingMachine(Machine, Protocol):
+    """A machine whose disk can grow while it is there (``Capabilities.disk_size``)."""
+
+    async def grow_disk(self, size_bytes: int) -> None:
+        """Make the machine's disk as large as that and tell its guest, which then grows its file system itself.
+
+        A disk of that size already is told of again, which does no harm.
+
+        Raises:
+            EngineFailed, TimedOut: the VMM refused or did not answer.
+        """
         ...
 
 

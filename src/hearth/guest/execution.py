@@ -55,6 +55,10 @@ class ProcessStream:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Close the connection, as leaving the context does; twice is fine."""
         self._open_connection.close()
 
     def __aiter__(self) -> AsyncIterator[Output]:

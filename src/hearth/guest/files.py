@@ -33,6 +33,9 @@ from hearth.wire.messages import (
 MAX_LIST_ENTRIES = 20_000
 """Twice what the agent lists; a guest that sends more is not our agent."""
 
+USUAL_WRITE_BYTES = 100 * 1024 * 1024
+"""What the base protocol lets a file have; of more the agent is told that it is meant."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
@@ -75,6 +78,7 @@ class Files:
         *,
         size: int | None = None,
         mode: str | None = None,
+        user: str | None = None,
     ) -> None:
         """Write a file as a whole or not at all; parents are made.
 
@@ -82,6 +86,7 @@ class Files:
             path: absolute, in the guest.
             body: the content; its ``size`` in bytes must be told when it is a stream.
             mode: octal text; without it an existing file keeps its mode.
+            user: whose it becomes; without it an existing file keeps its owner.
 
         Raises:
             InvalidInput: the body is not of the size that was told; nothing is written.
@@ -90,12 +95,13 @@ class Files:
             size = len(body)
         if size is None:
             raise ValueError("a stream needs its size told")
-        request = encode_request(FrameType.FILE_WRITE_REQ, FileWriteRequest(path=path, size=size, mode=mode))
+        message = FileWriteRequest(path=path, size=size, mode=mode, large=size > USUAL_WRITE_BYTES, user=user)
+        request = encode_request(FrameType.FILE_WRITE_REQ, message)
         if isinstance(body, bytes) and size <= BODY_CHUNK:
             await self._request(
                 request + (frames.encode(FrameType.STDIN, body) if body else b""),
                 FrameType.FILE_WRITE_RESP,
-                f"writing {path}",
+                "writing a file",
             )
             return
         with await self._connector.open(request) as connection:
@@ -152,9 +158,9 @@ class Files:
         request = encode_request(FrameType.TAR_READ_REQ, PathRequest(path=path))
         return Download(self._connector, request, FrameType.TAR_READ_RESP)
 
-    async def write_tar(self, path: str, body: AsyncIterable[bytes]) -> None:
-        """Unpack a tar archive below the directory ``path``."""
-        request = encode_request(FrameType.TAR_WRITE_REQ, TarWriteRequest(path=path))
+    async def write_tar(self, path: str, body: AsyncIterable[bytes], *, user: str | None = None) -> None:
+        """Unpack a tar archive below the directory ``path``; its members become ``user``'s."""
+        request = encode_request(FrameType.TAR_WRITE_REQ, TarWriteRequest(path=path, user=user))
         with await self._connector.open(request) as connection:
             await upload(connection, body, FrameType.TAR_WRITE_RESP, stall_s=self._connector.patience.stall_s)
 

@@ -49,13 +49,13 @@ class Sessions:
             raise InvalidInput("not a session", details="a new session has tty or session set, and no id yet")
         return Shell(self._connector, encode_request(FrameType.EXEC_REQ, request))
 
-    def attach(self, session_id: str, *, if_detached: bool = False, rows: int = 24, columns: int = 80) -> Shell:
-        """Attach to a session: its recent output first, then live.
+    def attach(self, session_id: str, *, if_detached: bool = False, after: int | None = None) -> Shell:
+        """Attach to a session: its recent output first (from position ``after`` on, if given), then live.
 
         Entering the context raises NotFound when there is no such session, and Conflict when ``if_detached`` was
         asked for and somebody else is attached; otherwise that client is sent away.
         """
-        request = ExecRequest(session_id=session_id, if_detached=if_detached, rows=rows, cols=columns)
+        request = ExecRequest(session_id=session_id, if_detached=if_detached, after=after)
         return Shell(self._connector, encode_request(FrameType.EXEC_REQ, request))
 
     async def list(self) -> list[SessionInfo]:

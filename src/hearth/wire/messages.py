@@ -19,7 +19,8 @@ _COUNT = Bounds(low=0, high=2**63 - 1)
 class ExecRequest(Record):
     """Start a command, or attach to a session when ``session_id`` is set. Times in seconds.
 
-    ``keep`` is the host's name for a command that outlives connections; ``after`` where its output is to go on.
+    ``keep`` is the host's name for a command that outlives connections; ``after`` where its output, or that
+    of the session attached to, is to go on.
     """
 
     argv: list[str] = field(default_factory=list)
@@ -52,7 +53,8 @@ class KeptInfo(Record):
 class SessionInfo(Record):
     """One session; ``argv`` is its words joined by a space, ``created_at`` unix seconds.
 
-    ``restarts`` and ``healthy`` are told of the init script alone, the latter once a health check has decided.
+    ``restarts`` and ``healthy`` are told of the init script alone, the latter once a health check has decided;
+    ``position``, where the output it is about to get begins, to a client alone.
     """
 
     session_id: str
@@ -64,6 +66,7 @@ class SessionInfo(Record):
     created_at: int
     restarts: int | None = None
     healthy: bool | None = None
+    position: int | None = field(default=None, bounds=_COUNT)
 
 
 class MemoryInfo(Record):
@@ -114,11 +117,16 @@ class FileReadResponse(Record):
 
 
 class FileWriteRequest(Record):
-    """Write a file atomically; exactly ``size`` bytes follow in STDIN frames."""
+    """Write a file atomically; exactly ``size`` bytes follow in STDIN frames. ``large`` lets that be any size.
+
+    ``user`` is whose it becomes.
+    """
 
     path: str
     size: int
     mode: str | None = None
+    large: bool = False
+    user: str | None = None
 
 
 class FileRangeRequest(Record):
@@ -166,9 +174,13 @@ class ChangeModeRequest(Record):
 
 
 class TarWriteRequest(Record):
-    """TAR_WRITE: unpack the archive in the STDIN frames up to STDIN_EOF below the directory ``path``."""
+    """TAR_WRITE: unpack the archive in the STDIN frames up to STDIN_EOF below the directory ``path``.
+
+    ``user`` is whose its members become.
+    """
 
     path: str
+    user: str | None = None
 
 
 class WatchRequest(Record):
@@ -298,7 +310,8 @@ class MachineConfig(Record):
     """The identity of a machine, sent after every boot, restore and fork; ``entropy`` is base64.
 
     ``generation`` counts lives: another one than the agent knows says that this memory was restored or copied.
-    ``machine_id`` is 32 hex digits; without it one is made from ``sandbox_id``.
+    ``machine_id`` is 32 hex digits; without it one is made from ``sandbox_id``. ``root_bytes`` is the size of the root
+    disk, which its file system is to fill; None leaves that as it is.
     """
 
     sandbox_id: str
@@ -317,3 +330,4 @@ class MachineConfig(Record):
     net: NetworkConfig | None = None
     machine_id: str | None = None
     generation: int | None = field(default=None, bounds=_COUNT)
+    root_bytes: int | None = field(default=None, bounds=_COUNT)

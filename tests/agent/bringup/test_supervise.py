@@ -152,7 +152,7 @@ def test_places_of_groups_that_ended_are_used_again() -> None:
         assert handover.end_groups() == 3
         assert handover.end_groups() == 0
         assert [sleeper.poll() for sleeper in sleepers[1:2]] == [None]
-        assert [sleepers[number].wait(10) for number in (0, 2, 3)] == [-signal.SIGKILL] * 3
+        assert [sleepers[number].wait(60) for number in (0, 2, 3)] == [-signal.SIGKILL] * 3
     finally:
         handover.close()
         for sleeper in sleepers:

@@ -338,7 +338,9 @@ def test_a_huge_directory_ends_with_an_entry_that_tells_the_total(client: Client
     assert "10003" in entries[10_000].name
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=30, deadline=None
+)
 @given(name=st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=40))
 def test_any_name_can_be_written_read_and_listed(client: Client, tmp_path: Path, name: str) -> None:
     if name in (".", ".."):

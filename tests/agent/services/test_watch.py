@@ -131,4 +131,4 @@ def _readable(wire: Wire) -> bool:
     except BlockingIOError:
         return False
     finally:
-        wire.socket.settimeout(20)
+        wire.socket.settimeout(60)

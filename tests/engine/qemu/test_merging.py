@@ -154,3 +154,45 @@ async def test_a_layer_that_claims_to_be_larger_than_the_disk_is_refused(chain: 
         await merge(chain)
 
     assert not (tmp_path / "disk.raw").exists()
+
+
+def grown(chain: Chain, *sizes: int) -> Chain:
+    """Give the same with layers of these sizes on top, of a machine whose disk is as large as the last."""
+    layers = [*chain.layers]
+    for number, size in enumerate(sizes):
+        layers.append(chain.rootfs.parent / f"grown{number}.qcow2")
+        create_overlay(layers[-1], size)
+    return Chain(rootfs=chain.rootfs, layers=layers, size_bytes=max(sizes))
+
+
+async def test_layers_that_have_grown_are_merged_and_exported_as_large_as_they_are(
+    chain: Chain, tmp_path: Path
+) -> None:
+    larger = grown(chain, DISK_BYTES * 2, DISK_BYTES * 3)
+    write(larger, f"write -P 7 {DISK_BYTES * 3 - 64 * KIB} 64k")
+    before = content(larger, tmp_path)
+    await export(larger, tmp_path / "all.raw")
+    assert (tmp_path / "all.raw").stat().st_size == DISK_BYTES * 3
+    assert hashlib.sha256((tmp_path / "all.raw").read_bytes()).hexdigest() == before
+    await merge(larger)
+    require_sound(larger.layers[-1])
+    alone = Chain(rootfs=larger.rootfs, layers=larger.layers[-1:], size_bytes=larger.size_bytes)
+    assert content(alone, tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("sizes", "most"), [((DISK_BYTES // 2,), DISK_BYTES), ((DISK_BYTES * 2, DISK_BYTES), DISK_BYTES * 2)]
+)
+async def test_a_layer_that_shrinks_is_refused(chain: Chain, tmp_path: Path, sizes: tuple[int, ...], most: int) -> None:
+    shrunk = grown(chain, *sizes)
+    with pytest.raises(SnapshotRefused):
+        await export(Chain(rootfs=shrunk.rootfs, layers=shrunk.layers, size_bytes=most), tmp_path / "all.raw")
+    assert not (tmp_path / "all.raw").exists()
+
+
+async def test_a_layer_that_claims_more_than_its_machine_has_is_refused(chain: Chain, tmp_path: Path) -> None:
+    larger = grown(chain, DISK_BYTES * 2)
+    with pytest.raises(SnapshotRefused):
+        await merge(Chain(rootfs=larger.rootfs, layers=larger.layers, size_bytes=DISK_BYTES * 2 - 512))
+    with pytest.raises(SnapshotRefused):
+        await export(Chain(rootfs=larger.rootfs, layers=larger.layers), tmp_path / "all.raw")

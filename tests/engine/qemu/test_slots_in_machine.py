@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 from tests.agent.client import AgentError, Client
-from tests.agent.machine import free_port
 from tests.boot import boot_files
 from tests.engine.qemu.test_slots import MEBIBYTE, content, open_file
+from tests.ports import free_port
 
 from hearth.engine.qemu.command import Descriptor, QemuSpec, build
 from hearth.engine.qemu.handover import connect, listening, log_file, read_log

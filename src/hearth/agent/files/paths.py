@@ -104,8 +104,22 @@ def owner_of_new(agent: Agent, directory: os.stat_result) -> tuple[int, int] | N
     return directory.st_uid, directory.st_gid
 
 
-def make_parents(agent: Agent, path: str, mode: int = 0o755) -> None:
-    """Make a directory and its parents; one that is there is fine.
+def owner_named(agent: Agent, user: str | None) -> tuple[int, int] | None:
+    """Give a user of the sandbox as (uid, gid); None for none.
+
+    Raises:
+        Refused: there is no such user.
+    """
+    if user is None:
+        return None
+    account = agent.accounts.find(user)
+    if account is None:
+        raise refused(Fault.INVALID, f"there is no user {user[:100]!r}")
+    return account.uid, account.gid
+
+
+def make_parents(agent: Agent, path: str, mode: int = 0o755, *, owner: tuple[int, int] | None = None) -> None:
+    """Make a directory and its parents; one that is there is fine. Without ``owner`` they are as new ones are.
 
     Raises:
         OSError: one of them is no directory, or may not be made.
@@ -120,12 +134,12 @@ def make_parents(agent: Agent, path: str, mode: int = 0o755) -> None:
         return
     parent = os.path.dirname(path.rstrip("/")) or "."
     if parent != path:
-        make_parents(agent, parent)
+        make_parents(agent, parent, owner=owner)
     try:
         os.mkdir(path, mode)
     except FileExistsError:  # another request made it just now
         return
-    owner = owner_of_new(agent, os.stat(parent))
+    owner = owner or owner_of_new(agent, os.stat(parent))
     if owner is not None:
         os.chown(path, *owner, follow_symlinks=False)
     os.chmod(path, mode)

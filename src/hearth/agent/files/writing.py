@@ -12,6 +12,8 @@ from hearth.agent.state import Agent
 from hearth.wire.runtime_typing import Self
 
 DEFAULT_MODE = 0o644
+FLUSH_BYTES = 64 * 1024 * 1024
+"""So much may wait for the disk: the end of a large file then takes no longer than that of a small one."""
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 
 
@@ -25,6 +27,7 @@ class AtomicWrite:
         mode: None to keep the mode of an existing file.
         follow: write the file a symlink points to; otherwise the link itself is replaced.
         durable: have it on the disk before it takes its place.
+        owner: whose it becomes, and the directories made for it; None to keep an existing file's.
 
     Raises:
         Refused: there is a directory or special file at the path.
@@ -32,17 +35,27 @@ class AtomicWrite:
     """
 
     def __init__(
-        self, agent: Agent, path: str, size: int, mode: int | None, *, follow: bool = True, durable: bool = True
+        self,
+        agent: Agent,
+        path: str,
+        size: int,
+        mode: int | None,
+        *,
+        follow: bool = True,
+        durable: bool = True,
+        owner: tuple[int, int] | None = None,
     ) -> None:
         self._agent = agent
         self._path = os.path.realpath(path) if follow and os.path.islink(path) else path
         self._follow = follow
         self._durable = durable
+        self._owner = owner
         self._size = size
         self._mode = mode
         self._final_mode = 0
         self._descriptor = -1
         self._temporary: str | None = None
+        self._unflushed = 0
 
     def __enter__(self) -> Self:
         directory, name = os.path.split(self._path)
@@ -50,7 +63,7 @@ class AtomicWrite:
             raise IsADirectoryError(21, os.strerror(21), self._path)
         existing = self._existing()
         if existing is None:
-            make_parents(self._agent, directory or ".")
+            make_parents(self._agent, directory or ".", owner=self._owner)
         temporary = os.path.join(directory, f".hearth-{os.urandom(8).hex()}.tmp")
         try:
             self._descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -76,8 +89,12 @@ class AtomicWrite:
             OSError: the disk failed.
         """
         view = memoryview(data)
+        self._unflushed += len(view)
         while view:
             view = view[os.write(self._descriptor, view) :]
+        if self._durable and self._unflushed >= FLUSH_BYTES:
+            self._unflushed = 0
+            os.fsync(self._descriptor)
 
     def give_to(self, uid: int, gid: int) -> None:
         """Let another own the file; its mode stays.
@@ -118,6 +135,7 @@ class AtomicWrite:
             owner, mode = owner_of_new(self._agent, os.stat(directory)), DEFAULT_MODE
         else:
             owner, mode = (existing.st_uid, existing.st_gid), existing.st_mode & 0o7777
+        owner = self._owner or owner
         made = os.fstat(self._descriptor)
         if owner is not None and owner != (made.st_uid, made.st_gid):
             os.fchown(self._descriptor, *owner)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from hearth.agent.body import Body
 from hearth.agent.connection import Connection
 from hearth.agent.files.archive import read_archive, write_archive
-from hearth.agent.files.paths import make_parents, owner_of_new
+from hearth.agent.files.paths import make_parents, owner_named, owner_of_new
 from hearth.agent.state import Agent
 from hearth.wire.frames import FrameType
 from hearth.wire.messages import PathRequest, Status, TarWriteRequest, decode
@@ -38,12 +38,13 @@ class ArchiveService:
     def write(self, connection: Connection, payload: bytes) -> None:
         """Unpack what comes, up to STDIN_EOF."""
         self._agent.touch()
-        path = decode(TarWriteRequest, payload).path
-        make_parents(self._agent, path)
+        request = decode(TarWriteRequest, payload)
+        path, owner = request.path, owner_named(self._agent, request.user)
+        make_parents(self._agent, path, owner=owner)
         top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             reader = _BodyReader(Body(connection, self._agent.patience.body_s))
-            read_archive(reader, top, owner_of_new(self._agent, os.fstat(top)))
+            read_archive(reader, top, owner or owner_of_new(self._agent, os.fstat(top)))
             while reader.read(0):  # what some writers put behind the archive's end, up to our own
                 continue
         finally:

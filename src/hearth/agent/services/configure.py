@@ -8,6 +8,7 @@ from collections.abc import Callable
 from hearth.agent.connection import Connection
 from hearth.agent.init_script import InitScript, check_policy
 from hearth.agent.kept_table import KeptTable
+from hearth.agent.root_disk import grow_root
 from hearth.agent.seal import say
 from hearth.agent.self_check import check_machine
 from hearth.agent.session_table import INIT_SESSION, SessionTable
@@ -37,7 +38,7 @@ class ConfigureService:
         prepared = prepare(config)
         check_policy(config)
         if self._agent.freezer is not None:
-            self._agent.freezer.thaw()  # before we wait for another one, which may be writing to what is frozen
+            self._agent.freezer.release()  # before we wait for another one, which may be writing to what is frozen
         status = Status(status="ok")
         try:
             with self._agent.gate.closed():
@@ -72,6 +73,9 @@ class ConfigureService:
 
     def _carry_out(self, config: MachineConfig, prepared: Prepared) -> None:
         is_new_life = self._agent.in_machine and identify(self._agent, config, prepared)
+        if self._agent.in_machine and config.root_bytes is not None:
+            with step("root disk"):
+                grow_root(self._agent, config.root_bytes)
         for path, (content, mode) in prepared.files.items():
             with step("files"):
                 put_file(self._agent, path, content, mode, config.files[path].user)
@@ -79,7 +83,7 @@ class ConfigureService:
             with step("volumes"):
                 mount_volumes(self._agent, config.volumes)
             with step("self-check"):
-                check_machine(self._agent, tries_disk=not is_new_life)
+                check_machine(self._agent, in_full=not is_new_life)
 
     def _apply(self, config: MachineConfig, *, starts_init: bool = True) -> None:
         """Take over what only this process knows of a configuration."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from hearth.agent.body import Body
 from hearth.agent.connection import Connection
 from hearth.agent.files import reading, tree
-from hearth.agent.files.paths import file_info, first_names, make_parents, octal, open_regular, parse_mode
+from hearth.agent.files.paths import file_info, first_names, make_parents, octal, open_regular, owner_named, parse_mode
 from hearth.agent.files.writing import AtomicWrite
 from hearth.agent.refusal import Refused, refused
 from hearth.agent.state import Agent
@@ -101,9 +101,10 @@ class FileService:
         request = decode(FileWriteRequest, payload)
         if request.size < 0:
             raise refused(Fault.INVALID, f"size is {request.size}")
-        if request.size > MAX_WRITE_BYTES:
+        if request.size > MAX_WRITE_BYTES and not request.large:
             raise refused(Fault.TOO_LARGE, f"size is {request.size}, the most is {MAX_WRITE_BYTES}")
-        with AtomicWrite(self._agent, request.path, request.size, parse_mode(request.mode)) as file:
+        owner = owner_named(self._agent, request.user)
+        with AtomicWrite(self._agent, request.path, request.size, parse_mode(request.mode), owner=owner) as file:
             body = Body(connection, self._agent.patience.body_s)
             while body.size < request.size:
                 piece = body.next()

@@ -38,12 +38,12 @@ class SessionService:
     def create(self, connection: Connection, request: ExecRequest) -> None:
         """Start a session and serve its first client."""
         session = self._table.create(request)
-        self._serve(connection, session, if_detached=False, max_idle_s=0)
+        self._serve(connection, session, ExecRequest())
 
     def attach(self, connection: Connection, request: ExecRequest) -> None:
         """Serve the client of a session that exists."""
         session = self._table.find(request.session_id or "")
-        self._serve(connection, session, if_detached=request.if_detached, max_idle_s=request.max_idle_sec)
+        self._serve(connection, session, request)
 
     def list(self, connection: Connection, _: bytes) -> None:
         """Answer with all sessions; where there are too many for a frame, with less of their command lines."""
@@ -60,8 +60,10 @@ class SessionService:
         self._table.find(decode(ExecKillRequest, payload).session_id).signal(signal.SIGKILL)
         connection.send_exit(0)
 
-    def _serve(self, connection: Connection, session: Session, *, if_detached: bool, max_idle_s: float) -> None:
-        attachment = session.attach(if_detached=if_detached, max_idle_s=max_idle_s)
+    def _serve(self, connection: Connection, session: Session, request: ExecRequest) -> None:
+        attachment = session.attach(
+            if_detached=request.if_detached, max_idle_s=request.max_idle_sec, after=request.after or 0
+        )
         if attachment is None:
             raise Refused("session is attached")
         try:
@@ -92,7 +94,8 @@ class _Client:
             PeerGone: the client went away, or broke the protocol. What it had sent before has its effect.
         """
         try:
-            self._connection.send_message(FrameType.SESSION_INFO, self._session.info())
+            info = self._session.info(position=self._attachment.cursor)
+            self._connection.send_message(FrameType.SESSION_INFO, info)
             return self._move()
         except PeerGone:
             self._take_last_frames()

@@ -35,7 +35,7 @@ from hearth.engine.manifest import (
 )
 from hearth.engine.memory_image import write_all, write_diff, write_full
 from hearth.engine.qemu.command import DRIVES
-from hearth.engine.qemu.disk import OVERLAY, frozen_root, layers_of
+from hearth.engine.qemu.disk import OVERLAY, frozen_root, layers_of, size_of
 from hearth.engine.qemu.machine import QemuMachine
 from hearth.engine.qemu.memory_map import guest_memory
 from hearth.engine.qemu.merging import Chain, merge
@@ -128,7 +128,7 @@ class QemuCapture:
         if self.stays is None and len(frozen) >= self.max_layers:
             root = frozen_root(self.spec)
             paths = [*(root / layer.id / layer.file for layer in frozen), self.staging / DISK]
-            await merge(Chain(rootfs=self.spec.boot.rootfs, layers=paths))
+            await merge(Chain(rootfs=self.spec.boot.rootfs, layers=paths, size_bytes=size_of(self.spec)))
             layers = tuple(layer for layer in layers if layer not in frozen)
             log.info("layers merged", machine=self.spec.id, layers=len(paths))
         await on_own_thread("store snapshot", lambda: self._store(memory, file, layers))

@@ -27,7 +27,9 @@ choose vector instructions that are slow to translate. Without ``arat`` Linux ta
 the CPU sleeps, and ticks 250 times a second for ever, idle or not."""
 
 
-DRIVES = ("root", *(slot.node for slot in all_slots()))
+ROOT = "root"
+"""The node of the machine's own disk."""
+DRIVES = (ROOT, *(slot.node for slot in all_slots()))
 """Block devices in the order the guest sees them; a snapshot holds the state of exactly these."""
 
 
@@ -193,7 +195,7 @@ def _disk(spec: QemuSpec) -> list[str]:
     # Explicit nodes: the idea a file has of its backing file is never followed.
     below: str | None = None
     for number, (name, format_, descriptor) in enumerate(_images(spec), start=1):
-        own = name == "root"
+        own = name == ROOT
         file: dict[str, object] = {"driver": "file", "filename": f"/dev/fdset/{number}"}
         node: dict[str, object] = {"driver": format_, "node-name": name}
         for part in (file, node):
@@ -204,14 +206,14 @@ def _disk(spec: QemuSpec) -> list[str]:
         words += ["-add-fd", f"fd={descriptor},set={number}"]
         words += ["-blockdev", json.dumps(node, separators=(",", ":"))]
         below = name
-    words += ["-device", f"virtio-blk-{_bus(spec)},drive=root"]
+    words += ["-device", f"virtio-blk-{_bus(spec)},drive={ROOT}"]
     return [*words, *slot_words(all_slots(), _bus(spec))]
 
 
 def _images(spec: QemuSpec) -> list[tuple[str, str, int]]:
     """Give node name, format and descriptor of what a disk consists of, lowest first."""
     layers = [(f"layer{number}", "qcow2", Descriptor.LAYER + number) for number in range(spec.layers)]
-    return [("base", "raw", int(Descriptor.BASE)), *layers, ("root", "qcow2", int(Descriptor.OVERLAY))]
+    return [("base", "raw", int(Descriptor.BASE)), *layers, (ROOT, "qcow2", int(Descriptor.OVERLAY))]
 
 
 def _network(spec: QemuSpec) -> list[str]:

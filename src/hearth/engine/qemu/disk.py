@@ -28,6 +28,11 @@ def layers_of(spec: MachineSpec) -> tuple[Layer, ...]:
     return (*origin.manifest.disk.layers, _frozen(origin))
 
 
+def size_of(spec: MachineSpec) -> int:
+    """Tell the size of a machine's disk in bytes."""
+    return max(spec.disk_bytes, spec.boot.rootfs.stat().st_size)
+
+
 def frozen_root(spec: MachineSpec) -> Path:
     """Say where the snapshots lie whose frozen disks are below the machine's own."""
     if spec.origin is None:

@@ -22,7 +22,7 @@ from hearth.engine.qemu.capture import QemuCapture, take
 from hearth.engine.qemu.command import EMULATED_CPU, Descriptor, QemuSpec, shape
 from hearth.engine.qemu.confinement import Confinement, RootsMeans
 from hearth.engine.qemu.counter import steady_tsc_khz
-from hearth.engine.qemu.disk import MAX_LAYERS, OVERLAY, Layers
+from hearth.engine.qemu.disk import MAX_LAYERS, OVERLAY, Layers, size_of
 from hearth.engine.qemu.handover import Files, opened
 from hearth.engine.qemu.launcher import BINARY, DialerFor, Launcher
 from hearth.engine.qemu.machine import QemuMachine
@@ -55,7 +55,7 @@ class QemuEngine:
     """Implements ``hearth.engine.base.Engine`` on QEMU, with KVM where it was proved to work and TCG otherwise."""
 
     name = "qemu"
-    capabilities = Capabilities(isolated=True, sleep=True, volume_places=PLACES)
+    capabilities = Capabilities(isolated=True, sleep=True, disk_size=True, volume_places=PLACES)
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class QemuEngine:
         except FileExistsError as error:
             raise Conflict("the machine's directory exists already", details=str(spec.directory)) from error
         try:
-            await asyncio.to_thread(create_overlay, spec.directory / OVERLAY, spec.boot.rootfs.stat().st_size)
+            await asyncio.to_thread(create_overlay, spec.directory / OVERLAY, size_of(spec))
         except BaseException:
             await asyncio.to_thread(shutil.rmtree, spec.directory, ignore_errors=True)
             raise
@@ -262,7 +262,7 @@ class QemuEngine:
         """Write a whole disk as one raw file, durably; see ``SleepingEngine.export_disk``."""
         layers = await on_own_thread("verify disk", lambda: self._layers.paths(spec))
         overlay = [spec.directory / OVERLAY] if own else []
-        await export(Chain(rootfs=spec.boot.rootfs, layers=[*layers, *overlay]), target)
+        await export(Chain(rootfs=spec.boot.rootfs, layers=[*layers, *overlay], size_bytes=size_of(spec)), target)
 
     async def forget(self, snapshot_id: str) -> None:
         """Let go of what is kept of a snapshot in memory; machines that run on it keep what they need."""

@@ -10,12 +10,13 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
-from hearth.engine.base import Capture, MachineEnd, MachineSpec, RunState
+from hearth.engine.base import PLAIN, Capture, MachineEnd, MachineSpec, RunState, VolumeLayout
 from hearth.engine.budget import Turn
 from hearth.engine.console import Console
+from hearth.engine.qemu.command import ROOT
 from hearth.engine.qemu.memory_map import guest_memory, memory_address
 from hearth.engine.qemu.qmp import Qmp, QmpClosed, QmpRefused
-from hearth.engine.qemu.slots import all_slots, attach, clear, detach, occupied_slots
+from hearth.engine.qemu.slots import FLUSH_TIMEOUT_S, all_slots, attach, clear, detach, occupied_slots
 from hearth.errors import EngineFailed, HostUnfit
 from hearth.guest.dial import Dialer
 from hearth.host.reclaim import MemoryRange, page_out
@@ -42,7 +43,7 @@ MemoryLimit = Callable[[], tuple[int, int]]
 
 
 class QemuMachine:
-    """A machine whose VMM answers. Implements ``SleepingMachine`` and ``VolumeMachine`` of ``hearth.engine``."""
+    """A machine whose VMM answers: ``SleepingMachine``, ``VolumeMachine`` and ``GrowingMachine`` of ``engine``."""
 
     def __init__(
         self,
@@ -165,10 +166,12 @@ class QemuMachine:
         """Take what a snapshot needs; see ``hearth.engine.qemu.capture``."""
         return await self._capturer.take(self, spec, staging, with_disk=with_disk, turn=turn)
 
-    async def attach_volume(self, place: int, descriptor: int, *, is_known: bool = False) -> None:
+    async def attach_volume(
+        self, place: int, descriptor: int, *, layout: VolumeLayout = PLAIN, is_known: bool = False
+    ) -> None:
         """Put an open volume into an empty slot."""
         running = await self.run_state() is RunState.RUNNING
-        await attach(self.monitor, SLOTS[place], descriptor, running=running, announce=not is_known)
+        await attach(self.monitor, SLOTS[place], descriptor, layout=layout, running=running, announce=not is_known)
 
     async def detach_volume(self, place: int) -> None:
         """Take a volume out of its slot, or what is left there of half an attachment."""
@@ -176,6 +179,10 @@ class QemuMachine:
             await detach(self.monitor, SLOTS[place], running=await self.run_state() is RunState.RUNNING)
         else:
             await clear(self.monitor, SLOTS[place])
+
+    async def grow_disk(self, size_bytes: int) -> None:
+        """Grow the root disk; QEMU tells the guest, at once or when its CPUs run on."""
+        await self.monitor.execute("block_resize", {"node-name": ROOT, "size": size_bytes}, timeout_s=FLUSH_TIMEOUT_S)
 
     async def filled_places(self) -> set[int]:
         """Ask QEMU which slots hold a volume."""

@@ -31,10 +31,19 @@ KNOWN_FEATURES = 0b1
 
 @dataclass(frozen=True, kw_only=True)
 class Chain:
-    """A disk: the raw root file system and the qcow2 layers over it, lowest first. Nobody writes to any of them."""
+    """A disk: the raw root file system and the qcow2 layers over it, lowest first. Nobody writes to any of them.
+
+    Args:
+        size_bytes: the most that one of them may claim to hold; None is as much as the root file system.
+    """
 
     rootfs: Path
     layers: Sequence[Path]
+    size_bytes: int | None = None
+
+    def size(self) -> int:
+        """Tell how large the disk is, in bytes; ``check`` it before. Blocking."""
+        return virtual_size(self.layers[-1]) if self.layers else self.rootfs.stat().st_size
 
     def files(self) -> list[DiskFile]:
         """Describe the disk to a block tool, lowest first."""
@@ -42,18 +51,21 @@ class Chain:
         return [DiskFile(path=self.rootfs, format="raw"), *layers]
 
     def check(self) -> None:
-        """See that no layer names files of its own, and that all are of the root file system's size. Blocking.
+        """See that no layer names files of its own, is smaller than what is below it, or too large. Blocking.
 
         Raises:
             SnapshotRefused: one does, or is not.
             InvalidInput: one is no qcow2 file.
         """
-        size_bytes = self.rootfs.stat().st_size
+        below_bytes = self.rootfs.stat().st_size
+        most_bytes = max(below_bytes, self.size_bytes or 0)
         for layer in self.layers:
             _require_plain(layer)
+            size_bytes = virtual_size(layer)
             # A few clusters, named again and again, would fill the host's disk with what the header claims to hold.
-            if virtual_size(layer) != size_bytes:
-                raise refused(layer.parent.name, f"{layer.name} is not of the size of the disk below it")
+            if not below_bytes <= size_bytes <= most_bytes:
+                raise refused(layer.parent.name, f"{layer.name} is not of the size of its machine's disk")
+            below_bytes = size_bytes
 
 
 async def export(chain: Chain, target: Path) -> None:
@@ -65,7 +77,7 @@ async def export(chain: Chain, target: Path) -> None:
         EngineFailed, TimedOut: it could not be written. In any case of failure nothing is left.
     """
     await on_own_thread("check layers", lambda: _check_room(chain, target.parent, with_rootfs=True))
-    size_bytes = chain.rootfs.stat().st_size
+    size_bytes = chain.size()
     with new_file(target) as descriptor:
         os.ftruncate(descriptor, size_bytes)
         files = [*chain.files(), DiskFile(path=target, format="raw", is_writable=True)]
@@ -89,7 +101,7 @@ async def merge(chain: Chain) -> None:
     await on_own_thread("check layers", lambda: _check_room(chain, top.parent, with_rootfs=False))
     *below, _ = chain.files()
     files = [*below, DiskFile(path=top, format="qcow2", is_writable=True)]
-    file_max_bytes = chain.rootfs.stat().st_size + METADATA_MAX_BYTES
+    file_max_bytes = chain.size() + METADATA_MAX_BYTES
     async with block_tool(files, file_max_bytes=file_max_bytes) as tool:
         await tool.job("block-stream", {"device": node(len(files) - 1), "base-node": node(0)})
     await on_own_thread("check layers", lambda: _forget_backing(top))

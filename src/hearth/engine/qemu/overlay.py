@@ -13,11 +13,13 @@ import struct
 from pathlib import Path
 
 from hearth.errors import InvalidInput
-from hearth.host.files import data_ranges, new_file, opened
+from hearth.host.files import data_ranges, new_file, opened, require_free
 
 CLUSTER_BITS = 16
 CLUSTER_BYTES = 1 << CLUSTER_BITS
 """QEMU's own default, 64 KiB."""
+BLOCK_BYTES = 512
+"""What st_blocks counts in, whatever the file system's blocks are (stat(2))."""
 SECTOR_BYTES = 512
 L2_ENTRIES = CLUSTER_BYTES // 8
 REFCOUNT_ORDER = 4
@@ -105,10 +107,12 @@ def copy_overlay(source: Path, target: Path) -> None:
         target: must not exist; it gets mode 0600.
 
     Raises:
-        NoSpace: the file system is full; nothing is left.
+        NoSpace: the file system is full; nothing is left. One that has not the room is never filled to find that out:
+            every machine on it would stand still.
     """
     with opened(source) as original, new_file(target) as descriptor:
         if not clone(original, descriptor):
+            require_free(target.parent, os.fstat(original).st_blocks * BLOCK_BYTES)
             copy_sparse(original, descriptor)
 
 

@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from hearth.engine.base import PLAIN, VolumeLayout
 from hearth.engine.qemu.qmp import Arguments, Qmp, QmpRefused
 from hearth.errors import Conflict, InvalidInput
 
@@ -27,6 +28,8 @@ READ_ONLY_SLOTS = 4
 """Each costs a machine 0.2 MiB and no time to boot; microvm has room for 24 devices in all."""
 FIRST_SET = 100
 """Of the descriptor sets, two for each slot: the volume's, and the scratch file's. Disks have lower ones."""
+FIRST_BASE_SET = 200
+"""Of those for the files that volumes lie over, one for each slot."""
 SECTOR_BYTES = 512
 FLUSH_TIMEOUT_S = 60.0
 """To stop a machine, or to take a volume away, QEMU first writes out what the guest wrote."""
@@ -72,6 +75,10 @@ class Slot:
         return self.volume_set + 1
 
     @property
+    def base_set(self) -> int:
+        return FIRST_BASE_SET + self.number
+
+    @property
     def guest_device(self) -> str:
         """The guest's name of it: the root disk is vda, slots follow in order."""
         return f"/dev/vd{chr(ord('b') + self.number)}"
@@ -102,23 +109,24 @@ def slot_words(slots: Sequence[Slot], bus: str) -> list[str]:
     return words
 
 
-def attach_phases(slot: Slot, size_bytes: int, *, announce: bool = True) -> list[Phase]:
+def attach_phases(slot: Slot, size_bytes: int, *, layout: VolumeLayout = PLAIN, announce: bool = True) -> list[Phase]:
     """Give what puts a volume into an empty slot of a paused machine (or a running one, for a writable slot).
 
-    The volume has been handed over in ``slot.volume_set``, for an announced read-only one a scratch file in
-    ``slot.scratch_set``, too.
+    The volume has been handed over in ``slot.volume_set``, what it lies over in ``slot.base_set``, for an announced one
+    that is read-only or not plain a scratch file in ``slot.scratch_set``, too.
 
     Args:
         size_bytes: the volume's own size, exactly.
         announce: tell the guest; not for a machine whose memory knows the volume already (restored with it attached).
     """
-    add = ("blockdev-add", _file(slot.volume, slot.volume_set, slot.read_only))
+    add = ("blockdev-add", _volume(slot, layout))
     into = _reopen(_over(slot, slot.volume))
     if not announce:
         return [[add], [into]]
-    if not slot.read_only:
+    if not needs_scratch(slot, layout):
         return [[add], [into], [_resize(slot, size_bytes)]]
-    # QEMU resizes no read-only node, and only a resize is announced: the guest is told while a scratch file is there.
+    # QEMU resizes no read-only node and no part of one, and only a resize is announced: the guest is told while a
+    # scratch file is there.
     return [
         [add, *_scratch_in(slot)],
         [_reopen(_over(slot, slot.scratch, read_only=False))],
@@ -126,6 +134,11 @@ def attach_phases(slot: Slot, size_bytes: int, *, announce: bool = True) -> list
         [into],
         [_delete(slot.scratch)],
     ]
+
+
+def needs_scratch(slot: Slot, layout: VolumeLayout) -> bool:
+    """Tell whether the guest is to be told of the size while something else is in the slot."""
+    return slot.read_only or not layout.is_plain
 
 
 def detach_phases(slot: Slot) -> list[Phase]:
@@ -149,7 +162,7 @@ def clearing_commands(slot: Slot) -> list[Command]:
 
 def closing_commands(slot: Slot, *, keep_volume: bool = False) -> list[Command]:
     """Give what has a *running* QEMU close what it was handed over; a paused one only makes a note of it."""
-    return [_remove(slot.scratch_set), *([] if keep_volume else [_remove(slot.volume_set)])]
+    return [_remove(slot.scratch_set), *([] if keep_volume else [_remove(slot.volume_set), _remove(slot.base_set)])]
 
 
 def occupied_slots(slots: Sequence[Slot], named_nodes: Sequence[Mapping[str, Any]]) -> set[int]:
@@ -177,11 +190,19 @@ def choose_slot(slots: Sequence[Slot], occupied: Collection[int], *, read_only: 
     )
 
 
-async def attach(monitor: Qmp, slot: Slot, descriptor: int, *, running: bool, announce: bool = True) -> int:
+async def attach(
+    monitor: Qmp,
+    slot: Slot,
+    descriptor: int,
+    *,
+    layout: VolumeLayout = PLAIN,
+    running: bool,
+    announce: bool = True,
+) -> int:
     """Put an open volume into an empty slot; on failure the slot is empty again and QEMU has closed its copy.
 
     Args:
-        descriptor: open for reading alone in a read-only slot; stays ours.
+        descriptor: open for reading alone in a read-only slot; stays ours, as what it lies over does.
         running: the CPUs run; they stand still for some 3 ms then. The caller keeps others from pausing and resuming.
         announce: see ``attach_phases``.
 
@@ -192,7 +213,7 @@ async def attach(monitor: Qmp, slot: Slot, descriptor: int, *, running: bool, an
         InvalidInput: the volume ends inside a sector.
         QmpRefused, QmpClosed, TimedOut: QEMU's words are in the details.
     """
-    size_bytes = os.lseek(descriptor, 0, os.SEEK_END)
+    size_bytes = layout.size_bytes or os.lseek(descriptor, 0, os.SEEK_END)
     if size_bytes % SECTOR_BYTES:  # a resize to whole sectors would cut it
         raise InvalidInput(
             "the volume ends inside a sector",
@@ -203,10 +224,12 @@ async def attach(monitor: Qmp, slot: Slot, descriptor: int, *, running: bool, an
     await _require_closed(monitor, slot)
     try:
         await monitor.hand_over(descriptor, slot.volume_set)
-        if slot.read_only and announce:
+        if layout.base >= 0:
+            await monitor.hand_over(layout.base, slot.base_set)
+        if announce and needs_scratch(slot, layout):
             await _hand_scratch(monitor, slot)
         async with _standing(monitor, running=running):
-            await _send(monitor, attach_phases(slot, size_bytes, announce=announce))
+            await _send(monitor, attach_phases(slot, size_bytes, layout=layout, announce=announce))
     except BaseException:
         await clear(monitor, slot)
         raise
@@ -258,7 +281,7 @@ async def _require_closed(monitor: Qmp, slot: Slot) -> None:
         if attempt != "look":
             await _try(monitor, closing_commands(slot))
         sets = {entry["fdset-id"] for entry in await monitor.execute("query-fdsets")}
-        if not sets & {slot.volume_set, slot.scratch_set}:
+        if not sets & {slot.volume_set, slot.scratch_set, slot.base_set}:
             return
     raise Conflict(
         "the place for the volume is taken",
@@ -315,9 +338,28 @@ def _over(slot: Slot, below: str, *, read_only: bool | None = None) -> dict[str,
     return node | ({} if slot.read_only else {"discard": "unmap"}) | {"file": below}
 
 
-def _file(node: str, set_id: int, read_only: bool) -> dict[str, object]:
-    file: dict[str, object] = {"driver": "file", "node-name": node, "filename": f"/dev/fdset/{set_id}"}
-    return file | ({"read-only": True} if read_only else {"discard": "unmap"})
+def _volume(slot: Slot, layout: VolumeLayout) -> dict[str, object]:
+    """Describe what is below the slot's own node: the file, or the part of the disk in it."""
+    node = _inherited(slot.volume_set, read_only=slot.read_only, is_block=layout.is_block)
+    if layout.format != "raw":
+        below = {"driver": layout.base_format, "read-only": True, "file": _inherited(slot.base_set, read_only=True)}
+        backing: dict[str, object] = {"backing": below if layout.base >= 0 else None}
+        node = {"driver": layout.format, "file": node, **_access(read_only=slot.read_only), **backing}
+        if layout.base >= 0 and layout.base_format != "raw":
+            below["backing"] = None
+    if layout.size_bytes:
+        part: dict[str, object] = {"driver": "raw", "offset": layout.offset_bytes, "size": layout.size_bytes}
+        node = {**part, "file": node, **_access(read_only=slot.read_only)}
+    return {"node-name": slot.volume, **node}
+
+
+def _inherited(set_id: int, *, read_only: bool, is_block: bool = False) -> dict[str, object]:
+    driver = "host_device" if is_block else "file"
+    return {"driver": driver, "filename": f"/dev/fdset/{set_id}", **_access(read_only=read_only)}
+
+
+def _access(*, read_only: bool) -> dict[str, object]:
+    return {"read-only": True} if read_only else {"discard": "unmap"}
 
 
 def _reopen(node: Mapping[str, object]) -> Command:
@@ -329,7 +371,7 @@ def _resize(slot: Slot, size_bytes: int) -> Command:
 
 
 def _scratch_in(slot: Slot) -> list[Command]:
-    return [("blockdev-add", _file(slot.scratch, slot.scratch_set, read_only=False))]
+    return [("blockdev-add", {"node-name": slot.scratch, **_inherited(slot.scratch_set, read_only=False)})]
 
 
 def _delete(node: str) -> Command:
