@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,9 @@ STEPS = 9
 SIZE_FACTOR = 8
 """Bytes needed while building, for each byte of packages: tree, file system and apt's lists (measured: 6)."""
 
+Fill = Callable[[Path, Owners], Awaitable[None]]
+"""Puts more into a tree than packages."""
+
 
 async def build_rootfs(store: ImageStore, apt: Apt, on_progress: OnProgress) -> Image:
     """Give the root file system ``debian`` from the versions that apt offers now; its primary file is ``rootfs.ext4``.
@@ -42,7 +45,24 @@ async def build_rootfs(store: ImageStore, apt: Apt, on_progress: OnProgress) -> 
         Unavailable: a download failed.
         NoSpace: the disk is or would be full.
     """
-    recipe, release = rootfs_recipe(), read_release()
+    return await build_system(store, apt, rootfs_recipe(), on_progress)
+
+
+async def build_system(
+    store: ImageStore,
+    apt: Apt,
+    recipe: RootfsRecipe,
+    on_progress: OnProgress,
+    *,
+    name: str = NAME,
+    inputs: Mapping[str, object] | None = None,
+    fill: Fill | None = None,
+) -> Image:
+    """Give the root file system ``name`` with a recipe's packages, and with what ``fill`` puts there of ``inputs``.
+
+    Raises: as ``build_rootfs``.
+    """
+    release = read_release()
     chosen = await find_sources(apt, release)
     closure = await apt.closure([*(source.line() for source in chosen)], required_packages(recipe))
     key = build_key(
@@ -51,6 +71,7 @@ async def build_rootfs(store: ImageStore, apt: Apt, on_progress: OnProgress) -> 
             "recipe": msgspec.to_builtins(recipe),
             "sources": [source.line() for source in chosen],
             "packages": sorted(closure),
+            **(inputs or {}),
         },
     )
 
@@ -62,8 +83,10 @@ async def build_rootfs(store: ImageStore, apt: Apt, on_progress: OnProgress) -> 
         on_progress(Progress(stage=ImageKind.ROOTFS, fraction=0.8, message="trimming"))
         await on_own_thread("finish", lambda: finish_tree(tree, recipe, chosen))
         await owners.give(tree / "home" / recipe.user, recipe.uid)
+        if fill is not None:
+            await fill(tree, owners)
         on_progress(Progress(stage=ImageKind.ROOTFS, fraction=0.85, message="making the file system"))
-        await make_ext4(tree, staging / "rootfs.ext4", label=NAME, size_mib=recipe.size_mib, seed=key, owners=owners)
+        await make_ext4(tree, staging / "rootfs.ext4", label=name, size_mib=recipe.size_mib, seed=key, owners=owners)
         await remove(tree)
         forget(staging)
         on_progress(Progress(stage=ImageKind.ROOTFS, fraction=0.95, message="computing checksums"))
@@ -72,7 +95,7 @@ async def build_rootfs(store: ImageStore, apt: Apt, on_progress: OnProgress) -> 
             facts={"release": release.codename, "user": recipe.user, "packages": installed},
         )
 
-    image = await store.obtain(ImageKind.ROOTFS, NAME, key, build, on_progress)
+    image = await store.obtain(ImageKind.ROOTFS, name, key, build, on_progress)
     on_progress(Progress(stage=ImageKind.ROOTFS, fraction=1.0, message=image.id))
     return image
 

@@ -3,6 +3,7 @@
 images/
   kernel-<16 hex>/    one image: its files and manifest.json, named after their checksums, never changed
   names/<name>        the id that a name stands for
+  owned/<user>/<name> the same of an image that only its user sees
   locks/              one lock file for each build under way
   downloads/          packages by checksum
   *.tmp               unfinished work, swept when nobody holds its lock
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -27,13 +29,14 @@ from hearth.errors import HearthError, InvalidInput, NotFound
 from hearth.host import files, locks
 from hearth.host.threads import on_own_thread
 from hearth.image.progress import OnProgress, Progress
-from hearth.model import ImageKind, check_name
+from hearth.model import NAME_PATTERN, ImageKind, check_name
 
 log = structlog.get_logger(__name__)
 
 MANIFEST = "manifest.json"
 ID_DIGITS = 16
 """64 bits of SHA-256: enough to tell apart the images of one host."""
+IMAGE_ID = re.compile(f"({'|'.join(ImageKind)})-[0-9a-f]{{{ID_DIGITS}}}")
 BUILD_WAIT_S = 3600.0
 
 
@@ -74,6 +77,13 @@ class Image:
     created_at: datetime
     facts: Mapping[str, Any]
     current: bool
+    disk_bytes: int
+    """What its primary file takes on disk, holes left out."""
+
+    @property
+    def owner(self) -> str | None:
+        """The user whose it is; None is the whole host's."""
+        return self.facts.get("owner")
 
     @property
     def directory(self) -> Path:
@@ -105,6 +115,7 @@ class ImageStore:
         self.root = data.images
         self.downloads = self.root / "downloads"
         self._names = self.root / "names"
+        self._owned = self.root / "owned"
         self._locks = self.root / "locks"
 
     def prepare(self) -> None:
@@ -118,16 +129,19 @@ class ImageStore:
         images = [self._image(manifest) for manifest in manifests if manifest is not None]
         return sorted(images, key=lambda image: image.created_at, reverse=True)
 
-    def get(self, name_or_id: str) -> Image:
-        """Give the image that a name stands for, or the one with this id.
+    def get(self, name_or_id: str, *, owner: str | None = None) -> Image:
+        """Give the image that a name stands for, or the one with this id, whosever it is.
+
+        Args:
+            owner: names of this user's images count, too, and first.
 
         Raises:
             NotFound: there is none; the details list the names there are.
         """
-        for image in self.list():
-            if image.id == name_or_id or (image.name == name_or_id and image.current):
-                return image
-        known = ", ".join(sorted({image.name for image in self.list()})) or "none yet"
+        image = self._find_id(name_or_id) or self._find_name(name_or_id, owner)
+        if image is not None:
+            return image
+        known = ", ".join(sorted({image.name for image in self.list() if image.owner in (None, owner)})) or "none yet"
         raise NotFound(
             "no such image",
             details=f"image {name_or_id[:80]!r} does not exist; known: {known}",
@@ -163,14 +177,32 @@ class ImageStore:
         async with self.alone(image.id) as doomed:
             image.directory.rename(doomed / "image")
             if image.current:
-                left = [other for other in self.list() if other.name == image.name]
+                left = [other for other in self.list() if (other.name, other.owner) == (image.name, image.owner)]
                 if left:
                     self._point(image.name, left[0].id)
                 else:
-                    (self._names / image.name).unlink(missing_ok=True)
+                    self.unname(image)
 
-    async def obtain(self, kind: ImageKind, name: str, key: str, builder: Builder, on_progress: OnProgress) -> Image:
+    def unname(self, image: Image) -> None:
+        """Let an image's name stand for nothing, if it stands for this image; the image stays."""
+        path = self._pointer(image.name, image.owner)
+        if self._current(path) == image.id:
+            path.unlink(missing_ok=True)
+
+    async def obtain(
+        self,
+        kind: ImageKind,
+        name: str,
+        key: str,
+        builder: Builder,
+        on_progress: OnProgress,
+        *,
+        owner: str | None = None,
+    ) -> Image:
         """Give the image made of ``key``, building it if there is none yet, and let ``name`` stand for it.
+
+        Args:
+            owner: the user whose image and name it is; ``key`` must be of that user alone, and of that name.
 
         Two processes that want the same key build it once: the second waits and gets the first's. Whatever ends a
         build, nothing half-made is ever listed.
@@ -181,7 +213,8 @@ class ImageStore:
         """
         check_name(name)
         self.prepare()
-        self._check_kind(kind, name)
+        if owner is None:
+            self._check_kind(kind, name)
         label = f"{kind}-{key[:ID_DIGITS]}"
 
         def waiting() -> None:
@@ -192,8 +225,10 @@ class ImageStore:
             if found is None:
                 with files.space_errors(self.root):
                     made = await builder(staging)
+                    if owner is not None:
+                        made = Made(primary=made.primary, facts={**made.facts, "owner": owner})
                     found = await on_own_thread("publish", lambda: self._publish(staging, kind, name, key, made))
-            self._point(name, found.id)
+            self._point(name, found.id, owner)
         return self.get(found.id)
 
     @asynccontextmanager
@@ -221,7 +256,10 @@ class ImageStore:
             file.chmod(0o444)
             record = FileRecord(sha256=files.hash_file(file), size_bytes=file.stat().st_size)
             records[str(file.relative_to(staging))] = record
-        contents = json.dumps({name: record.sha256 for name, record in records.items()}, sort_keys=True)
+        checksums = {name: record.sha256 for name, record in records.items()}
+        if "owner" in made.facts:
+            checksums[""] = key  # equal contents of two users, or of two names, are two images
+        contents = json.dumps(checksums, sort_keys=True)
         manifest = Manifest(
             id=f"{kind}-{hashlib.sha256(contents.encode()).hexdigest()[:ID_DIGITS]}",
             name=name,
@@ -252,6 +290,20 @@ class ImageStore:
                     files.remove_tree(path)
                     held.discard()
 
+    def _find_id(self, image_id: str) -> Image | None:
+        if not IMAGE_ID.fullmatch(image_id):  # which keeps paths out, too
+            return None
+        manifest = self._read(self.root / image_id / MANIFEST)
+        return None if manifest is None else self._image(manifest)
+
+    def _find_name(self, name: str, owner: str | None) -> Image | None:
+        if NAME_PATTERN.fullmatch(name) is None:
+            return None
+        for pointer in dict.fromkeys((self._pointer(name, owner), self._pointer(name, None))):
+            if (image_id := self._current(pointer)) is not None:
+                return self._find_id(image_id)
+        return None
+
     def _find(self, key: str) -> Manifest | None:
         for path in self.root.glob(f"*/{MANIFEST}"):
             manifest = self._read(path) if is_final(path.parent) else None
@@ -265,12 +317,25 @@ class ImageStore:
             if other is not kind:
                 raise InvalidInput("invalid name", details=f"name {name!r} is a {other} image's", field="name")
 
-    def _point(self, name: str, image_id: str) -> None:
-        files.write_atomic(self._names / name, image_id.encode() + b"\n", mode=0o644)
+    def adopt_names(self) -> None:
+        """Give the names of users' images to their users: they were everybody's once."""
+        for image in self.list():
+            path = self._names / image.name
+            if image.owner is not None and self._current(path) == image.id:
+                self._point(image.name, image.id, image.owner)
+                path.unlink()
 
-    def _current(self, name: str) -> str | None:
+    def _point(self, name: str, image_id: str, owner: str | None = None) -> None:
+        path = self._pointer(name, owner)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_atomic(path, image_id.encode() + b"\n", mode=0o644)
+
+    def _pointer(self, name: str, owner: str | None) -> Path:
+        return self._names / name if owner is None else self._owned / owner / name
+
+    def _current(self, path: Path) -> str | None:
         try:
-            return (self._names / name).read_text().strip()
+            return path.read_text().strip()
         except FileNotFoundError:
             return None
 
@@ -285,7 +350,8 @@ class ImageStore:
             size_bytes=primary.size_bytes,
             created_at=manifest.created_at,
             facts=manifest.facts,
-            current=self._current(manifest.name) == manifest.id,
+            disk_bytes=taken_bytes(self.root / manifest.id / manifest.primary),
+            current=self._current(self._pointer(manifest.name, manifest.facts.get("owner"))) == manifest.id,
         )
 
     def _read(self, path: Path) -> Manifest | None:
@@ -297,6 +363,14 @@ class ImageStore:
         except msgspec.DecodeError as error:
             log.warning("image manifest is damaged", path=str(path), error=str(error))
             return None
+
+
+def taken_bytes(path: Path) -> int:
+    """Tell what a file takes on disk; nothing when it went at this moment."""
+    try:
+        return path.stat().st_blocks * 512
+    except FileNotFoundError:
+        return 0
 
 
 def is_final(directory: Path) -> bool:
