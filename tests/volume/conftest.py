@@ -33,11 +33,11 @@ def mounted(image: Path, point: Path, *options: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def small_file_system(directory: Path, size_mib: int) -> Iterator[Path]:
-    """An ext4 of its own, mounted: it fills up like a real disk, because it is one."""
+def small_file_system(directory: Path, size_mib: int, *, at: Path | None = None) -> Iterator[Path]:
+    """An ext4 of its own, mounted at a place: it fills up like a real disk, because it is one."""
     image = directory / "host.img"
     with image.open("wb") as file:
         file.truncate(size_mib * 1024 * 1024)
     subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", str(image)], check=True)
-    with mounted(image, directory / "host") as point:
+    with mounted(image, at or directory / "host") as point:
         yield point

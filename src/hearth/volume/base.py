@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from hearth.bounds import MAX_VOLUME_MIB, MIN_VOLUME_MIB
@@ -74,6 +75,20 @@ class Volume:
     fs: FileSystem
     created_at: datetime
     tags: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How the bytes of an open volume are to be read: ``format`` is ``raw`` or ``qcow2``, ``base`` what it lies over.
+
+    The guest gets ``size_bytes`` from ``offset_bytes`` on, all of it where that is 0.
+    """
+
+    format: str = "raw"
+    offset_bytes: int = 0
+    size_bytes: int = 0
+    base: Path | None = None
+    base_format: str = "raw"
 
 
 @runtime_checkable
@@ -151,6 +166,10 @@ class VolumeBackend(Protocol):
         Raises:
             NotFound: there is none.
         """
+        ...
+
+    def layout(self, name: str) -> Layout:
+        """Tell how the bytes of a volume are to be read."""
         ...
 
     async def sweep(self) -> Sequence[str]:

@@ -11,6 +11,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
@@ -61,7 +62,7 @@ async def run_on(disk: int, argv: Sequence[str], *, timeout_s: float) -> Outcome
         )
     reader, writer = os.pipe2(os.O_CLOEXEC)
     with os.fdopen(reader, "rb", buffering=0) as output, _lent(disk) as user:
-        command = [*_prefix(user), *_limits(os.fstat(disk).st_size, timeout_s), *argv]
+        command = [*_prefix(user), *_limits(os.lseek(disk, 0, os.SEEK_END), timeout_s), *argv]
         try:
             child = spawn(command, descriptors={DISK_DESCRIPTOR: disk}, output=writer)
         finally:
@@ -84,11 +85,15 @@ def _lent(disk: int) -> Iterator[int | None]:
         yield None
         return
     user = FIRST_USER + secrets.randbelow(USER_COUNT)
+    before = os.fstat(disk)
     os.fchown(disk, user, user)
     try:
         yield user
     finally:
-        os.fchown(disk, os.geteuid(), os.getegid())
+        if stat.S_ISBLK(before.st_mode):  # its node belongs to the host's group of disks
+            os.fchown(disk, before.st_uid, before.st_gid)
+        else:
+            os.fchown(disk, os.geteuid(), os.getegid())
 
 
 async def _tail(output: IO[bytes]) -> bytes:

@@ -17,6 +17,7 @@ MENDED = frozenset({0, 1})
 """e2fsck(8): 0 nothing was wrong, 1 what was wrong has been corrected."""
 JOURNALS = ((4096 * MEBIBYTE, 64), (512 * MEBIBYTE, 16))
 """From which size on a journal of how many MiB; mke2fs would take up to 1 GiB, which stays allocated on the host."""
+SECTOR_BYTES = 512
 SUPERBLOCK_OFFSET = 1024
 SUPERBLOCK_BYTES = 1024
 SUPERBLOCK = struct.Struct("<56xHH36xI")
@@ -40,9 +41,9 @@ class Health:
     """It was not unmounted, or errors were found: it wants ``mend`` before it can be mounted read-only."""
 
 
-def read_health(disk: int) -> Health:
-    """Look at the superblock of an open volume."""
-    block = os.pread(disk, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSET)
+def read_health(disk: int, *, offset_bytes: int = 0) -> Health:
+    """Look at the superblock of an open volume, whose file system begins at ``offset_bytes``."""
+    block = os.pread(disk, SUPERBLOCK_BYTES, offset_bytes + SUPERBLOCK_OFFSET)
     if len(block) < SUPERBLOCK_BYTES:
         return Health(is_ext=False, is_dirty=False)
     magic, state, incompatible = SUPERBLOCK.unpack_from(block)
@@ -67,16 +68,19 @@ async def make(disk: int, *, label: str, owner: Owner) -> None:
     _require_success(await run_on(disk, [*argv, "-E", extended, DISK], timeout_s=TOOL_TIMEOUT_S), "mke2fs")
 
 
-async def mend(disk: int, *, fully: bool = False) -> None:
+async def mend(disk: int, *, fully: bool = False, offset_bytes: int = 0) -> None:
     """Replay the journal and correct what can be corrected without losing anything.
 
     Args:
         fully: look at everything, even where the file system says that it is well.
+        offset_bytes: where the file system begins.
 
     Raises:
         VolumeDamaged: somebody has to decide what may be lost.
     """
-    outcome = await run_on(disk, ["e2fsck", "-p", *(["-f"] if fully else []), DISK], timeout_s=TOOL_TIMEOUT_S)
+    outcome = await run_on(
+        disk, ["e2fsck", "-p", *(["-f"] if fully else []), _at(offset_bytes)], timeout_s=TOOL_TIMEOUT_S
+    )
     if outcome.status not in MENDED:
         raise VolumeDamaged(
             "the volume's file system is damaged",
@@ -86,14 +90,24 @@ async def mend(disk: int, *, fully: bool = False) -> None:
         )
 
 
-async def fill(disk: int) -> None:
+async def fill(disk: int, *, offset_bytes: int = 0, size_bytes: int | None = None) -> None:
     """Grow the file system to the end of its file; it must have been mended fully before.
+
+    Args:
+        offset_bytes, size_bytes: of the file system's place, where that is not the whole file.
 
     Raises:
         NoSpace: the host's disk is full.
         MakeFailed: anything else.
     """
-    _require_success(await run_on(disk, ["resize2fs", DISK], timeout_s=TOOL_TIMEOUT_S), "resize2fs")
+    size = [] if size_bytes is None else [f"{size_bytes // SECTOR_BYTES}s"]
+    argv = ["resize2fs", _at(offset_bytes), *size]
+    _require_success(await run_on(disk, argv, timeout_s=TOOL_TIMEOUT_S), "resize2fs")
+
+
+def _at(offset_bytes: int) -> str:
+    """Name a file system in the tool's file, as libext2fs reads such names."""
+    return f"{DISK}?offset={offset_bytes}" if offset_bytes else DISK
 
 
 def _require_success(outcome: Outcome, tool: str) -> None:
