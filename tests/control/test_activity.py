@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from hearth.control.activity import Signs, Use, look
 
-BEFORE = Use(used_s=100, bytes_moved=1000, output_bytes=50, cpu_ms=10_000, cpu_at_s=190)
-SAME = {"bytes_moved": 1000, "output_bytes": 50}
+BEFORE = Use(
+    used_s=100, bytes_moved=1000, output_bytes=50, cpu_ms=10_000, cpu_at_s=190, guest_used_unix=5000, guest_asked_s=190
+)
+SAME: dict[str, Any] = {"bytes_moved": 1000, "output_bytes": 50}
 NOW_S = 200.0
 
 
@@ -30,6 +34,13 @@ NOW_S = 200.0
         (Signs(**SAME, guest_idle_s=7), 7),
         (Signs(**SAME, guest_idle_s=1e9), 100),
         (Signs(**SAME, guest_idle_s=-1e9), 0),
+        (Signs(**SAME, guest_idle_s=-1e9, guest_used_unix=5000), 100),
+        (Signs(**SAME, guest_idle_s=0, guest_used_unix=5000), 100),
+        (Signs(**SAME, guest_idle_s=7, guest_used_unix=5001), 7),
+        (Signs(**SAME, guest_idle_s=3600, guest_used_unix=5001), 10),
+        (Signs(**SAME, guest_idle_s=-3600, guest_used_unix=5001), 0),
+        (Signs(**SAME, guest_idle_s=0, guest_used_unix=3), 0),
+        (Signs(**SAME, silent=True), 0),
     ],
     ids=[
         "nothing moved",
@@ -48,6 +59,13 @@ NOW_S = 200.0
         "use the agent saw",
         "use the agent saw long ago",
         "an agent that lies",
+        "use known already, the guest's clock ahead of the host's",
+        "use known already",
+        "use since it was asked",
+        "use since it was asked, the host's clock set forward by an hour",
+        "use since it was asked, the host's clock set back by an hour",
+        "a guest that began anew",
+        "a guest too busy to answer",
     ],
 )
 def test_a_second_look_tells_since_when_there_was_no_use(signs: Signs, idle_s: float) -> None:
@@ -67,6 +85,14 @@ def test_at_the_first_look_it_counts_as_used_now_unless_something_tells_when_it_
     signs: Signs, idle_s: float
 ) -> None:
     assert look(None, signs, NOW_S, busy_cpu_share=0.05).idle_s(NOW_S) == idle_s
+
+
+def test_a_guest_that_has_not_answered_for_long_is_taken_for_dead() -> None:
+    silent = Signs(**SAME, silent=True)
+    busy = look(BEFORE, silent, 240, busy_cpu_share=0.05)
+    assert (busy.idle_s(240), busy.guest_asked_s) == (0, 190)
+    dead = look(busy, silent, 260, busy_cpu_share=0.05)
+    assert dead.idle_s(260) == 20
 
 
 def test_work_is_measured_from_the_last_time_the_guest_was_asked() -> None:

@@ -46,10 +46,10 @@ def test_eviction_costs_the_same_however_many_there_are() -> None:
         buckets = Buckets(Rate(per_s=1, burst=1), limit=limit)
         for number in range(limit):
             buckets.take(str(number), 0)
-        started = time.perf_counter()
+        started = time.thread_time()
         for number in range(20_000):
             buckets.take(f"new {number}", 0)
-        return time.perf_counter() - started
+        return time.thread_time() - started
 
     assert min(cost_s(200_000) for _ in range(2)) < 20 * min(cost_s(100) for _ in range(2))
 

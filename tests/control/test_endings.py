@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from tests.control.conftest import House, OpenHouse
 
 from hearth.control.endings import cause_of_removal
 from hearth.control.exit_cause import ended_by
+from hearth.control.heat import InUse
 from hearth.errors import NotFound
-from hearth.model import ExitKind, Sandbox, SandboxSpec, SandboxState, User
+from hearth.model import ExitKind, Lifetime, Sandbox, SandboxChanges, SandboxSpec, SandboxState, User
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ROW = Sandbox(id="sb-1", owner="ada", spec=SandboxSpec(name="dev"), state=SandboxState.RUNNING, created_at=NOW)
@@ -72,7 +73,7 @@ async def test_of_a_machine_that_died_its_own_end_is_told_before_and_after_it_is
     member = house.sandboxes.fleet.member(created.sandbox.id)
     assert member is not None
     await member.machine.kill()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while (await house.sandboxes.get(house.admin, "dev")).state is SandboxState.RUNNING:
             await asyncio.sleep(0.01)
 
@@ -85,11 +86,30 @@ async def test_of_a_machine_that_died_its_own_end_is_told_before_and_after_it_is
 
 async def test_a_sandbox_whose_time_is_over_says_so(house: House) -> None:
     created = await house.sandboxes.create(house.admin, SandboxSpec(name="dev", ttl_s=3600))
-    assert created.sandbox.expires_at is not None
-    await house.sandboxes.expire(created.sandbox)
+    await set_end(house, created.sandbox, in_s=-1)
+    await house.sandboxes.thermostat().expire(created.sandbox.id)
 
     assert (await house.sandboxes.ending(house.admin, "dev")).exit_cause.kind is ExitKind.TTL
     assert await house.sandboxes.count() == 0
+
+
+async def test_a_sandbox_that_was_given_more_time_is_not_destroyed_for_what_was_seen_before(house: House) -> None:
+    created = await house.sandboxes.create(house.admin, SandboxSpec(name="dev", ttl_s=3600))
+    await set_end(house, created.sandbox, in_s=-1)
+    async with house.sandboxes.sleep.residents[created.sandbox.id].lock:  # it is being woken, say
+        expiring = asyncio.create_task(house.sandboxes.thermostat().expire(created.sandbox.id))
+        await set_end(house, created.sandbox, in_s=3600)
+
+    with pytest.raises(InUse, match="more time"):
+        await expiring
+    assert await house.output("dev", "echo", "there") == (b"there\n", 0)
+
+
+async def set_end(house: House, sandbox: Sandbox, *, in_s: float) -> None:
+    """Have a sandbox's time be over in so many seconds."""
+    over_at = house.sandboxes.workshop.clock.now() + timedelta(seconds=in_s)
+    changes = SandboxChanges(lifetime=Lifetime(ttl_s=3600, expires_at=over_at))
+    await house.sandboxes.store.sandboxes.update(sandbox.id, changes)
 
 
 async def test_a_creation_that_was_cancelled_is_no_end(house: House) -> None:

@@ -106,6 +106,12 @@ async def test_a_plain_command_is_remembered_whatever_its_end(house: House) -> N
     assert (await execs.list(house.admin, "box", states=[ExecState.RUNNING])).items == []
 
 
+async def test_all_output_of_a_command_that_has_just_ended_is_there(house: House) -> None:
+    box = await create(house, "box")
+    for _ in range(5):
+        assert await written(house, await run(house, box, "echo", "out")) == (b"out\n", [])
+
+
 async def test_an_empty_command_and_an_unknown_one_are_refused(house: House) -> None:
     box = await create(house, "box")
     with pytest.raises(InvalidInput, match="empty"):

@@ -200,7 +200,7 @@ def test_whatever_a_guest_writes_the_cause_is_bounded_and_printable(how: str, co
 def test_a_flood_is_judged_in_a_moment(flood: str) -> None:
     began = time.process_time()
     explain(Death(how=flood, at=AT, console=flood, events=[flood]))
-    assert time.process_time() - began < 0.5
+    assert time.process_time() - began < 5  # some hundredths; with the square of the length it would be minutes
 
 
 @pytest.mark.parametrize(

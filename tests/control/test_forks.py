@@ -116,7 +116,7 @@ async def test_where_machines_do_not_sleep_every_use_of_that_says_so(house: Hous
         sandboxes.save_image(admin, "dev", "mine"),
         sandboxes.checkpoints.create(admin, "dev", "one"),
         sandboxes.create(admin, SandboxSpec(name="copy"), from_="dev"),
-        sandboxes.machine_templates.warm("debian", cpus=1, memory_mib=256),
+        sandboxes.machine_templates.warm(admin, "debian", cpus=1, memory_mib=256),
     ):
         with pytest.raises(Conflict, match="do not sleep"):
             await refused

@@ -12,10 +12,10 @@ import pytest
 from tests.network.stage import PUBLIC, Guest, Stage, ip, stage
 
 from hearth.config import DataDirectory, Settings
-from hearth.control.daemon import make_volumes
 from hearth.control.egress import MOST_REFUSED, EgressLog
 from hearth.control.networking import Networking, inherited
 from hearth.control.residents import Residents
+from hearth.control.tools import make_volumes
 from hearth.engine.local.engine import LocalEngine
 from hearth.errors import Conflict, HostUnfit, InvalidInput
 from hearth.host.clock import ManualClock

@@ -9,7 +9,7 @@ from tests.control.conftest import House
 from hearth.control.presence import Presence, present
 from hearth.model import SandboxSpec
 
-WAIT_S = 10
+WAIT_S = 60
 
 
 async def until_let_go(presence: Presence) -> None:

@@ -10,8 +10,8 @@ from tests.guest.conftest import guest_of
 from tests.server.daemon import data_directory
 
 from hearth.config import Settings
-from hearth.control.daemon import make_workshop
 from hearth.control.rehearsal import NO_TOKEN, rehearse
+from hearth.control.tools import make_workshop
 from hearth.errors import GuestFailed
 from hearth.host.clock import SystemClock
 from hearth.host.directory import prepare_directory

@@ -7,9 +7,10 @@ import asyncio
 import pytest
 from tests.control.conftest import House
 
+from hearth.control.heat import InUse
 from hearth.errors import Cancelled, Conflict, InvalidInput, NoSpace, NotFound, StartFailed
 from hearth.host.processes import find_by_arguments
-from hearth.model import SandboxSpec, SandboxState
+from hearth.model import ExitKind, SandboxSpec, SandboxState
 from hearth.wire.messages import ExecRequest
 
 
@@ -112,6 +113,24 @@ async def test_a_creator_who_leaves_does_not_undo_the_creation(house: House) -> 
     assert again.sandbox.state is SandboxState.RUNNING
 
 
+async def test_nothing_is_kept_in_memory_of_a_sandbox_that_somebody_wants_when_it_is_gone(house: House) -> None:
+    gone = (await house.sandboxes.create(house.admin, SandboxSpec(name="dev"))).sandbox
+    await house.sandboxes.destroy(house.admin, "dev")
+    sleep, thermostat = house.sandboxes.sleep, house.sandboxes.thermostat()
+
+    for cool in (thermostat.pause, thermostat.page_out, thermostat.stop):
+        with pytest.raises(InUse):
+            await cool(gone.id)
+    with pytest.raises(NotFound):
+        await sleep.ensure_hot(gone)
+    with pytest.raises(NotFound):
+        await house.sandboxes._removal.remove(gone, ExitKind.USER)
+    with pytest.raises(NotFound):
+        await thermostat.expire(gone.id)
+
+    assert sum(sleep.residents.count().values()) == 0
+
+
 async def test_many_destroyers_of_one_sandbox_all_succeed_or_find_it_gone(house: House) -> None:
     await house.sandboxes.create(house.admin, SandboxSpec(name="dev"))
     outcomes = await asyncio.gather(
@@ -182,11 +201,11 @@ async def test_leaving_an_execution_early_kills_its_process(house: House) -> Non
     request = ExecRequest(argv=["/bin/sh", "-c", f"sleep {mark} & echo up; wait"])
     async with house.sandboxes.execute(house.admin, "dev", request) as running:
         assert (await anext(aiter(running))).data == b"up\n"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not find_by_arguments(["sleep", mark]):
                 await asyncio.sleep(0.01)
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while find_by_arguments(["sleep", mark]):
             await asyncio.sleep(0.01)
 
@@ -198,7 +217,7 @@ async def test_a_machine_that_dies_makes_its_sandbox_failed_and_says_why(house: 
     house.sandboxes.fleet.add(created.sandbox.id, member)
     await member.machine.kill()
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while (await house.sandboxes.get(house.admin, "dev")).state is SandboxState.RUNNING:
             await asyncio.sleep(0.01)
     sandbox = await house.sandboxes.get(house.admin, "dev")
@@ -217,7 +236,7 @@ async def test_a_machine_started_anew_at_once_survives_the_tidying_up_after_the_
     resident = house.sandboxes.sleep.residents[id_]
     async with resident.lock:  # whoever changes it goes first, as a forced start does
         await member.machine.kill()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while (await house.sandboxes.get(house.admin, "dev")).state is SandboxState.RUNNING:
                 await asyncio.sleep(0.01)
         starting = asyncio.create_task(house.sandboxes.start(house.admin, "dev", force=True))
@@ -241,7 +260,7 @@ async def test_why_a_machine_ended_is_told_even_if_somebody_found_it_gone_first(
 
     await member.machine.kill()
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while (await house.sandboxes.get(house.admin, "dev")).state is SandboxState.LOST:
             await asyncio.sleep(0.01)
     sandbox = await house.sandboxes.get(house.admin, "dev")
@@ -255,3 +274,20 @@ async def test_a_full_disk_refuses_a_creation_before_anything_is_made(opened_ful
 
     assert "MiB left" in caught.value.details
     assert await opened_full.sandboxes.count() == 0
+
+
+async def test_who_uses_a_sandbox_while_it_is_destroyed_is_told_that_it_is_gone(house: House) -> None:
+    created = await house.sandboxes.create(house.admin, SandboxSpec(name="dev"))
+    lock = house.sandboxes.sleep.residents[created.sandbox.id].lock
+    async with lock:  # somebody changes it: all others wait
+        destroying = asyncio.create_task(house.sandboxes.destroy(house.admin, "dev"))
+        while not house.sandboxes._removal._tasks:
+            await asyncio.sleep(0)
+        using = asyncio.create_task(house.output(created.sandbox.id, "true"))
+        while not house.sandboxes.sleep.residents[created.sandbox.id].users:
+            await asyncio.sleep(0)
+
+    with pytest.raises(NotFound):
+        await using
+    await destroying
+    assert sum(house.sandboxes.sleep.residents.count().values()) == 0

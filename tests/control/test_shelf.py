@@ -12,9 +12,9 @@ import pytest
 from tests.engine.snapshots import ROOTFS_LAYER, make_stopped, make_template
 
 from hearth.config import DataDirectory, Settings
-from hearth.control.daemon import make_volumes
 from hearth.control.images import Images
 from hearth.control.shelf import Shelf
+from hearth.control.tools import make_volumes
 from hearth.engine.local.engine import LocalEngine
 from hearth.engine.manifest import Disk, FileRecord, Layer, LayerKind
 from hearth.engine.snapshot import DISK, MANIFEST, consume, load, record, stage, write_manifest
@@ -349,7 +349,7 @@ async def test_tidying_sweeps_soon_and_again_for_who_asks_meanwhile(place: Place
     await asyncio.sleep(0)
     place.template("fork-2")
     place.shelf.tidy()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while place.names():
             await asyncio.sleep(0.005)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -306,9 +305,9 @@ def test_among_equals_the_idler_is_never_left_hotter(found: list[Subject], host:
     assert stages == sorted(stages, reverse=True)
 
 
-def test_a_year_passes_in_less_than_a_second() -> None:
+def test_a_year_passes_in_six_looks_an_hour() -> None:
     """Used for a minute every hour of every day, with a stop that fails now and then, and a time to live of a year."""
-    began = time.process_time()
+    looks = 0
     now_s, used_s, heat, paged_out = 0.0, 0.0, HOT, False
     seen: dict[Action, int] = dict.fromkeys(Action, 0)
     failures: dict[Action, tuple[int, float]] = {}
@@ -324,6 +323,7 @@ def test_a_year_passes_in_less_than_a_second() -> None:
             ttl_left_s=YEAR_S - now_s,
             failures={action: Failures(count=count, ago_s=now_s - at) for action, (count, at) in failures.items()},
         )
+        looks += 1
         found = decide([subject], ROOMY, POLICY, stops_free=1)
         for decision in found.decisions:
             seen[decision.action] += 1
@@ -347,4 +347,4 @@ def test_a_year_passes_in_less_than_a_second() -> None:
     assert seen[PAUSE] == seen[PAGE_OUT] == hours
     assert hours < seen[STOP] < hours * 1.02
     assert seen[EXPIRE] == 1
-    assert time.process_time() - began < 1
+    assert looks < 6 * hours

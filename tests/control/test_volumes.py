@@ -28,6 +28,7 @@ from hearth.quota import Quotas
 from hearth.store.memory import MemoryStore
 from hearth.volume.base import VolumeInUse, VolumeSpec
 from hearth.volume.file import FileVolumes
+from hearth.volume.linked import LinkedVolumes
 from hearth.volume.locks import Attachments
 from hearth.volume.mounting import VolumeRequest
 
@@ -43,7 +44,9 @@ class Cellar:
         self.clock = SystemClock()  # those who wait for a lock wait by it
         self.store = MemoryStore(clock=self.clock, quotas=Quotas(volumes=3, volume_mib=128))
         self.disks = root / "volumes" / "disks"
-        self.backend = FileVolumes(root / "volumes", clock=self.clock)
+        files = FileVolumes(root / "volumes", clock=self.clock)
+        files.prepare()
+        self.backend = LinkedVolumes(files, root / "volumes" / "links")
         self.backend.prepare()
         self.attachments = Attachments(root / "volumes" / "attachments", self.backend, clock=self.clock)
         self.attachments.prepare()

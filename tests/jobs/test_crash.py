@@ -1,6 +1,6 @@
 """A daemon killed in any step of a job leaves nothing behind once a fresh one has looked after its jobs.
 
-Real processes, a real SIGKILL, a real database file.
+Real processes, a real SIGKILL, a real database of each kind.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from pathlib import Path
 import pytest
 
 from hearth.model import Job, JobState, StepPhase
-from hearth.store.migrate import migrate
 from hearth.store.sql import open_store
-from hearth.store.sqlite import sqlite_url
 
 DAEMON = [sys.executable, str(Path(__file__).with_name("doomed_daemon.py"))]
 TIMEOUT_S = 60.0
@@ -54,10 +52,11 @@ async def read_job(url: str, job_id: str) -> Job:
         ("first", "undo", {"first"}),
     ],
 )
-def test_a_killed_daemons_work_is_undone_by_the_next(tmp_path: Path, step: str, moment: str, left: set[str]) -> None:
-    url, directory = sqlite_url(tmp_path / "hearth.db"), tmp_path / "world"
+def test_a_killed_daemons_work_is_undone_by_the_next(
+    migrated_url: str, tmp_path: Path, step: str, moment: str, left: set[str]
+) -> None:
+    url, directory = migrated_url, tmp_path / "world"
     directory.mkdir()
-    migrate(url)
     job_id = run_until_killed(url, directory, step, moment)
     assert {path.name for path in directory.iterdir()} == left
     crashed = asyncio.run(read_job(url, job_id))

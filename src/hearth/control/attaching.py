@@ -12,7 +12,9 @@ import structlog
 from hearth.control.creation import Creation
 from hearth.control.fleet import Fleet, Member
 from hearth.control.placing import Mounted, Placing, not_ready, require_apart
-from hearth.control.sleep import BOOTABLE, Sleep, cannot_wake
+from hearth.control.reach import within_reach
+from hearth.control.sleep import Sleep
+from hearth.control.wakeable import BOOTABLE, cannot_wake
 from hearth.errors import Conflict, HearthError, NotFound
 from hearth.guest.client import Guest
 from hearth.host.waiting import until_done
@@ -161,8 +163,7 @@ class Attaching:
             await self._sleep.ensure_hot(sandbox)  # somebody paused it at this moment
 
     async def _sandbox(self, user: User, reference: str) -> Sandbox:
-        scope = None if user.admin else user.id
-        sandbox = await self._store.sandboxes.resolve(scope, reference)
+        sandbox = await within_reach(self._store.sandboxes, user, reference)
         if not self._machines.places:
             raise no_places("the daemon's engine has no places for volumes")
         return await self._creation.settle(sandbox)

@@ -59,6 +59,7 @@ async def take(
     *,
     with_disk: bool,
     stay_paused: bool,
+    stay_frozen: bool = True,
     settle_s: float = 0.0,
     on_running: Callable[[], None] = _nothing,
     seal: Sealer = no_volumes,
@@ -69,8 +70,10 @@ async def take(
     Args:
         member: the machine; nobody else may change its heat meanwhile, unless it runs on: then until ``on_running``.
         with_disk: with a copy of its disk, for others to start from.
-        stay_paused: on success the machine is left paused and frozen, to be ended; else it runs on.
-        settle_s: how long it runs, frozen, for the last connections of its host to be closed.
+        stay_paused: on success the machine is left paused, to be ended; else it runs on.
+        stay_frozen: its file systems are frozen when it is captured, so that its disk is of use without its memory;
+            else they were written out before, and no copy begins its life with thawing them.
+        settle_s: how long it runs, frozen or not, for the last connections of its host to be closed.
         on_running: called when it runs on and all that is left to do is to write what was taken.
         seal: tells, while it is paused, which volumes its memory knows.
         turn: memory for that, which somebody who keeps others from the machine waits for before he does; None waits
@@ -86,7 +89,15 @@ async def take(
         if turn is None:
             turn = await held.enter_async_context(machine.turn(member.spec, stays_paused=stay_paused))
         await asyncio.to_thread(_check_room, final, member.spec.memory_mib)
-        order = _Order(member=member, machine=machine, final=final, with_disk=with_disk, turn=turn, seal=seal)
+        order = _Order(
+            member=member,
+            machine=machine,
+            final=final,
+            with_disk=with_disk,
+            stays_frozen=stay_frozen,
+            turn=turn,
+            seal=seal,
+        )
         return await _take(order, settle_s, on_running)
 
 
@@ -98,6 +109,7 @@ class _Order:
     machine: SleepingMachine
     final: Path
     with_disk: bool
+    stays_frozen: bool
     turn: Turn
     seal: Sealer
 
@@ -105,12 +117,15 @@ class _Order:
 async def _take(order: _Order, settle_s: float, on_running: Callable[[], None]) -> Taken:
     member, machine, final = order.member, order.machine, order.final
     stays_paused = order.turn.stays_paused
-    mounts = await member.guest.freeze()
+    freezing = asyncio.create_task(member.guest.freeze(), name=f"freeze {machine.id}")
     staging: Path | None = None
     runs = False
     started_s = time.monotonic()
     try:
-        _check_disks(mounts)
+        await until_done(freezing)  # left half-way it would freeze after it was thawed
+        _check_disks(freezing.result())
+        if not order.stays_frozen:
+            await member.guest.thaw()
         await asyncio.sleep(settle_s)
         staging = await asyncio.to_thread(stage, final)
         started_s = time.monotonic()
@@ -124,7 +139,7 @@ async def _take(order: _Order, settle_s: float, on_running: Callable[[], None]) 
         snapshot = await on_own_thread("publish snapshot", lambda: _publish(staging, final), discard=_withdraw)
     except BaseException:
         # A cancellation, too, waits for this: a guest must not be left frozen.
-        frozen = None if runs else member
+        frozen = None if runs or freezing.exception() is not None else member
         recovery = asyncio.create_task(_recover(frozen, machine, staging), name=f"recover {machine.id}")
         await until_done(recovery)
         raise

@@ -13,11 +13,11 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from hearth.control.creation import Creation
+from hearth.control.creation import NO_EXTRAS, Creation, Extras
 from hearth.control.forks import Forks, Model, inherit, specs_of_copies
+from hearth.control.reach import within_reach
 from hearth.control.shelf import CHECKPOINT_PREFIX, Shelf
 from hearth.control.space import require_space
-from hearth.control.volumes import NO_VOLUMES, WantedVolumes
 from hearth.engine.manifest import refused
 from hearth.engine.snapshot import FILE_MODE
 from hearth.errors import Conflict, NotFound
@@ -58,7 +58,7 @@ class Checkpoints:
             NoSpace, EngineFailed, GuestFailed, TimedOut, SnapshotRefused: nothing is left of the attempt.
         """
         check_name(name)
-        found = await self._store.sandboxes.resolve(_scope(user), reference)
+        found = await within_reach(self._store.sandboxes, user, reference)
         sleeping(self._workshop.engine)
         sandbox = await self._creation.settle(found)
         await require_space(self._workshop, self._shelf)
@@ -73,6 +73,7 @@ class Checkpoints:
             image=sandbox.spec.image,
             cpus=sandbox.spec.cpus,
             memory_mib=sandbox.spec.memory_mib,
+            disk_mib=sandbox.spec.disk_mib,
         )
         with self._shelf.pin(snapshot.id):
             await self._store.snapshots.create(snapshot)
@@ -98,7 +99,7 @@ class Checkpoints:
             NotFound: the user has none such.
             Conflict: a name fits those of several users.
         """
-        return await self._store.snapshots.resolve(_scope(user), reference)
+        return await within_reach(self._store.snapshots, user, reference)
 
     async def delete(self, user: User, reference: str) -> None:
         """Delete a checkpoint; what other checkpoints and sandboxes need of it stays until they are gone.
@@ -132,13 +133,11 @@ class Checkpoints:
         """
         snapshot = await self.get(user, reference)
         async with self._shelf.hold(snapshot.id):
-            model = await self._model(user, snapshot)
+            model = await self._model(user, await self._store.snapshots.get(snapshot.id))
             specs = specs_of_copies(model.spec, base=snapshot.name, name=sandbox_name, count=count)
             return await self._copies(user, model, specs)
 
-    async def resume_as(
-        self, user: User, reference: str, spec: SandboxSpec, volumes: WantedVolumes = NO_VOLUMES
-    ) -> Sandbox:
+    async def resume_as(self, user: User, reference: str, spec: SandboxSpec, extras: Extras = NO_EXTRAS) -> Sandbox:
         """Bring up one sandbox as ``spec`` says that goes on where a checkpoint was taken.
 
         Raises:
@@ -157,16 +156,16 @@ class Checkpoints:
             ) from error
         sleeping(self._workshop.engine)
         async with self._shelf.hold(snapshot.id):
-            model = await self._model(user, snapshot)
-            (made,) = await self._copies(user, model, [inherit(spec, model.spec)], volumes)
+            model = await self._model(user, await self._store.snapshots.get(snapshot.id))
+            (made,) = await self._copies(user, model, [inherit(spec, model.spec)], extras)
         return made
 
     async def _copies(
-        self, user: User, model: Model, specs: Sequence[SandboxSpec], volumes: WantedVolumes = NO_VOLUMES
+        self, user: User, model: Model, specs: Sequence[SandboxSpec], extras: Extras = NO_EXTRAS
     ) -> Sequence[Sandbox]:
         await self._forks.require_free(user, specs)
         await require_space(self._workshop, self._shelf)
-        return await self._forks.copies(user, model, specs, volumes)
+        return await self._forks.copies(user, model, specs, extras)
 
     async def _model(self, user: User, snapshot: Snapshot) -> Model:
         """Give what copies are made of; the caller holds the checkpoint.
@@ -187,6 +186,7 @@ class Checkpoints:
             image=snapshot.image,
             cpus=snapshot.cpus,
             memory_mib=snapshot.memory_mib,
+            disk_mib=snapshot.disk_mib,
             env=await asyncio.to_thread(_read_environment, directory),
             net_policy=await asyncio.to_thread(_read_policy, directory),
             secrets=await asyncio.to_thread(_read_secrets, directory) if snapshot.owner == user.id else (),

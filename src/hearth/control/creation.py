@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -20,12 +20,13 @@ from hearth.control.shelf import Shelf
 from hearth.control.templates import Shape, Templates
 from hearth.control.volumes import NO_VOLUMES, Volumes, WantedVolumes
 from hearth.engine.base import BootFiles
-from hearth.errors import Cancelled, EngineFailed, GuestFailed, HearthError, NotFound, TimedOut
+from hearth.errors import Cancelled, EngineFailed, GuestFailed, HearthError, InvalidInput, NotFound, TimedOut
 from hearth.host.identity import new_sandbox_id
 from hearth.host.waiting import until_done
 from hearth.jobs.bringup import Bringup, Order, Subject, Workshop
 from hearth.jobs.runner import Runner
-from hearth.model import Heat, Sandbox, SandboxSpec, SandboxState, User
+from hearth.model import Heat, Sandbox, SandboxSpec, SandboxState, User, VolumePlacement
+from hearth.outfit import NO_OUTFIT, Outfit
 from hearth.quota import mebibytes
 from hearth.store.base import SandboxExists, Store
 from hearth.store.quota_store import amounts_of_sandbox
@@ -39,6 +40,21 @@ class Source:
 
     snapshot: str
     known_as: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extras:
+    """What a new sandbox gets besides its machine."""
+
+    volumes: WantedVolumes = NO_VOLUMES
+    outfit: Outfit = NO_OUTFIT
+
+    def added_to(self, order: Order, placements: Sequence[VolumePlacement]) -> Order:
+        """Give an order with all of it, the volumes where they are placed."""
+        return replace(order, placements=placements, known=self.volumes.inherited, outfit=self.outfit)
+
+
+NO_EXTRAS = Extras()
 
 
 class Creation:
@@ -94,7 +110,7 @@ class Creation:
         boot: BootFiles,
         source: Source | None = None,
         claimed: Claimed | None = None,
-        volumes: WantedVolumes = NO_VOLUMES,
+        extras: Extras | None = None,
     ) -> asyncio.Task[Sandbox]:
         """Start to create a sandbox; known before its row is: whoever finds the row finds the work behind it, too.
 
@@ -102,7 +118,7 @@ class Creation:
             source: what to copy; the caller holds its snapshot now, from here on the creation does. None for a machine
                 of its own, which is a clone of its shape's template.
             claimed: from ``claim``, with the sandbox's id; whatever comes of it, it is used up.
-            volumes: what it gets of its owner's.
+            extras: what it gets besides; should that fail, nothing is left of it.
         """
         held = contextlib.ExitStack()
         if source is not None:
@@ -111,7 +127,8 @@ class Creation:
             # A template made anew has the same id and another disk: under this clone it must stay the one it is.
             held.enter_context(self._shelf.pin(claimed.template_id))
             self._untouched[sandbox.id] = claimed
-        task = asyncio.create_task(self._create(sandbox, boot, source, claimed, volumes), name=f"create {sandbox.id}")
+        work = self._create(sandbox, boot, source, claimed, extras or NO_EXTRAS)
+        task = asyncio.create_task(work, name=f"create {sandbox.id}")
         self._tasks[sandbox.id] = task
 
         def ended(_: object) -> None:
@@ -188,9 +205,10 @@ class Creation:
         boot: BootFiles,
         source: Source | None,
         claimed: Claimed | None,
-        volumes: WantedVolumes,
+        extras: Extras,
     ) -> Sandbox:
         bringup: Bringup | None = None
+        volumes = extras.volumes
         self._untouched.pop(sandbox.id, None)
         try:
             await self._store.sandboxes.create(sandbox)
@@ -199,13 +217,13 @@ class Creation:
                 if source is not None:
                     sandbox = await self._store.sandboxes.set_origin(sandbox.id, source.snapshot)
             if claimed is not None:
-                order = self._order(sandbox, boot, source, claimed)
-                bringup = await self._bring_up_claimed(replace(order, placements=placements, known=volumes.inherited))
+                order = extras.added_to(self._order(sandbox, boot, source, claimed), placements)
+                bringup = await self._bring_up_claimed(order)
                 if bringup is None and volumes:
                     placements = await self._volumes.provide(sandbox, volumes)  # they went with the clone
             if bringup is None:
-                order = self._order(sandbox, boot, source, None)
-                bringup = Bringup(self._workshop, replace(order, placements=placements, known=volumes.inherited))
+                order = extras.added_to(self._order(sandbox, boot, source, None), placements)
+                bringup = Bringup(self._workshop, order)
                 await self._run(bringup, sandbox)
             running = await self._store.sandboxes.transition(sandbox.id, (SandboxState.CREATING,), SandboxState.RUNNING)
             await self._volumes.placing.keep(placements)
@@ -312,8 +330,20 @@ def new_sandbox(user: User, spec: SandboxSpec, image_id: str, now: datetime, *, 
 
 
 def sized(sandbox: Sandbox, boot: BootFiles) -> Sandbox:
-    """Give the row with its disk's size, which is that of its root file system."""
-    return replace(sandbox, disk_mib=mebibytes(boot.rootfs.stat().st_size))
+    """Give the row with its disk's size, which is that of its root file system unless its spec says more.
+
+    Raises:
+        InvalidInput: its spec says less.
+    """
+    least, wanted = mebibytes(boot.rootfs.stat().st_size), sandbox.spec.disk_mib
+    if wanted is not None and wanted < least:
+        raise InvalidInput(
+            "invalid disk_size_mb",
+            details=f"disk_size_mb is {wanted} MiB; what the sandbox starts from has {least}",
+            resolution=f"use {least} or more, or leave it out",
+            field="disk_size_mb",
+        )
+    return replace(sandbox, disk_mib=wanted or least)
 
 
 def expiry(now: datetime, ttl_s: int | None) -> datetime | None:

@@ -27,7 +27,7 @@ class Deaths:
 
     async def note(self, sandbox_id: str, end: MachineEnd) -> None:
         """Make a sandbox FAILED whose machine has ended; one that is being destroyed is left to that."""
-        self.residents[sandbox_id].heat = Heat.COLD
+        self.residents.look_at(sandbox_id).heat = Heat.COLD
         cause = explain(Death(at=self.workshop.clock.now(), **asdict(end)))
         # Whoever wanted to use it at this moment may have found it gone, and not known why.
         found = (SandboxState.RUNNING, SandboxState.LOST)

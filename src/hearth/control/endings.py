@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from hearth.control.exit_cause import ended_by
+from hearth.control.reach import within_reach
 from hearth.errors import NotFound
 from hearth.model import Ending, ExitCause, ExitKind, Sandbox, SandboxState, User
 from hearth.store.base import FIRST_PAGE, Page, PageRequest, Store
@@ -32,7 +33,7 @@ class Endings:
         """
         scope = None if user.admin else user.id
         try:
-            sandbox = await self.store.sandboxes.resolve(scope, reference)
+            sandbox = await within_reach(self.store.sandboxes, user, reference)
         except NotFound:
             return await self.store.endings.find(scope, reference)
         if sandbox.exit_cause is not None:

@@ -186,7 +186,7 @@ class KeptRun(Run):
         raise GuestFailed(
             "the sandbox's machine ended",
             details=f"it is {state}, and the command with it",
-            resolution="see why with 'hearth inspect', start the sandbox and run the command again",
+            resolution="see why with 'hearth inspect', boot it with 'hearth start --force', run the command again",
         )
 
     async def _attend(self, guest: Guest, request: ExecRequest) -> None:

@@ -17,6 +17,7 @@ from hearth.control.exec_kept import STDIN_CHUNK_BYTES, KeptRun, Surroundings
 from hearth.control.exec_log import ExecLog, LogDesk
 from hearth.control.exec_run import ExecOrder, PlainRun, Run, client_left
 from hearth.control.exec_upkeep import ExecUpkeep
+from hearth.control.images import Images
 from hearth.control.sandboxes import Sandboxes
 from hearth.errors import Conflict, GuestFailed, HearthError, InvalidInput, Unavailable
 from hearth.execs import Exec, ExecState, shown_argv, timed_out
@@ -26,6 +27,7 @@ from hearth.host.files import remove_tree
 from hearth.host.identity import new_id
 from hearth.model import Sandbox, User
 from hearth.store.base import FIRST_PAGE, Page, PageRequest, Store
+from hearth.wire.messages import ExecRequest
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +52,17 @@ class Following:
 class Execs:
     """The commands of all sandboxes."""
 
-    def __init__(self, *, store: Store, sandboxes: Sandboxes, root: Path, settings: Settings, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        sandboxes: Sandboxes,
+        root: Path,
+        settings: Settings,
+        clock: Clock,
+        images: Images,
+    ) -> None:
+        self._images = images
         self._store = store
         self._sandboxes = sandboxes
         self._clock = clock
@@ -80,6 +92,7 @@ class Execs:
             GuestFailed: the guest misbehaved or went away.
         """
         sandbox = await self._sandbox(user, reference, order)
+        order = await self._completed(sandbox, order)
         found = self._new(sandbox, order)
         run = PlainRun(found, self._desk.open(sandbox.id, sandbox.owner, found.id), self._index, self._clock)
         self._runs[found.id] = run
@@ -108,6 +121,7 @@ class Execs:
     async def start(self, user: User, reference: str, order: ExecOrder) -> KeptRun:
         """Start a command that outlives connections, and give it once the guest has it. Raises as ``run``."""
         sandbox = await self._sandbox(user, reference, order)
+        order = await self._completed(sandbox, order)
         found = self._new(sandbox, order)
         order = _named(order, found.id)
         run = KeptRun(found, self._desk.open(sandbox.id, sandbox.owner, found.id), self._around, order=order)
@@ -147,6 +161,8 @@ class Execs:
             InvalidInput: the position lies beyond the output's end.
         """
         found = await self.get(user, exec_id)
+        if (run := self._runs.get(exec_id)) is None:
+            await self._desk.flush()  # it may have ended this moment, with its last output on the way to its file
         if after > found.output_bytes:
             raise InvalidInput(
                 "invalid after",
@@ -154,7 +170,7 @@ class Execs:
                 resolution="use a cursor that this command's output gave",
                 field="after",
             )
-        return self._following(found, self._runs.get(exec_id), after)
+        return self._following(found, run, after)
 
     def following(self, run: Run) -> Following:
         """Give the whole output of a command just started, which may be over by now."""
@@ -260,6 +276,14 @@ class Execs:
             )
         return await self._sandboxes.creation.settle(await self._sandboxes.get(user, reference))
 
+    async def _completed(self, sandbox: Sandbox, order: ExecOrder) -> ExecOrder:
+        """Say where and as whom a command runs that does not say so, where its image does."""
+        said, request = await self._images.program_defaults(sandbox.image_id), order.request
+        cwd, user = request.cwd or said.working_dir, request.user or said.user
+        if (cwd, user) == (request.cwd, request.user):
+            return order
+        return replace(order, request=_changed(request, cwd=cwd, user=user))
+
     def _new(self, sandbox: Sandbox, order: ExecOrder) -> Exec:
         request = order.request
         return Exec(
@@ -319,9 +343,12 @@ class Execs:
 
 def _named(order: ExecOrder, exec_id: str) -> ExecOrder:
     """Give the order of a kept command its name for the agent, which counts its time as well."""
-    request = order.request
+    return replace(order, request=_changed(order.request, keep=exec_id, timeout_sec=order.timeout_s))
+
+
+def _changed(request: ExecRequest, **changes: object) -> ExecRequest:
     fields = {name: getattr(request, name) for name in ("argv", "env", "cwd", "user", "output_file")}
-    return replace(order, request=type(request)(**fields, keep=exec_id, timeout_sec=order.timeout_s))
+    return ExecRequest(**{**fields, **changes})
 
 
 @contextlib.asynccontextmanager

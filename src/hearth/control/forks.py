@@ -15,16 +15,16 @@ import structlog
 
 from hearth.bounds import MAX_COPIES
 from hearth.control.capturing import Taken, take, turn_of
-from hearth.control.creation import Creation, Source, new_sandbox, outcome, sized
+from hearth.control.creation import NO_EXTRAS, Creation, Extras, Source, new_sandbox, outcome, sized
 from hearth.control.fleet import Fleet
 from hearth.control.images import Images
 from hearth.control.networking import inherited
 from hearth.control.shelf import FORK_PREFIX, Shelf
-from hearth.control.sleep import Sleep, cannot_wake
+from hearth.control.sleep import Sleep
 from hearth.control.space import require_space
-from hearth.control.volumes import NO_VOLUMES, WantedVolumes
+from hearth.control.wakeable import cannot_wake
 from hearth.engine.snapshot import StoredSnapshot, load
-from hearth.errors import Conflict, HearthError, NotFound
+from hearth.errors import Conflict, HearthError, InvalidInput, NotFound
 from hearth.host.identity import new_id
 from hearth.jobs.bringup import Workshop, sleeping
 from hearth.jobs.secrets import merged
@@ -135,7 +135,7 @@ class Forks:
                 await self._sleep.ensure_hot(sandbox)  # somebody paused it at this moment
 
     async def fork(
-        self, user: User, sandbox: Sandbox, specs: Sequence[SandboxSpec], volumes: WantedVolumes = NO_VOLUMES
+        self, user: User, sandbox: Sandbox, specs: Sequence[SandboxSpec], extras: Extras = NO_EXTRAS
     ) -> Sequence[Sandbox]:
         """Copy a sandbox as it is at one moment, once for each of ``specs``.
 
@@ -150,17 +150,17 @@ class Forks:
             try:
                 await self.capture(sandbox, self._workshop.data.snapshot(snapshot_id))
                 model = Model(snapshot=snapshot_id, known_as=sandbox.id, parent=sandbox.id, spec=sandbox.spec)
-                return await self.copies(user, model, specs, volumes)
+                return await self.copies(user, model, specs, extras)
             finally:
                 self._shelf.tidy()  # should no copy lie over it
 
     async def copies(
-        self, user: User, model: Model, specs: Sequence[SandboxSpec], volumes: WantedVolumes = NO_VOLUMES
+        self, user: User, model: Model, specs: Sequence[SandboxSpec], extras: Extras = NO_EXTRAS
     ) -> Sequence[Sandbox]:
         """Bring up copies of a snapshot that the caller holds; a caller who leaves does not undo those begun.
 
         Args:
-            volumes: what the only copy gets besides those that its source reads.
+            extras: what the only copy gets besides what its source has.
 
         Raises:
             SandboxExists: a name was taken meanwhile.
@@ -172,7 +172,7 @@ class Forks:
 
         async def make(spec: SandboxSpec) -> Sandbox:
             async with gate:
-                return await self._copy(user, model, stored, spec, volumes)
+                return await self._copy(user, model, stored, spec, extras)
 
         results = await asyncio.gather(*(make(spec) for spec in specs), return_exceptions=True)
         made = [result for result in results if isinstance(result, Sandbox)]
@@ -197,7 +197,7 @@ class Forks:
         for spec in specs:
             if (existing := await self.find(user, spec.name)) is not None:
                 raise SandboxExists(existing)
-        await self._store.quotas.check(user.id, total(amounts_of_spec(spec, 0) for spec in specs))
+        await self._store.quotas.check(user.id, total(amounts_of_spec(spec, spec.disk_mib or 0) for spec in specs))
 
     async def find(self, user: User, name: str) -> Sandbox | None:
         """Give the user's own sandbox of a name."""
@@ -208,15 +208,15 @@ class Forks:
         return found if found.spec.name == name else None
 
     async def _copy(
-        self, user: User, model: Model, stored: StoredSnapshot, spec: SandboxSpec, volumes: WantedVolumes
+        self, user: User, model: Model, stored: StoredSnapshot, spec: SandboxSpec, extras: Extras
     ) -> Sandbox:
         image_id = stored.manifest.rootfs.id
         sandbox = new_sandbox(user, spec, image_id, self._workshop.clock.now(), parent=model.parent)
         boot = await self._images.boot_files_of(sandbox, stored.manifest.stamp)
         sandbox = sized(sandbox, boot)
         source = Source(snapshot=model.snapshot, known_as=model.known_as)
-        wanted = replace(volumes, inherited=stored.manifest.volumes)
-        return await outcome(self._creation.begin(sandbox, boot, source, volumes=wanted), sandbox)
+        extras = replace(extras, volumes=replace(extras.volumes, inherited=stored.manifest.volumes))
+        return await outcome(self._creation.begin(sandbox, boot, source, extras=extras), sandbox)
 
 
 def _released(changing: contextlib.AsyncExitStack, lock: asyncio.Lock) -> Callable[[], None]:
@@ -264,6 +264,7 @@ def inherit(spec: SandboxSpec, model: SandboxSpec) -> SandboxSpec:
 
     Raises:
         Conflict: it asks for another image or shape, or for more of the network; ``field`` names which.
+        InvalidInput: it asks for a smaller disk.
     """
     for field_name, shown in (("image", "image"), ("cpus", "cpus"), ("memory_mib", "memory_mb")):
         wanted, has = getattr(spec, field_name), getattr(model, field_name)
@@ -278,4 +279,16 @@ def inherit(spec: SandboxSpec, model: SandboxSpec) -> SandboxSpec:
     secrets = merged(model.secrets, spec.secrets)
     policy = inherited(spec.net_policy, model.net_policy)
     copy = replace(spec, env=env, net_policy=policy, secrets=secrets)
-    return replace(copy, image=model.image, cpus=model.cpus, memory_mib=model.memory_mib)
+    disk_mib = _disk_of_copy(spec.disk_mib, model.disk_mib)
+    return replace(copy, image=model.image, cpus=model.cpus, memory_mib=model.memory_mib, disk_mib=disk_mib)
+
+
+def _disk_of_copy(wanted: int | None, has: int | None) -> int | None:
+    if wanted is None or has is None or wanted >= has:
+        return has if wanted is None else wanted
+    raise InvalidInput(
+        "invalid disk_size_mb",
+        details=f"disk_size_mb is {wanted} MiB; the source's disk has {has}",
+        resolution=f"use {has} or more, or leave it out",
+        field="disk_size_mb",
+    )

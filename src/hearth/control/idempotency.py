@@ -1,24 +1,27 @@
 """Requests with an Idempotency-Key: done once, whoever repeats them, and answered the same for a day.
 
-What is kept is sealed with a key derived from the data directory's secret, which is not in the database: answers may
-hold what is shown once, such as a new API key.
+What is kept is sealed, with a key derived from the master key, or from the data directory's secret where there is none:
+neither is in the database, and answers may hold what is shown once, such as a new API key. Daemons of one database that
+have the same master key give each other's answers.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
 from nacl.exceptions import CryptoError
 from nacl.secret import Aead
 
+from hearth.control.vault import Vault
 from hearth.errors import Conflict, HearthError
 from hearth.host.clock import Clock
-from hearth.store.answer_store import Answer, AnswerStore
+from hearth.store.answer_store import Answer, AnswerStore, UnderWayElsewhere
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +50,12 @@ class Asked:
     digest: str
 
 
+PURPOSE = b"answers to requests with an Idempotency-Key"
+ELSEWHERE_WAIT_S = 10.0
+"""For the answer of another host's daemon that was asked the same; what takes longer is not waited for."""
+FIRST_LOOK_S = 0.05
+LONGEST_LOOK_S = 1.0
+
 Work = Callable[[str], Awaitable[Outcome]]
 """Does what was asked. It is given text that is the same for each attempt at this request and no other, in hex."""
 
@@ -56,20 +65,23 @@ class Idempotency:
 
     Args:
         secret: the data directory's.
+        vault: has the master key.
         run: names this run of the daemon; never the same twice.
     """
 
-    def __init__(self, store: AnswerStore, *, clock: Clock, secret: bytes, run: str) -> None:
+    def __init__(self, store: AnswerStore, *, clock: Clock, secret: bytes, vault: Vault, run: str) -> None:
         self._store = store
         self._clock = clock
         self._run = run
-        self._box = Aead(hmac.digest(secret, b"answers to requests with an Idempotency-Key", "sha256"))
+        self._own_key = hmac.digest(secret, PURPOSE, "sha256")
+        self._vault = vault
         self._flights: dict[tuple[str, str], asyncio.Event] = {}
 
     async def once(self, asked: Asked, work: Work) -> tuple[Outcome, bool]:
         """Do ``work`` unless it was done before; give what came of it, and whether it was done before.
 
-        Of several at once one does it and the others wait. Work that fails, or raises, leaves no trace.
+        Of several at once one does it and the others wait, a while for one at another host, too. Work that fails, or
+        raises, leaves no trace.
 
         Raises:
             Conflict: the key was used for something else, or its answer cannot be read any more.
@@ -84,15 +96,7 @@ class Idempotency:
             self._flights.pop((asked.user_id, key)).set()
 
     async def _once(self, asked: Asked, key: str, work: Work) -> tuple[Outcome, bool]:
-        mine = await self._store.begin(
-            Answer(
-                user_id=asked.user_id,
-                key=key,
-                digest=asked.digest,
-                holder=self._run,
-                created_at=self._clock.now(),
-            )
-        )
+        mine = await self._begin(asked, key)
         if mine.digest != asked.digest:
             raise Conflict(
                 "the idempotency key was used for another request",
@@ -101,7 +105,7 @@ class Idempotency:
                 field="Idempotency-Key",
             )
         if mine.status is not None:
-            return self._open(mine, mine.status), True
+            return await self._open(mine, mine.status), True
         try:
             outcome = await work(hashlib.sha256(f"{mine.user_id} {key} {mine.created_at}".encode()).hexdigest())
         except BaseException:
@@ -114,9 +118,23 @@ class Idempotency:
             await self._forget(mine)
         return outcome, False
 
+    async def _begin(self, asked: Asked, key: str) -> Answer:
+        """Note that a request is under way, or give what is known of it; another host's answer is waited for."""
+        until_s, pause_s = self._clock.monotonic() + ELSEWHERE_WAIT_S, FIRST_LOOK_S
+        while True:
+            now = self._clock.now()
+            wanted = Answer(user_id=asked.user_id, key=key, digest=asked.digest, holder=self._run, created_at=now)
+            try:
+                return await self._store.begin(wanted)
+            except UnderWayElsewhere:
+                if self._clock.monotonic() >= until_s:
+                    raise
+            await self._clock.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_LOOK_S)
+
     async def _keep(self, mine: Answer, outcome: Outcome) -> None:
         try:
-            sealed = bytes(self._box.encrypt(outcome.body, _context(mine)))
+            sealed = bytes(Aead((await self._keys())[0]).encrypt(outcome.body, _context(mine)))
             await self._store.finish(mine, status=outcome.status, sealed=sealed)
         except HearthError as error:
             # The work is done: its caller shall hear of it, even where a repetition will not.
@@ -128,16 +146,20 @@ class Idempotency:
         except HearthError as error:
             log.warning("a request that came to nothing is still noted", error=str(error))
 
-    def _open(self, known: Answer, status: int) -> Outcome:
-        try:
-            return Outcome(status=status, body=self._box.decrypt(known.sealed or b"", _context(known)))
-        except CryptoError as error:
-            raise Conflict(
-                "the answer to this idempotency key cannot be read any more",
-                details="it was kept by a daemon with another secret in its data directory",
-                resolution="see whether what you wanted is there; use a new key if it is not",
-                field="Idempotency-Key",
-            ) from error
+    async def _open(self, known: Answer, status: int) -> Outcome:
+        for key in await self._keys():
+            with contextlib.suppress(CryptoError):  # another of them may be the right one
+                return Outcome(status=status, body=Aead(key).decrypt(known.sealed or b"", _context(known)))
+        raise Conflict(
+            "the answer to this idempotency key cannot be read",
+            details="it was kept by a daemon with another master key, or with another one then",
+            resolution="see whether what you wanted is there; use a new key if it is not",
+            field="Idempotency-Key",
+        )
+
+    async def _keys(self) -> Sequence[bytes]:
+        """Give what answers may be sealed with, what they are sealed with now first."""
+        return [*await self._vault.derived(PURPOSE), self._own_key]
 
 
 def _context(answer: Answer) -> bytes:

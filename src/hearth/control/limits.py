@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from hearth.bounds import MAX_CPUS, MAX_MEMORY_MIB, MIN_MEMORY_MIB
-from hearth.errors import InvalidInput
+from hearth.bounds import MAX_CPUS, MAX_DISK_MIB, MAX_MEMORY_MIB, MIN_MEMORY_MIB
+from hearth.engine.base import Engine
+from hearth.errors import Conflict, InvalidInput
 from hearth.model import (
     ENV_NAME_PATTERN,
     SandboxSpec,
     check_name,
     check_range,
 )
+from hearth.outfit import Outfit, check_outfit
 
 MAX_LABELS = 64
 MAX_LABEL_CHARACTERS = 256
@@ -33,6 +35,31 @@ def host_limits() -> HostLimits:
     return HostLimits(cpus=min(os.cpu_count() or 1, MAX_CPUS), memory_mib=min(memory_mib, MAX_MEMORY_MIB))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Admission:
+    """Says of a sandbox to come whether it can be here at all, whatever there is of its user's."""
+
+    limits: HostLimits
+    engine: Engine
+
+    def check(self, spec: SandboxSpec, outfit: Outfit) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            InvalidInput: names the field.
+            Conflict: the engine's machines have no disks of their own size.
+        """
+        check_spec(spec, self.limits)
+        check_outfit(outfit)
+        if spec.disk_mib is not None and not self.engine.capabilities.disk_size:
+            raise Conflict(
+                "this engine's machines have no disks of their own size",
+                details=self.engine.name,
+                resolution="leave out disk_size_mb, or use the engine qemu",
+                field="disk_size_mb",
+            )
+
+
 def check_spec(spec: SandboxSpec, limits: HostLimits) -> None:
     """Refuse what cannot be run here.
 
@@ -43,6 +70,8 @@ def check_spec(spec: SandboxSpec, limits: HostLimits) -> None:
     check_name(spec.image, what="image")
     check_range(spec.cpus, 1, limits.cpus, what="cpus")
     check_range(spec.memory_mib, MIN_MEMORY_MIB, limits.memory_mib, what="memory_mb", unit="MiB")
+    if spec.disk_mib is not None:
+        check_range(spec.disk_mib, 1, MAX_DISK_MIB, what="disk_size_mb", unit="MiB")
     for name, value in spec.env.items():
         if ENV_NAME_PATTERN.fullmatch(name) is None or "\0" in value:
             raise InvalidInput(

@@ -17,7 +17,7 @@ from hearth.control.space import require_space
 from hearth.control.templates import PREFIX, Shape, Templates
 from hearth.errors import Conflict, NotFound
 from hearth.jobs.bringup import Workshop, sleeping
-from hearth.model import SandboxSpec
+from hearth.model import SandboxSpec, User
 
 FORSAKE_TIMEOUT_S = 30.0
 """Making one clone, which a pool does not interrupt, takes a few seconds on a busy host."""
@@ -49,7 +49,7 @@ class MachineTemplates:
         """Give all templates, the oldest first."""
         return await self._shelf.templates()
 
-    async def warm(self, image: str, *, cpus: int, memory_mib: int) -> MachineTemplate:
+    async def warm(self, user: User, image: str, *, cpus: int, memory_mib: int) -> MachineTemplate:
         """Make the template of a shape unless there is one; about one boot.
 
         Raises:
@@ -60,7 +60,7 @@ class MachineTemplates:
         """
         check_spec(SandboxSpec(name="template", image=image, cpus=cpus, memory_mib=memory_mib), self._limits)
         sleeping(self._workshop.engine)
-        boot = await self._images.boot_files(image)
+        boot = await self._images.choose(user, image)
         await require_space(self._workshop, self._shelf)
         shape = Shape(boot=boot, cpus=cpus, memory_mib=memory_mib)
         async with self._shelf.hold(await self._templates.identify(shape)):
@@ -100,5 +100,5 @@ class MachineTemplates:
         raise NotFound(
             "no such template",
             details=f"{template_id[:80]!r} is no template; their ids begin with {PREFIX}",
-            resolution="see 'hearth template list'",
+            resolution="see 'hearth machine-template list'",
         )

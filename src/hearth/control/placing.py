@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from hearth.engine.base import VolumePlace
@@ -13,6 +13,12 @@ from hearth.model import NamedVolume, Sandbox, VolumePlacement, VolumeState
 from hearth.store.base import Store
 from hearth.volume.base import volume_in_use
 from hearth.volume.mounting import VolumeRequest, is_within
+
+Guard = Callable[[NamedVolume], Awaitable[None]]
+
+
+async def _nothing_to_guard(_: NamedVolume) -> None:
+    """Whatever is detached may be placed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +48,8 @@ class Placing:
         self._store = store
         self._places = places
         self._clock = clock
+        self.guard: Guard = _nothing_to_guard
+        """Asked before a volume is placed in a sandbox; raises where it must not be."""
 
     async def keep(self, placements: Sequence[VolumePlacement]) -> None:
         """Let volumes that were made for a sandbox be volumes like others: it runs."""
@@ -98,6 +106,7 @@ class Placing:
             Conflict: it is being deleted, or the place is taken.
         """
         volume = await self._store.volumes.get(placement.volume_id)
+        await self.guard(volume)
         await self.require_detached(volume, but=placement.sandbox_id, but_readers=placement.read_only)
         await self._store.volumes.place(placement)
         # Again, for a deletion looks at placements after it has said that it is one: one of the two sees the other.

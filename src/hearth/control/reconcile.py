@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from hearth.control.image_work import unfinished_plans
 from hearth.control.pages import every
 from hearth.control.sandboxes import Sandboxes
 from hearth.control.sleep import Recovered
@@ -47,7 +48,8 @@ class Reconciler:
     async def run(self) -> Reconciled:
         """Undo what jobs began, look after every sandbox, sweep orphans last, then the snapshots nobody needs."""
         for job in await every(lambda page: self._store.jobs.list(states=UNFINISHED, page=page)):
-            await self._attempt("job", job.id, self._unwind(job))
+            if not job.any_host:  # those go on with whoever holds their lease, or takes it when that one is dead
+                await self._attempt("job", job.id, self._unwind(job))
         known = await every(lambda page: self._store.sandboxes.list(None, page=page))
         for sandbox in known:
             await self._attempt("sandbox", sandbox.id, self._look_after(sandbox))
@@ -66,11 +68,15 @@ class Reconciler:
 
     async def _unwind(self, job: Job) -> None:
         """Undo a job; holding the directory's lock proves that whoever ran it is dead."""
-        plan = {plan.kind: plan for plan in Bringup(self._workshop, None).plans()}.get(job.kind)
-        if plan is None:
+        machines = {plan.kind: plan for plan in Bringup(self._workshop, None).plans()}
+        images = {plan.kind: plan for plan in unfinished_plans()}
+        if job.kind in machines:
+            await self._runner.unwind(job.id, machines[job.kind], displacing=job.lease_owner)
+        elif job.kind in images:
+            await self._runner.unwind(job.id, images[job.kind], displacing=job.lease_owner)
+        else:
             log.warning("unfinished job of a kind unknown to this version", job=job.id, kind=job.kind)
             return
-        await self._runner.unwind(job.id, plan, displacing=job.lease_owner)
         log.info("unfinished job undone", job=job.id, sandbox=job.subject, step=job.step)
 
     async def _look_after(self, sandbox: Sandbox) -> None:

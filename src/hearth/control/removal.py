@@ -10,9 +10,10 @@ from hearth.control.capturing import run_on
 from hearth.control.creation import Creation
 from hearth.control.endings import cause_of_removal
 from hearth.control.fleet import Fleet
+from hearth.control.heat import InUse
 from hearth.control.residents import Residents
-from hearth.control.sleep import BOOTABLE
-from hearth.errors import Conflict, HearthError, NoSpace
+from hearth.control.wakeable import BOOTABLE
+from hearth.errors import Conflict, HearthError, NoSpace, NotFound
 from hearth.jobs.bringup import Workshop, awake
 from hearth.model import ExitKind, Heat, Sandbox, SandboxState
 from hearth.store.base import Store
@@ -55,6 +56,22 @@ class Removal:
             task.add_done_callback(lambda _: self._tasks.pop(sandbox.id, None))
         await asyncio.shield(task)
 
+    async def expire(self, sandbox: Sandbox) -> None:
+        """Destroy a sandbox whose time to live is over.
+
+        Raises:
+            InUse: it was given more time meanwhile.
+            NotFound: it is gone.
+        """
+        # Its row says running a moment before its machine is with us.
+        await self._creation.settle(sandbox)
+        async with self._residents.look_at(sandbox.id).lock:
+            current = await self._store.sandboxes.get(sandbox.id)
+        if current.expires_at is None or current.expires_at > self._clock.now():
+            raise InUse("the sandbox was given more time", details=sandbox.id)
+        log.info("time to live is over", sandbox=sandbox.id, name=current.spec.name)
+        await self.remove(current, ExitKind.TTL)
+
     async def close(self) -> None:
         """Wait for all of them."""
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
@@ -63,6 +80,9 @@ class Removal:
         async with self._residents[sandbox.id].lock:
             try:
                 sandbox = await self._condemn(sandbox, kind)
+            except NotFound:
+                self._residents.forget(sandbox.id)
+                raise
             except NoSpace:
                 # A full disk has no room even for the word that it goes: its own files make some.
                 log.warning("removing before it is said: the disk is full", sandbox=sandbox.id)

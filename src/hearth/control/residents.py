@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from hearth.errors import HearthError
 from hearth.model import Heat
 
 OnHeat = Callable[[Heat], None]
@@ -25,6 +26,7 @@ def _nobody(*_: object) -> None:
 class Resident:
     """One sandbox. ``users`` counts operations under way, ``used_at_s`` is on the monotonic clock.
 
+    ``wakes`` counts attempts to wake it that have ended, ``wake_error`` is what came of a failed last one;
     ``halted`` tells why the VMM stopped the CPUs by itself, if it did; ``perhaps_frozen`` that a daemon died while its
     file systems may have been frozen for a snapshot.
     """
@@ -35,6 +37,8 @@ class Resident:
     paged_out: bool = False
     perhaps_frozen: bool = False
     failed_starts: int = 0
+    wakes: int = 0
+    wake_error: HearthError | None = None
     halted: str | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     volumes_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -95,6 +99,10 @@ class Residents:
             resident = Resident(on_heat=lambda heat: self.on_heat(sandbox_id, heat))
             self._residents[sandbox_id] = resident
         return resident
+
+    def look_at(self, sandbox_id: str) -> Resident:
+        """Give what is known of a sandbox that may be gone by now; of an unknown one nothing is kept."""
+        return self._residents.get(sandbox_id) or Resident()
 
     def forget(self, sandbox_id: str) -> None:
         """Drop what is known of a destroyed sandbox."""

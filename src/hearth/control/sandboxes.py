@@ -9,26 +9,29 @@ from dataclasses import dataclass, replace
 import structlog
 
 from hearth.control.checkpoints import Checkpoints
-from hearth.control.creation import Creation, expiry, new_sandbox, outcome, sized
+from hearth.control.creation import NO_EXTRAS, Creation, Extras, expiry, new_sandbox, outcome, sized
 from hearth.control.deaths import Deaths
 from hearth.control.egress import EgressLog
 from hearth.control.endings import Endings
 from hearth.control.fleet import Fleet
 from hearth.control.forks import Forks, inherit, model_of, specs_of_copies
+from hearth.control.image_claims import ImageClaims
 from hearth.control.images import Images
-from hearth.control.limits import HostLimits, check_spec
+from hearth.control.limits import Admission, HostLimits, check_spec
 from hearth.control.machine_templates import MachineTemplates
 from hearth.control.networking import Networking
 from hearth.control.pool import Pool
+from hearth.control.reach import within_reach
 from hearth.control.removal import Removal
 from hearth.control.residents import Residents
 from hearth.control.saving import Saving
 from hearth.control.shelf import Shelf
-from hearth.control.sleep import Sleep, cannot_wake
+from hearth.control.sleep import Sleep
 from hearth.control.space import require_space
 from hearth.control.templates import Templates
 from hearth.control.thermostat import Thermostat
-from hearth.control.volumes import NO_VOLUMES, Volumes, WantedVolumes
+from hearth.control.volumes import Volumes
+from hearth.control.wakeable import cannot_wake
 from hearth.engine.base import SleepingEngine
 from hearth.errors import HearthError, InvalidInput, NotFound
 from hearth.guest.client import Guest
@@ -74,7 +77,7 @@ class Sandboxes:
         self.store = store
         self._images = images
         self.workshop = workshop
-        self._limits = limits
+        self.admission = Admission(limits=limits, engine=workshop.engine)
         residents, settings = Residents(), workshop.settings
         self.networking = Networking(store=store, workshop=workshop, residents=residents, egress=egress)
         deaths = Deaths(store=store, workshop=workshop, residents=residents)
@@ -114,8 +117,15 @@ class Sandboxes:
         self.machine_templates = MachineTemplates(
             workshop=workshop, images=images, templates=self.templates, pool=self.pool, shelf=self.shelf, limits=limits
         )
+        self.image_claims = ImageClaims(store=store, images=images)
         self._saving = Saving(
-            store=store, workshop=workshop, sleep=self.sleep, forks=self.forks, images=images, shelf=self.shelf
+            store=store,
+            workshop=workshop,
+            sleep=self.sleep,
+            forks=self.forks,
+            images=images,
+            shelf=self.shelf,
+            claims=self.image_claims,
         )
         self._endings = Endings(store=store)
         self._removal = Removal(
@@ -130,11 +140,16 @@ class Sandboxes:
     def thermostat(self) -> Thermostat:
         """Give what the thermal loop sees and cools these sandboxes with."""
         return Thermostat(
-            store=self.store, fleet=self.fleet, sleep=self.sleep, can_sleep=self.can_sleep, expire=self.expire
+            store=self.store, fleet=self.fleet, sleep=self.sleep, can_sleep=self.can_sleep, expire=self._removal.expire
         )
 
     async def create(
-        self, user: User, spec: SandboxSpec, *, from_: str | None = None, volumes: WantedVolumes = NO_VOLUMES
+        self,
+        user: User,
+        spec: SandboxSpec,
+        *,
+        from_: str | None = None,
+        extras: Extras = NO_EXTRAS,
     ) -> Created:
         """Bring a sandbox up and give it once its agent has answered.
 
@@ -143,44 +158,45 @@ class Sandboxes:
 
         Args:
             from_: a sandbox to fork or a checkpoint to resume; a field of ``spec`` at its default takes the source's.
-            volumes: what it gets; of volumes made for it nothing is left either, should it not come up.
+            extras: what it gets besides; nothing is left of that either, should it not come up.
 
         Raises:
-            InvalidInput: a field of ``spec`` is not acceptable.
+            InvalidInput: a field of ``spec`` or ``extras`` is not acceptable.
             NotFound: no such image, or no such source.
             Conflict: there is a sandbox of that name which does not run, or the source is of another shape.
             NoSpace: the data directory is nearly full.
             EngineFailed, GuestFailed, TimedOut: the machine did not come up; nothing is left of it.
+            InitFailed: a command of ``extras`` did; nothing is left, either.
         """
-        check_spec(spec, self._limits)
+        self.admission.check(spec, extras.outfit)
         if (known := await self._known(user, spec.name)) is not None:
             return await self._existing(known)
         try:
-            await self.volumes.check_wanted(user, volumes)
-            make = self._make(user, spec, volumes) if from_ is None else self._copy(user, spec, from_, volumes)
+            await self.volumes.check_wanted(user, extras.volumes)
+            make = self._make(user, spec, extras) if from_ is None else self._copy(user, spec, from_, extras)
             return Created(sandbox=await make, new=True)
         except SandboxExists as error:
             return await self._existing(error.existing)
 
-    async def _make(self, user: User, spec: SandboxSpec, volumes: WantedVolumes) -> Sandbox:
+    async def _make(self, user: User, spec: SandboxSpec, extras: Extras) -> Sandbox:
         spec = self.networking.with_policy(spec)
-        boot = await self._images.boot_files(spec.image)
+        boot = await self._images.choose(user, spec.image)
         await require_space(self.workshop, self.shelf)
         sandbox = sized(new_sandbox(user, spec, boot.rootfs_id, self.workshop.clock.now()), boot)
         claimed = await self.creation.claim(sandbox, boot)
         if claimed is not None:
             sandbox = replace(sandbox, id=claimed.sandbox_id)
-        return await outcome(self.creation.begin(sandbox, boot, claimed=claimed, volumes=volumes), sandbox)
+        return await outcome(self.creation.begin(sandbox, boot, claimed=claimed, extras=extras), sandbox)
 
-    async def _copy(self, user: User, spec: SandboxSpec, reference: str, volumes: WantedVolumes) -> Sandbox:
+    async def _copy(self, user: User, spec: SandboxSpec, reference: str, extras: Extras) -> Sandbox:
         self.networking.check(spec)
         try:
             found = await self.get(user, reference)
         except NotFound:
-            return await self.checkpoints.resume_as(user, reference, spec, volumes)
+            return await self.checkpoints.resume_as(user, reference, spec, extras)
         sleeping(self.workshop.engine)
         source = await self.creation.settle(found)
-        (made,) = await self.forks.fork(user, source, [inherit(spec, model_of(user, source))], volumes)
+        (made,) = await self.forks.fork(user, source, [inherit(spec, model_of(user, source))], extras)
         return made
 
     async def _known(self, user: User, name: str) -> Sandbox | None:
@@ -203,7 +219,7 @@ class Sandboxes:
         Raises:
             NotFound: the user has none such.
         """
-        found = await self.store.sandboxes.resolve(_scope(user), reference)
+        found = await within_reach(self.store.sandboxes, user, reference)
         structlog.contextvars.bind_contextvars(sandbox=found.id)
         return found
 
@@ -313,7 +329,7 @@ class Sandboxes:
             SandboxExists: the user has another of the new name.
         """
         sandbox = await self.creation.settle(await self.get(user, reference))
-        check_spec(changes.apply(sandbox.spec), self._limits)
+        check_spec(changes.apply(sandbox.spec), self.admission.limits)
         if changes.lifetime is not None:
             ttl_s = changes.lifetime.ttl_s
             lifetime = Lifetime(ttl_s=ttl_s, expires_at=expiry(self.workshop.clock.now(), ttl_s))
@@ -349,11 +365,6 @@ class Sandboxes:
     async def endings(self, user: User, page: PageRequest = FIRST_PAGE) -> Page[Ending]:
         """Give a page of the user's destroyed sandboxes, the first to end first."""
         return await self._endings.list(user, page)
-
-    async def expire(self, sandbox: Sandbox) -> None:
-        """Destroy a sandbox whose time to live is over."""
-        log.info("time to live is over", sandbox=sandbox.id, name=sandbox.spec.name)
-        await self._removal.remove(sandbox, ExitKind.TTL)
 
     async def destroy(self, user: User, reference: str) -> None:
         """End a sandbox and remove everything of it. A creation under way is cancelled first.

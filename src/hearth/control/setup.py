@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hearth.config import DataDirectory
-from hearth.control.images import Images
+from hearth.control.images import AGENT_NAME, KERNEL_NAME, Images
 from hearth.control.net_mode import NetMode, available, confinement_of
 from hearth.engine.base import BootFiles, EngineReport
 from hearth.engine.qemu.engine import QemuEngine
@@ -55,6 +55,18 @@ async def set_up(data: DataDirectory, on_progress: OnProgress) -> SetUp:
     report = await probe_engine(data, boot)
     on_progress(Progress(stage="accelerator", fraction=1.0, message=f"{report.accelerator}: {report.reason}"))
     return SetUp(kernel=built.kernel, agent=built.agent, rootfs=built.rootfs, report=report)
+
+
+def images_there(data: DataDirectory) -> dict[str, bool]:
+    """Tell of each image that the set-up makes whether there is one; makes nothing, not even the directory."""
+    store = ImageStore(data)
+    found = {}
+    for name in (KERNEL_NAME, AGENT_NAME, STANDARD_IMAGE):
+        try:
+            found[name] = store.get(name).path.exists()
+        except (NotFound, FileNotFoundError):
+            found[name] = False
+    return found
 
 
 async def probe_engine(data: DataDirectory, boot: BootFiles) -> EngineReport:

@@ -31,7 +31,7 @@ from hearth.control.templates import PREFIX as TEMPLATE_PREFIX
 from hearth.control.templates import is_retired
 from hearth.engine.base import SleepingEngine
 from hearth.engine.layers import Inventory, closure, deletable
-from hearth.engine.manifest import Manifest
+from hearth.engine.manifest import LayerKind, Manifest
 from hearth.engine.snapshot import CONSUMED_SUFFIX, discard, drop_memory, load, load_all, sweep
 from hearth.errors import HearthError
 from hearth.host import files
@@ -178,6 +178,13 @@ class Shelf:
         manifests, _ = await on_own_thread("read snapshots", lambda: load_all(self._root))
         checkpoints = {row.id: row for row in await self._checkpoints()}
         return await self._templates(manifests, await self._store.sandboxes.origins(), checkpoints)
+
+    async def images(self) -> set[str]:
+        """Give the ids of the images that snapshots lie over, whatever they are there for."""
+        manifests, _ = await on_own_thread("read snapshots", lambda: load_all(self._root))
+        found = {manifest.rootfs.id for manifest in manifests.values()}
+        layers = [layer for manifest in manifests.values() for layer in manifest.disk.layers]
+        return found | {layer.id for layer in layers if layer.kind is LayerKind.IMAGE}
 
     async def needed_by(self, snapshot_id: str) -> Sequence[str]:
         """Tell the names of the sandboxes and checkpoints that cannot do without a snapshot, in words."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -22,10 +21,12 @@ from hearth.control.fleet import Fleet, Member
 from hearth.control.images import Images
 from hearth.control.measuring import waking_of
 from hearth.control.residents import Resident, Residents
+from hearth.control.space import require_room_to_run
+from hearth.control.wakeable import BOOTABLE, cannot_wake, given_up
 from hearth.engine.base import Machine, RunState, SleepingMachine, SnapshotRefused
 from hearth.engine.budget import Turn
 from hearth.engine.snapshot import consume, discard, is_consumed, load, verify
-from hearth.errors import Conflict, HearthError, NoSpace
+from hearth.errors import Conflict, HearthError, NotFound
 from hearth.guest.client import Guest
 from hearth.host.threads import on_own_thread
 from hearth.host.waiting import until_done
@@ -37,13 +38,10 @@ from hearth.store.base import Store
 
 log = structlog.get_logger(__name__)
 
-BOOTABLE = (SandboxState.FAILED, SandboxState.LOST)
-"""Its machine ended by itself: there is a disk to boot from, for whoever says so."""
-MIN_FREE_AFTER_HALT_MIB = 64
-"""With less a machine that was halted by a full disk would halt again at once."""
 MAX_FAILED_STARTS = 3
 """A memory that could not be started from so often is left alone until somebody forces a boot from disk."""
 LOST = "its VMM was gone when the daemon started"
+DISK_GONE = "its disk was gone when the daemon started: it is not on this host, or not in the backup that was restored"
 
 
 class Recovered(StrEnum):
@@ -85,6 +83,7 @@ class Sleep:
         Any number of callers may come at once: one wakes it, the others wait for that.
 
         Raises:
+            NotFound: it is gone.
             Conflict: it cannot be woken; the error says why and what to do.
             SnapshotRefused: its memory is damaged or does not fit this host any more.
             EngineFailed, GuestFailed, TimedOut: it did not come up.
@@ -93,7 +92,12 @@ class Sleep:
         with resident.use():
             if not resident.settled or resident.perhaps_frozen:
                 await self.ensure_hot(sandbox)
-            yield self._member(sandbox).guest
+            member = self._fleet.member(sandbox.id)
+            if member is None:  # it has ended, or is being destroyed, since it was hot
+                current = await self._store.sandboxes.get(sandbox.id)
+                lost = current.state is SandboxState.RUNNING
+                raise cannot_wake(replace(current, state=SandboxState.LOST) if lost else current)
+            yield member.guest
 
     async def ensure_hot(self, sandbox: Sandbox, *, force: bool = False) -> None:
         """Make a sandbox hot; one that is hot is fine. ``force`` boots from disk what cannot be woken with its memory.
@@ -102,10 +106,13 @@ class Sleep:
             Conflict, SnapshotRefused, EngineFailed, GuestFailed, TimedOut: as ``awake`` does.
         """
         resident = self.residents[sandbox.id]
+        wakes = resident.wakes
         async with resident.lock:
             if resident.heat is Heat.HOT and not resident.perhaps_frozen:
                 return
-            wake = waking_of(resident.heat, self._wake(sandbox.id, resident, force=force))
+            if resident.wakes != wakes and resident.wake_error is not None and not force:
+                raise resident.wake_error  # one attempt for all who waited for it
+            wake = waking_of(resident.heat, self._attempt(sandbox.id, resident, force=force))
             waking = asyncio.create_task(wake, name=f"wake {sandbox.id}")
             await until_done(waking)
             waking.result()
@@ -118,7 +125,7 @@ class Sleep:
             Conflict: the engine's machines do not sleep.
             EngineFailed, TimedOut: the VMM did not obey.
         """
-        resident = self.residents[sandbox_id]
+        resident = self.residents.look_at(sandbox_id)
         async with resident.lock:
             member = self._fleet.member(sandbox_id)
             if member is None or resident.heat is not Heat.HOT or (idle_only and resident.users):
@@ -137,7 +144,7 @@ class Sleep:
             HostUnfit: this host has no swap, or its kernel refuses.
             EngineFailed, TimedOut: the VMM did not answer.
         """
-        resident = self.residents[sandbox_id]
+        resident = self.residents.look_at(sandbox_id)
         async with resident.lock:
             member = self._fleet.member(sandbox_id)
             if member is None or resident.heat is not Heat.WARM or resident.users:
@@ -160,7 +167,7 @@ class Sleep:
             GuestFailed: its file systems did not freeze.
             NoSpace, EngineFailed, TimedOut: the memory could not be written.
         """
-        resident = self.residents[sandbox_id]
+        resident = self.residents.look_at(sandbox_id)
         while True:
             # Other captures are waited for before the lock is taken: it can be used meanwhile.
             async with turn_of(self._fleet.member(sandbox_id), stays_paused=True) as turn, resident.lock:
@@ -191,10 +198,32 @@ class Sleep:
         resident.heat = Heat.COLD
         await self._fleet.end(sandbox_id)
         await self._workshop.put_out(sandbox_id)
-        sandbox = await self._store.sandboxes.transition(sandbox_id, (SandboxState.RUNNING,), SandboxState.STOPPED)
+        sandbox = await self._lay_down(sandbox_id)
         written = taken.snapshot.size_bytes
         log.info("sandbox stopped", sandbox=sandbox_id, paused_ms=round(taken.paused_s * 1000), bytes=written)
         return Stopped(sandbox=sandbox, paused_s=taken.paused_s, written_bytes=written)
+
+    async def _lay_down(self, sandbox_id: str) -> Sandbox:
+        """Say in its row that it is stopped, even if its VMM died at this moment: all it was is on disk by now."""
+        transition = self._store.sandboxes.transition
+        try:
+            return await transition(sandbox_id, (SandboxState.RUNNING,), SandboxState.STOPPED)
+        except Conflict:
+            await transition(sandbox_id, (SandboxState.FAILED,), SandboxState.RUNNING)  # which forgets why it ended
+            return await transition(sandbox_id, (SandboxState.RUNNING,), SandboxState.STOPPED)
+
+    async def _attempt(self, sandbox_id: str, resident: Resident, *, force: bool) -> None:
+        resident.wake_error = None
+        try:
+            await self._wake(sandbox_id, resident, force=force)
+        except NotFound:
+            self.residents.forget(sandbox_id)
+            raise
+        except HearthError as error:
+            resident.wake_error = error
+            raise
+        finally:
+            resident.wakes += 1
 
     async def _wake(self, sandbox_id: str, resident: Resident, *, force: bool) -> None:
         if member := self._fleet.member(sandbox_id):
@@ -242,18 +271,20 @@ class Sleep:
         self._unanswered.discard(sandbox.id)
         await self._workshop.put_out(sandbox.id)
         await self._workshop.volumes.agree(sandbox.id, None)
+        if not await asyncio.to_thread(self._workshop.place(sandbox.id).directory.exists):
+            await self._lose(sandbox, DISK_GONE)
+            return Recovered.LOST
         if sandbox.state is SandboxState.STOPPED or has_memory:
             if sandbox.state is SandboxState.RUNNING:
                 await self._store.sandboxes.transition(sandbox.id, (SandboxState.RUNNING,), SandboxState.STOPPED)
             return Recovered.ASLEEP
-        await self._store.sandboxes.transition(
-            sandbox.id,
-            (SandboxState.RUNNING,),
-            SandboxState.LOST,
-            error=LOST,
-            exit_cause=ended_by(ExitKind.HOST_RESTART, LOST, self._workshop.clock.now()),
-        )
+        await self._lose(sandbox, LOST)
         return Recovered.LOST
+
+    async def _lose(self, sandbox: Sandbox, why: str) -> None:
+        cause = ended_by(ExitKind.HOST_RESTART, why, self._workshop.clock.now())
+        expected = (SandboxState.RUNNING, SandboxState.STOPPED)
+        await self._store.sandboxes.transition(sandbox.id, expected, SandboxState.LOST, error=why, exit_cause=cause)
 
     async def _take_over(self, sandbox: Sandbox, machine: Machine, *, paused: bool) -> None:
         spec = machine_spec(self._workshop, sandbox, await self._images.boot_files_of(sandbox))
@@ -271,11 +302,13 @@ class Sleep:
         log.info("machine adopted", sandbox=sandbox.id, heat=resident.heat)
 
     async def _start(self, sandbox: Sandbox, resident: Resident, *, force: bool) -> None:
+        # Its memory is used up by the first instruction: should a row not be written after that, it would be lost.
+        require_room_to_run(self._workshop, "it sleeps")
         memory = self._workshop.memory(sandbox.id)
         note = "there was no memory to wake with: it booted from its disk"
         if await asyncio.to_thread(memory.exists):
             if resident.failed_starts >= MAX_FAILED_STARTS and not force:
-                raise _given_up(sandbox, resident.failed_starts)
+                raise given_up(sandbox, resident.failed_starts)
             try:
                 await self._welcome(sandbox, resident, await self._remember(sandbox, memory), None)
             except HearthError as error:
@@ -352,43 +385,9 @@ class Sleep:
             log.warning("halt not stored", sandbox=sandbox_id, error=str(error))
 
     async def _end_halt(self, resident: Resident, member: Member, why: str) -> None:
-        free_mib = shutil.disk_usage(self._workshop.data.root).free // (1024 * 1024)
-        if free_mib < MIN_FREE_AFTER_HALT_MIB:
-            raise NoSpace(
-                "the sandbox stands still: the host's disk is full",
-                details=f"{why}; {self._workshop.data.root} has {free_mib} MiB left",
-                resolution="free space on the host and try again; nothing is lost",
-            )
+        require_room_to_run(self._workshop, why)
         await self._store.sandboxes.transition(member.machine.id, (SandboxState.RUNNING,), SandboxState.RUNNING)
         resident.halted = None
-
-    def _member(self, sandbox: Sandbox) -> Member:
-        member = self._fleet.member(sandbox.id)
-        if member is None:
-            raise cannot_wake(replace(sandbox, state=SandboxState.LOST))
-        return member
-
-
-def cannot_wake(sandbox: Sandbox) -> Conflict:
-    """Say why a sandbox cannot be used now and what to do."""
-    way_out = "wait a moment and try again"
-    if sandbox.state in BOOTABLE:
-        way_out = "start it with --force to boot from its disk, or destroy it"
-    elif sandbox.state is SandboxState.STOPPED:
-        way_out = "start it, or just use it"
-    return Conflict(
-        "the sandbox does not run",
-        details=f"{sandbox.spec.name} is {sandbox.state}" + (f": {sandbox.error}" if sandbox.error else ""),
-        resolution=way_out,
-    )
-
-
-def _given_up(sandbox: Sandbox, tries: int) -> Conflict:
-    return Conflict(
-        "the sandbox could not be woken",
-        details=f"{sandbox.spec.name}: {tries} attempts failed",
-        resolution="start it with --force to boot from its disk; what was in memory is lost then",
-    )
 
 
 async def _is_whole(memory: Path) -> bool:

@@ -9,6 +9,9 @@ from hearth.control.shelf import MIB, Shelf
 from hearth.errors import NoSpace
 from hearth.jobs.bringup import Workshop
 
+MIN_FREE_TO_RUN_MIB = 64
+"""With less a machine would halt at its first writes."""
+
 
 async def require_space(workshop: Workshop, shelf: Shelf) -> None:
     """Refuse new work where the data directory is nearly full, after unneeded templates have been evicted.
@@ -31,3 +34,21 @@ async def require_space(workshop: Workshop, shelf: Shelf) -> None:
 
 async def _free_mib(workshop: Workshop) -> int:
     return (await asyncio.to_thread(shutil.disk_usage, workshop.data.root)).free // MIB
+
+
+def require_room_to_run(workshop: Workshop, why: str) -> None:
+    """Refuse to let a machine run where its first write would make it stand still.
+
+    Args:
+        why: it does not run now.
+
+    Raises:
+        NoSpace: the data directory's file system is full.
+    """
+    free_mib = shutil.disk_usage(workshop.data.root).free // MIB
+    if free_mib < MIN_FREE_TO_RUN_MIB:
+        raise NoSpace(
+            "the sandbox stands still: the host's disk is full",
+            details=f"{why}; {workshop.data.root} has {free_mib} MiB left",
+            resolution="free space on the host and try again; nothing is lost",
+        )

@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 
 PREFIX = "tpl-"
 ID_DIGITS = 16
-FORMAT = 3
+FORMAT = 4
 """Raised when templates are made in another way, so that old ones are not found any more."""
 RETIRED = "retired"
 """A file beside those of a template that nothing is cloned from any more: it says why."""
@@ -193,7 +193,7 @@ class Templates:
             await rehearse(self._workshop, member.guest, machine_id, lives=LIVES, token=NO_TOKEN)
             final = self._workshop.data.snapshot(template_id)
             try:
-                await take(member, final, with_disk=True, stay_paused=True, settle_s=SETTLE_S)
+                await take(member, final, with_disk=True, stay_paused=True, stay_frozen=False, settle_s=SETTLE_S)
             finally:
                 await member.machine.kill()
         finally:

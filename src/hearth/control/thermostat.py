@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -12,7 +13,8 @@ from hearth.control.activity import Signs
 from hearth.control.fleet import Fleet, Member
 from hearth.control.heat import InUse, Observation
 from hearth.control.residents import Resident
-from hearth.control.sleep import BOOTABLE, Sleep
+from hearth.control.sleep import Sleep
+from hearth.control.wakeable import BOOTABLE
 from hearth.errors import HearthError
 from hearth.model import Heat, Sandbox, SandboxState
 from hearth.store.base import MAX_PAGE, PageRequest, Store
@@ -79,7 +81,7 @@ class Thermostat:
             return None
 
     async def _look(self, sandbox: Sandbox) -> Observation:
-        resident = self._sleep.residents[sandbox.id]
+        resident = self._sleep.residents.look_at(sandbox.id)
         member = self._fleet.member(sandbox.id)
         cold = sandbox.state is not SandboxState.RUNNING or member is None
         signs = Signs(operations=resident.users, last_operation_s=resident.used_at_s)
@@ -100,7 +102,7 @@ class Thermostat:
         )
 
     async def _ask(self, resident: Resident, member: Member, known: Signs) -> Signs:
-        """Ask a hot guest what it is busy with; one that does not answer is judged by what the host knows."""
+        """Ask a hot guest what it is busy with; one that does not answer is judged by what the host knows, and that."""
         async with self._asking:
             if not resident.settled:
                 return known
@@ -109,13 +111,14 @@ class Thermostat:
                     activity = await member.guest.activity(timeout_s=ASK_TIMEOUT_S)
             except HearthError as error:
                 log.debug("guest not asked", machine=member.machine.id, error=str(error))
-                return known
+                return replace(known, silent=True)
         return Signs(
             operations=known.operations,
             last_operation_s=known.last_operation_s,
             attached=activity.attached_sessions,
             cpu_ms=activity.cpu_ms,
             guest_idle_s=max(0.0, time.time() - activity.last_activity_unix),
+            guest_used_unix=activity.last_activity_unix,
         )
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import structlog
 
+from hearth.control.key_choice import named_key, only_key
+from hearth.control.known_keys import KnownKeys
 from hearth.control.vault import Vault, seal
-from hearth.errors import Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated
+from hearth.errors import Forbidden, InvalidInput, NotFound, Unauthenticated
 from hearth.host.clock import Clock
 from hearth.host.files import write_atomic
 from hearth.host.identity import (
@@ -22,6 +27,7 @@ from hearth.host.identity import (
     new_signing_secret,
     new_user_id,
 )
+from hearth.host.threads import on_own_thread
 from hearth.model import ApiKey, User, check_name
 from hearth.store import refusals
 from hearth.store.base import FIRST_PAGE, Page, PageRequest, Store
@@ -83,6 +89,10 @@ class Users:
         self._store = store.users
         self._clock = clock
         self._vault = vault
+        self._key_file: Path | None = None
+        self._known: KnownKeys[Caller] = KnownKeys()
+        self.turn = asyncio.Event()
+        """Set, and replaced, when users or keys change: what was opened for somebody looks again."""
 
     async def identify(self, token: str) -> Caller:
         """Tell who presents this API key.
@@ -90,8 +100,15 @@ class Users:
         Raises:
             Unauthenticated: nobody, any more or ever.
         """
-        user, key = await self._store.authenticate(hash_api_key(token))
-        return await self.noted(Caller(user=user, key=key))
+        digest = hash_api_key(token)
+        known = self._known.get(digest)
+        if known is not None and known.key is not None and known.key.is_valid(self._clock.now()):
+            return known
+        generation = self._known.generation
+        user, key = await self._store.authenticate(digest)
+        caller = await self.noted(Caller(user=user, key=key))
+        self._known.keep(digest, caller, generation)
+        return caller
 
     async def noted(self, caller: Caller) -> Caller:
         """Note that a caller's key is used."""
@@ -177,7 +194,8 @@ class Users:
         require_administrator(actor)
         if changes.name is not None:
             _check_user_name(changes.name)
-        changed = await self._store.change(user.id, changes)
+        with self._changing():
+            changed = await self._store.change(user.id, changes)
         log.info("user changed", user=changed.name, admin=changed.admin, by=actor.name)
         return changed
 
@@ -191,7 +209,8 @@ class Users:
         """
         user = await self.get(actor, reference)
         require_administrator(actor)
-        await self._store.delete(user.id)
+        with self._changing():
+            await self._store.delete(user.id)
         log.info("user deleted", user=user.name, by=actor.name)
 
     async def keys(self, actor: User, reference: str) -> Sequence[ApiKey]:
@@ -216,34 +235,45 @@ class Users:
             )
         return await self._issue(await self.get(actor, reference), wanted)
 
-    async def rotate_key(self, caller: Caller, reference: str, *, key_id: str | None, overlap_s: int) -> IssuedKey:
+    async def rotate_key(self, caller: Caller, reference: str, *, old: str | None, overlap_s: int) -> IssuedKey:
         """Make a key in place of another, which stays valid for ``overlap_s`` more seconds.
 
+        The key of the host's own command line is replaced in its file, too.
+
         Args:
-            key_id: the other; None is the one the caller has, else the only valid one.
+            old: id or name of the other; None is the one the caller has, else the only valid one.
 
         Raises:
             NotFound: no such user, or no such valid key.
             Conflict: it is not clear which key is meant.
         """
         user = await self.get(caller.user, reference)
-        valid = [key for key in await self._store.list_keys(user.id) if key.is_valid(self._clock.now())]
-        old = _chosen(valid, key_id or (caller.key.id if caller.key and caller.user.id == user.id else None))
+        valid = await self._valid_keys(user)
+        own = caller.key.id if caller.key and caller.user.id == user.id else None
+        named = old or own
+        replaced = only_key(valid) if named is None else named_key(valid, named)
         now = self._clock.now()
-        lives = None if old.expires_at is None else old.expires_at - old.created_at
-        wanted = WantedKey(name=old.name, scope=old.scope, kind=old.kind, sandbox_id=old.sandbox_id)
+        lives = None if replaced.expires_at is None else replaced.expires_at - replaced.created_at
+        wanted = WantedKey(name=replaced.name, scope=replaced.scope, kind=replaced.kind, sandbox_id=replaced.sandbox_id)
         key = replace(_new_key(user, wanted, now), expires_at=None if lives is None else now + lives)
-        issued = await self._store_key(key, replaces=old.id, ends_at=now + timedelta(seconds=overlap_s))
-        log.info("key replaced", user=user.name, key=old.id, by=issued.key.id, overlap_s=overlap_s)
+        in_file = await self._key_in_file()
+        issued = await self._store_key(key, replaces=replaced.id, ends_at=now + timedelta(seconds=overlap_s))
+        if self._key_file is not None and in_file == replaced.id:
+            await on_own_thread("key file", partial(_write, self._key_file, issued.secret))
+        log.info("key replaced", user=user.name, key=replaced.id, by=issued.key.id, overlap_s=overlap_s)
         return issued
 
-    async def revoke_key(self, actor: User, reference: str, key_id: str) -> None:
-        """End a key now. Raises NotFound."""
+    async def revoke_key(self, actor: User, reference: str, named: str) -> None:
+        """End a key now, of this id or name. Raises NotFound, and Conflict where several have the name."""
         user = await self.get(actor, reference)
-        if key_id not in {key.id for key in await self._store.list_keys(user.id)}:
-            raise refusals.not_found("valid key", key_id)
-        await self._store.revoke_key(key_id)
-        log.info("key revoked", user=user.name, key=key_id)
+        key = named_key(await self._valid_keys(user), named)
+        with self._changing():
+            await self._store.revoke_key(key.id)
+        log.info("key revoked", user=user.name, key=key.id)
+
+    async def _valid_keys(self, user: User) -> Sequence[ApiKey]:
+        now = self._clock.now()
+        return [key for key in await self._store.list_keys(user.id) if key.is_valid(now)]
 
     async def ensure_admin(self, key_file: Path) -> None:
         """Make sure there is an administrator whose key lies in ``key_file`` (0600), for the host's own CLI.
@@ -256,18 +286,23 @@ class Users:
         except NotFound:
             admin = User(id=new_user_id(), name=ADMIN_NAME, admin=True)
             await self._store.create(admin)
-        if await self._opens(key_file):
+        self._key_file = key_file
+        if await self._key_in_file() is not None:
             return
         issued = await self._issue(admin, WantedKey())
-        write_atomic(key_file, f"{issued.secret}\n".encode(), mode=0o600)
+        _write(key_file, issued.secret)
         log.info("administrator's key written", path=str(key_file))
 
-    async def _opens(self, key_file: Path) -> bool:
+    async def _key_in_file(self) -> str | None:
+        """Give the id of the key that the host's own command line has; None: it opens nothing."""
+        if self._key_file is None:
+            return None
         try:
-            await self.authenticate(_read(key_file))
+            caller = await self.identify(_read(self._key_file))
+            require_scope(caller, KeyScope.FULL)
         except (OSError, Unauthenticated, Forbidden):
-            return False
-        return True
+            return None
+        return None if caller.key is None else caller.key.id
 
     async def _issue(self, user: User, wanted: WantedKey) -> IssuedKey:
         issued = await self._store_key(_new_key(user, wanted, self._clock.now()))
@@ -291,10 +326,21 @@ class Users:
         return IssuedKey(key=key, secret=secret)
 
     async def _keep(self, new: NewKey, replaces: str | None, ends_at: datetime | None) -> None:
-        if replaces is None or ends_at is None:
-            await self._store.add_key(new)
-        else:
-            await self._store.replace_key(replaces, new, ends_at=ends_at)
+        with self._changing():
+            if replaces is None or ends_at is None:
+                await self._store.add_key(new)
+            else:
+                await self._store.replace_key(replaces, new, ends_at=ends_at)
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Have nobody pass with what was read before the block ended, however it ends."""
+        try:
+            yield
+        finally:
+            self._known.forget()
+            self.turn.set()
+            self.turn = asyncio.Event()
 
 
 def require_administrator(user: User) -> None:
@@ -329,26 +375,16 @@ def _new_key(user: User, wanted: WantedKey, now: datetime) -> ApiKey:
     )
 
 
-def _chosen(valid: Sequence[ApiKey], key_id: str | None) -> ApiKey:
-    if key_id is None and len(valid) > 1:
-        raise Conflict(
-            "it is not clear which key is meant",
-            details=f"there are {len(valid)} valid ones",
-            resolution="name the key by its id",
-            field="key",
-        )
-    for key in valid:
-        if key_id in (None, key.id):
-            return key
-    raise refusals.not_found("valid key", key_id or "any")
-
-
 def _check_user_name(name: str) -> str:
     if check_name(name) == MYSELF:
         raise InvalidInput(
             "invalid name", details=f"{MYSELF!r} stands for the caller", resolution="choose another name", field="name"
         )
     return name
+
+
+def _write(key_file: Path, secret: str) -> None:
+    write_atomic(key_file, f"{secret}\n".encode(), mode=0o600)
 
 
 def _read(key_file: Path) -> str:

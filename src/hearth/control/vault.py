@@ -12,6 +12,7 @@ import base64
 import binascii
 import contextlib
 import hashlib
+import hmac
 import stat
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -74,6 +75,17 @@ class Vault:
         """
         keys = {key.id: key for key in await self._keys(make=False)} if sealed else {}
         return [self._open(each, keys.get(each.key_id)) for each in sealed]
+
+    async def derived(self, purpose: bytes) -> Sequence[bytes]:
+        """Give a key of 32 bytes for something else from each master key, the present one's first; daemons that share
+        theirs get the same. None where there is no master key yet, or it cannot be used.
+        """
+        try:
+            keys = await self._keys(make=False)
+        except HostUnfit as error:
+            log.debug("nothing is derived from the master key", error=str(error))
+            return ()
+        return [hmac.digest(key.secret, purpose, "sha256") for key in keys]
 
     async def check(self) -> None:
         """Tell the log when something could not be opened, before somebody needs it."""

@@ -6,7 +6,7 @@ The row comes before the bytes and goes after them, so no bytes are there that n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ import structlog
 
 from hearth.control.pages import every
 from hearth.control.placing import Placed, Placing, not_ready, require_apart
+from hearth.control.reach import within_reach
 from hearth.engine.manifest import VolumeRecord
 from hearth.errors import HearthError
 from hearth.host.identity import new_id
@@ -22,7 +23,8 @@ from hearth.jobs.bringup import Workshop
 from hearth.jobs.volumes import no_places
 from hearth.model import NamedVolume, Sandbox, SandboxState, User, VolumePlacement, VolumeState
 from hearth.store.base import FIRST_PAGE, Page, PageRequest, Store
-from hearth.volume.base import MEBIBYTE, FileSystem, VolumeInUse, VolumeSpec, check_size
+from hearth.volume.base import MEBIBYTE, FileSystem, Volume, VolumeInUse, VolumeSpec, check_size
+from hearth.volume.linked import POOL_TAG, PROVISIONED_TAG
 from hearth.volume.mounting import VolumeRequest, check_requests
 from hearth.volume.names import check_volume_name
 
@@ -66,11 +68,16 @@ NO_VOLUMES = WantedVolumes()
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeReport:
-    """All about a volume; ``allocated_bytes`` is what it takes up on this host, None where that cannot be told."""
+    """All about a volume; ``allocated_bytes`` is what it takes up on this host, None where that cannot be told.
+
+    ``provisioned`` and ``pool`` say which provisioned volume it is, if it is one.
+    """
 
     volume: NamedVolume
     allocated_bytes: int | None
     placed: Sequence[Placed]
+    provisioned: str | None = None
+    pool: str | None = None
 
 
 class Volumes:
@@ -94,6 +101,13 @@ class Volumes:
         (volume,) = await self._enter(user.id, {name: size_mib})
         return await self._fill(volume, self._make(volume))
 
+    async def adopt(
+        self, owner: str, name: str, size_mib: int, write: Callable[[NamedVolume], Awaitable[None]]
+    ) -> NamedVolume:
+        """Make a volume whose bytes are there already; ``write`` notes where. Raises as ``create``."""
+        (volume,) = await self._enter(owner, {name: size_mib})
+        return await self._fill(volume, _awaited(write, volume))
+
     async def list(self, user: User, page: PageRequest = FIRST_PAGE) -> Page[VolumeReport]:
         """Give a page of the user's volumes (everybody's for an administrator), oldest first."""
         found = await self._store.volumes.list(_scope(user), page=page)
@@ -107,7 +121,7 @@ class Volumes:
             NotFound: the user has none such.
             Conflict: a name fits those of several users.
         """
-        return await self._store.volumes.resolve(_scope(user), reference)
+        return await within_reach(self._store.volumes, user, reference)
 
     async def inspect(self, user: User, reference: str) -> VolumeReport:
         """Tell all about a volume. Raises as ``get``."""
@@ -123,7 +137,7 @@ class Volumes:
             QuotaExceeded, NoSpace, VolumeDamaged: it is as it was.
         """
         check_size(size_mib)
-        volume = await self._ready(_scope(user), reference)
+        volume = _ready(await self.get(user, reference))
         await self.placing.require_detached(volume)
         async with self._machines.attachments.reserved(volume.id):
             return await self._to_the_end(self._grow(volume, size_mib), f"grow {volume.id}")
@@ -137,7 +151,7 @@ class Volumes:
             VolumeInUse: a sandbox writes to it.
             Conflict, QuotaExceeded, NoSpace: nothing is left of the attempt.
         """
-        source = await self._ready(_scope(user), reference)
+        source = _ready(await self.get(user, reference))
         await self.placing.require_detached(source, but_readers=True)
         (volume,) = await self._enter(user.id, {name: source.size_mib})
         return await self._fill(volume, self._copy(source, volume))
@@ -167,7 +181,7 @@ class Volumes:
         """
         if not wanted:
             return
-        ready = {request.name: await self._ready(user.id, request.name) for request in wanted.existing}
+        ready = {request.name: await self._own(user.id, request.name) for request in wanted.existing}
         places = self._machines.places
         if not places:
             raise no_places("the daemon's engine has no places for volumes")
@@ -193,7 +207,7 @@ class Volumes:
             placed.append(self.placing.inherit(sandbox, record))
             await self.placing.place(placed[-1])
         for request in wanted.existing:
-            volume = await self._ready(sandbox.owner, request.name)
+            volume = await self._own(sandbox.owner, request.name)
             require_apart(request, placed)
             placed.append(self.placing.choose(sandbox, volume, request, placed))
             await self.placing.place(placed[-1])
@@ -246,18 +260,23 @@ class Volumes:
                 await self._resized(volume, size_mib)
 
     async def _report(self, volume: NamedVolume) -> VolumeReport:
+        there: Volume | None
         try:
-            allocated = (await self._machines.backend.describe(volume.id)).allocated_bytes
+            there = await self._machines.backend.describe(volume.id)
         except HearthError as error:  # being made, or damaged: there is more to tell than that
             log.debug("storage does not tell of a volume", volume=volume.id, error=str(error))
-            allocated = None
-        return VolumeReport(volume=volume, allocated_bytes=allocated, placed=await self.placing.placed(volume))
+            there = None
+        tags = {} if there is None else there.tags
+        return VolumeReport(
+            volume=volume,
+            allocated_bytes=None if there is None else there.allocated_bytes,
+            placed=await self.placing.placed(volume),
+            provisioned=tags.get(PROVISIONED_TAG),
+            pool=tags.get(POOL_TAG),
+        )
 
-    async def _ready(self, scope: str | None, reference: str) -> NamedVolume:
-        volume = await self._store.volumes.resolve(scope, reference)
-        if volume.state is not VolumeState.READY:
-            raise not_ready(volume)
-        return volume
+    async def _own(self, owner: str, reference: str) -> NamedVolume:
+        return _ready(await self._store.volumes.resolve(owner, reference))
 
     async def _enter(self, owner: str, sizes_mib: Mapping[str, int]) -> Sequence[NamedVolume]:
         """Write the rows of new volumes, all or none, if the owner may have them."""
@@ -341,6 +360,16 @@ class Volumes:
         task = asyncio.create_task(work, name=name)
         await until_done(task)
         return task.result()
+
+
+async def _awaited(write: Callable[[NamedVolume], Awaitable[None]], volume: NamedVolume) -> None:
+    await write(volume)
+
+
+def _ready(volume: NamedVolume) -> NamedVolume:
+    if volume.state is not VolumeState.READY:
+        raise not_ready(volume)
+    return volume
 
 
 def _scope(user: User) -> str | None:

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from hearth.control.sandboxes import Sandboxes
-from hearth.control.sleep import BOOTABLE
+from hearth.control.wakeable import BOOTABLE
 from hearth.errors import HearthError, Unavailable
 from hearth.model import Heat, Sandbox
 

@@ -19,18 +19,19 @@ from hearth.engine.base import (
     BootFiles,
     Engine,
     Machine,
-    MachineDied,
     MachinePlace,
     MachineSpec,
-    SleepingEngine,
-    SleepingMachine,
 )
 from hearth.engine.manifest import VolumeRecord
 from hearth.engine.snapshot import consume, discard
-from hearth.errors import Conflict
 from hearth.guest.client import Guest
 from hearth.host.clock import Clock
+from hearth.jobs.abilities import awake as awake
+from hearth.jobs.abilities import growing
+from hearth.jobs.abilities import sleeping as sleeping
+from hearth.jobs.answers import while_it_lives
 from hearth.jobs.networks import connect
+from hearth.jobs.outfitting import run_init, write_files
 from hearth.jobs.plan import Plan, Step
 from hearth.jobs.reserve import Reserve
 from hearth.jobs.secrets import NOTHING_INJECTED, SecretSource
@@ -38,6 +39,8 @@ from hearth.jobs.volumes import MachineVolumes, TakenVolumes
 from hearth.model import Sandbox, VolumePlacement
 from hearth.network.machine import MachineNetwork
 from hearth.network.plan import Link
+from hearth.outfit import NO_OUTFIT, Outfit
+from hearth.quota import MEBIBYTE
 from hearth.wire.messages import FileContent, MachineConfig, VolumeMount
 
 Undo = Callable[["Subject"], Awaitable[None]]
@@ -45,8 +48,11 @@ CREATE_KIND = "sandbox.create"
 START_KIND = "sandbox.start"
 MEMORY_PREFIX = "stop-"
 CONFIGURE_TIMEOUT_S = 30.0
+GROW_S_PER_BYTE = 300.0 / (1 << 40)
+"""Added to that: an emulated guest on a quiet host grew its root to 1 TiB in 10 s."""
 GENERATION_BITS = 48
 ENTROPY_BYTES = 64
+INIT_USER = "root"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +69,8 @@ class Workshop:
     """Of this data directory: agents' tokens are derived from it, so that none need be stored."""
     secrets: SecretSource | None = None
     """Opens users' secrets; without it machines get none."""
+    image_env: Callable[[Sandbox], Awaitable[Mapping[str, str]]] | None = None
+    """Tells the variables that a sandbox's image sets; what its user said counts more."""
 
     def place(self, sandbox_id: str) -> MachinePlace:
         """Say where a sandbox's machine is."""
@@ -108,11 +116,13 @@ class Workshop:
         volumes: Sequence[VolumeMount] = (),
         generation: int | None = None,
         token: str | None = None,
+        root_bytes: int | None = None,
     ) -> MachineConfig:
         """Say who a machine is from now on, with the time and fresh random bytes; use it at once.
 
         Args:
             generation, token: others than the sandbox's own, for a machine that is not anybody's yet.
+            root_bytes: what the root file system is to grow to; None leaves it.
         """
         return MachineConfig(
             sandbox_id=sandbox_id,
@@ -126,6 +136,7 @@ class Workshop:
             volumes=[*volumes],
             machine_id=self.machine_id(sandbox_id),
             generation=self.generation(sandbox_id) if generation is None else generation,
+            root_bytes=root_bytes,
         )
 
     def _derive(self, purpose: str, sandbox_id: str) -> hmac.HMAC:
@@ -150,6 +161,7 @@ class Order:
         reserve: a machine that was made ahead under this sandbox's id: its disk, network and VMM are there.
         placements: the volumes it gets.
         known: those of them that ``memory`` knows, and how they were then.
+        outfit: what a new sandbox gets before it is its user's.
     """
 
     sandbox: Sandbox
@@ -160,6 +172,13 @@ class Order:
     reserve: Reserve | None = None
     placements: Sequence[VolumePlacement] = ()
     known: Sequence[VolumeRecord] = ()
+    outfit: Outfit = NO_OUTFIT
+
+    @property
+    def disk_bytes(self) -> int | None:
+        """The size the disk is to have where that is not its image's; memory of the machine's own knows it."""
+        disk_mib = self.sandbox.spec.disk_mib
+        return None if disk_mib is None or self.consumed else disk_mib * MEBIBYTE
 
     @property
     def has_volumes(self) -> bool:
@@ -204,7 +223,7 @@ class Bringup:
         """Give the steps of a new sandbox; undone, nothing is left of it."""
         disk = Step(name="disk", do=self._make_disk, undo=self._remove_machine)
         steps = self._steps(self._remove_machine, self._give_back_volumes)
-        return Plan(kind=CREATE_KIND, input_type=Subject, steps=[disk, *steps])
+        return Plan(kind=CREATE_KIND, input_type=Subject, steps=[disk, *steps, *self._outfitting()])
 
     def start(self) -> Plan[Subject]:
         """Give the steps of a stopped sandbox's way up; undone, its disk is as the guest left it."""
@@ -224,6 +243,12 @@ class Bringup:
             Step(name="agent", do=self._reach_agent, undo=self._nothing),
             Step(name="identity", do=self._configure, undo=self._nothing),
         ]
+
+    def _outfitting(self) -> list[Step[Subject]]:
+        outfit = NO_OUTFIT if self._given is None else self._given.outfit
+        files = Step(name="files", do=self._write_files, undo=self._nothing)
+        init = Step(name="init", do=self._run_init, undo=self._nothing)
+        return [*([files] if outfit.files else []), *([init] if outfit.init else [])]
 
     @property
     def guest(self) -> Guest:
@@ -283,6 +308,9 @@ class Bringup:
             self._machine = await self._start_vmm(self._order().machine_spec(self._workshop))
         finally:
             self._close_tap()
+        disk_bytes = self._order().disk_bytes
+        if disk_bytes is not None and self._order().memory is not None:
+            await growing(self._machine).grow_disk(disk_bytes)
         with self._taken as taken:
             await taken.plug_into(self._machine, self._order().known if self._order().memory is not None else ())
 
@@ -315,34 +343,33 @@ class Bringup:
     async def _wait_for_agent(self, machine: Machine) -> None:
         # Until it is configured the agent knows no token; configuring it brings one.
         guest = Guest(machine.dialer, None)
-        ready = asyncio.create_task(guest.wait_ready(self._workshop.settings.boot_timeout_s), name="agent ready")
-        ended = asyncio.create_task(machine.wait(), name="machine ended")
-        try:
-            await asyncio.wait({ready, ended}, return_when=asyncio.FIRST_COMPLETED)
-            if not ready.done():
-                raise MachineDied(
-                    "the machine ended before its agent answered",
-                    details=str(ended.result()),
-                    resolution="run 'hearth doctor'; the details hold the guest's last words",
-                )
-            await ready
-        finally:
-            for task in (ready, ended):
-                task.cancel()
-            await asyncio.gather(ready, ended, return_exceptions=True)
+        ready = guest.wait_ready(self._workshop.settings.boot_timeout_s)
+        await while_it_lives(machine, ready, until="its agent answered")
         self._guest = guest
 
     async def _configure(self, subject: Subject) -> None:
         sandbox, source = self._order().sandbox, self._workshop.secrets
         injected = NOTHING_INJECTED if source is None else await source.injected(sandbox)
+        image_env = {} if self._workshop.image_env is None else await self._workshop.image_env(sandbox)
         config = self._workshop.identity(
             subject.sandbox_id,
             hostname=sandbox.spec.name,
-            env={**sandbox.spec.env, **injected.env},
+            env={**image_env, **sandbox.spec.env, **injected.env},
             files=injected.contents(),
             volumes=self._workshop.volumes.mounts(self._order().placements),
+            root_bytes=self._order().disk_bytes,
         )
-        await self.guest.configure(config, timeout_s=CONFIGURE_TIMEOUT_S)
+        timeout_s = CONFIGURE_TIMEOUT_S + GROW_S_PER_BYTE * (config.root_bytes or 0)
+        configuring = self.guest.configure(config, timeout_s=timeout_s)
+        await while_it_lives(self._running_machine(), configuring, until="it was configured")
+
+    async def _write_files(self, _: Subject) -> None:
+        await write_files(self.guest, self._order().outfit.files)
+
+    async def _run_init(self, _: Subject) -> None:
+        # A machine of our own has a root of its own; elsewhere commands are whoever we are.
+        user = INIT_USER if self._workshop.engine.capabilities.isolated else None
+        await run_init(self.guest, self._order().outfit, user)
 
     async def _nothing(self, _: Subject) -> None:
         """Ending the VMM, an earlier step's undo, takes the guest's part along."""
@@ -366,30 +393,5 @@ def machine_spec(workshop: Workshop, sandbox: Sandbox, boot: BootFiles) -> Machi
         memory_mib=sandbox.spec.memory_mib,
         boot=boot,
         origin=workshop.data.snapshot(sandbox.origin) if sandbox.origin is not None else None,
+        disk_bytes=(sandbox.spec.disk_mib or 0) * MEBIBYTE,
     )
-
-
-def sleeping(engine: Engine) -> SleepingEngine:
-    """Give the engine as one whose machines sleep.
-
-    Raises:
-        Conflict: this one's do not.
-    """
-    if not isinstance(engine, SleepingEngine):
-        raise _sleepless(engine.name)
-    return engine
-
-
-def awake(machine: Machine) -> SleepingMachine:
-    """Give the machine as one that can be paused and captured.
-
-    Raises:
-        Conflict: this one cannot.
-    """
-    if not isinstance(machine, SleepingMachine):
-        raise _sleepless(machine.id)
-    return machine
-
-
-def _sleepless(what: str) -> Conflict:
-    return Conflict("this engine's machines do not sleep", details=what, resolution="use the engine qemu")

@@ -9,11 +9,12 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from hearth.errors import HearthError, TimedOut
+from hearth.errors import HearthError, TimedOut, Unavailable
 from hearth.host.clock import Clock
 from hearth.jobs import measuring
 from hearth.jobs.events import Moment, Observer, StepEvent
 from hearth.jobs.failure import INTERRUPTED, UndoFailed, describe, final_state, step_error
+from hearth.jobs.patience import patiently
 from hearth.jobs.plan import Plan, Step
 from hearth.metrics.tracing import span
 from hearth.model import Job, JobError, JobState, StepPhase, StepRecord
@@ -28,7 +29,15 @@ class Execution(Generic[T]):
     """Does or undoes the steps of a job whose lease ``owner`` holds. Used once, by the runner."""
 
     def __init__(
-        self, job: Job, plan: Plan[T], *, owner: str, jobs: JobStore, clock: Clock, observer: Observer
+        self,
+        job: Job,
+        plan: Plan[T],
+        *,
+        owner: str,
+        jobs: JobStore,
+        clock: Clock,
+        observer: Observer,
+        is_patient: bool = False,
     ) -> None:
         self._job = job
         self._plan = plan
@@ -36,6 +45,7 @@ class Execution(Generic[T]):
         self._jobs = jobs
         self._clock = clock
         self._observer = observer
+        self._is_patient = is_patient
         self._records = list(job.steps)
         self._abandoned = False
         self._interrupted = False
@@ -71,7 +81,7 @@ class Execution(Generic[T]):
                     raise asyncio.CancelledError
                 begun = step.name
                 # Stored first: what is not known to have begun would never be undone after a crash.
-                await self._jobs.record(self._job.id, self._owner, step=step.name, steps=self._records)
+                await self._record(step)
                 with self._measured(step, StepPhase.DO):
                     await step.do(value)
             self._interruptible = False
@@ -135,11 +145,32 @@ class Execution(Generic[T]):
                 _log_failure("undo failed", error, job=self._job.id, step=step.name)
         return failed
 
+    async def _record(self, step: Step[T]) -> None:
+        async def record() -> None:
+            await self._jobs.record(self._job.id, self._owner, step=step.name, steps=self._records)
+
+        await (patiently(record, self._clock, what=self._job.id) if self._is_patient else record())
+
     async def _finish(self, new: JobState, error: JobError | None) -> Job:
         expected = {JobState.RUNNING, JobState.UNDOING} if error is not None else {JobState.RUNNING}
-        job = await self._jobs.transition(
-            self._job.id, expected, new, owner=self._owner, error=error, steps=self._records
-        )
+        was_lost = False
+
+        async def finish() -> Job:
+            nonlocal was_lost
+            try:
+                return await self._jobs.transition(
+                    self._job.id, expected, new, owner=self._owner, error=error, steps=self._records
+                )
+            except Unavailable:
+                was_lost = True  # it may be stored all the same
+                raise
+            except LeaseLost:
+                job = await self._jobs.get(self._job.id)
+                if was_lost and (job.state, job.attempt) == (new, self._job.attempt):
+                    return job
+                raise
+
+        job = await (patiently(finish, self._clock, what=self._job.id) if self._is_patient else finish())
         return measuring.ended(job)
 
     @contextmanager

@@ -27,7 +27,13 @@ def describe(error: BaseException) -> JobError:
         case asyncio.CancelledError():
             return JobError(code=Code.CANCELLED, brief="the job was cancelled")
         case HearthError():
-            return JobError(code=error.code, brief=error.brief, details=error.details, resolution=error.resolution)
+            return JobError(
+                code=error.code,
+                brief=error.brief,
+                details=error.details,
+                resolution=error.resolution,
+                field=error.field,
+            )
         case _:
             return JobError(code=Code.INTERNAL, brief="an internal error ended the job", details=type(error).__name__)
 

@@ -15,13 +15,14 @@ from typing import Self
 
 import structlog
 
-from hearth.engine.base import Machine, VolumeMachine, VolumePlace, VolumeSeal
+from hearth.engine.base import PLAIN, Machine, VolumeLayout, VolumeMachine, VolumePlace, VolumeSeal
 from hearth.engine.manifest import VolumeRecord
 from hearth.engine.snapshot import require_same_volumes
 from hearth.errors import Conflict, HearthError
 from hearth.model import VolumePlacement, VolumeState
 from hearth.store.volume_store import VolumeStore
-from hearth.volume.base import AttachMode, FileSystem, VolumeBackend, VolumeInUse
+from hearth.volume.base import AttachMode, FileSystem, VolumeInUse
+from hearth.volume.linked import LinkedVolumes
 from hearth.volume.locks import Attachment, Attachments
 from hearth.wire.messages import VolumeMount
 
@@ -37,6 +38,13 @@ class TakenVolume:
 
     placement: VolumePlacement
     attachment: Attachment
+    layout: VolumeLayout = PLAIN
+
+    def close(self) -> None:
+        """Close our copies."""
+        self.attachment.close()
+        if self.layout.base >= 0:
+            os.close(self.layout.base)
 
     @property
     def seal(self) -> VolumeSeal:
@@ -73,12 +81,12 @@ class TakenVolumes:
         places = {record.place for record in known}
         for taken in self.volumes:
             place, descriptor = taken.placement.slot, taken.attachment.descriptor
-            await with_places(machine).attach_volume(place, descriptor, is_known=place in places)
+            await with_places(machine).attach_volume(place, descriptor, layout=taken.layout, is_known=place in places)
 
     def close(self) -> None:
         """Close our copies; doing it twice is fine."""
         for taken in self.volumes:
-            taken.attachment.close()
+            taken.close()
         self.volumes = []
 
     def __enter__(self) -> Self:
@@ -101,7 +109,7 @@ class MachineVolumes:
         self,
         *,
         store: VolumeStore,
-        backend: VolumeBackend,
+        backend: LinkedVolumes,
         attachments: Attachments,
         places: Sequence[VolumePlace],
     ) -> None:
@@ -139,7 +147,13 @@ class MachineVolumes:
         taken = TakenVolumes()
         try:
             for placement in placements:
-                taken.volumes.append(TakenVolume(placement=placement, attachment=await self._acquire(placement)))
+                attachment = await self._acquire(placement)
+                try:
+                    layout = self._layout(placement.volume_id, attachment.descriptor)
+                except BaseException:
+                    attachment.close()
+                    raise
+                taken.volumes.append(TakenVolume(placement=placement, attachment=attachment, layout=layout))
         except BaseException:
             taken.close()
             raise
@@ -213,6 +227,18 @@ class MachineVolumes:
         if placement.read_only and not self.attachments.holders(volume_id):
             await self._mend(volume_id)
         return await self.attachments.acquire(volume_id, placement.sandbox_id, mode_of(placement))
+
+    def _layout(self, volume_id: str, descriptor: int) -> VolumeLayout:
+        found = self.backend.layout(volume_id)
+        base = -1 if found.base is None else os.open(found.base, os.O_RDONLY | os.O_CLOEXEC)
+        return VolumeLayout(
+            format=found.format,
+            offset_bytes=found.offset_bytes,
+            size_bytes=found.size_bytes,
+            is_block=stat.S_ISBLK(os.fstat(descriptor).st_mode),
+            base=base,
+            base_format=found.base_format,
+        )
 
     async def _mend(self, volume_id: str) -> None:
         """Replay the journal before the first who reads; the others find it done."""
