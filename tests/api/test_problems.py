@@ -30,6 +30,18 @@ def test_an_error_survives_the_way_to_the_caller(kind: type[HearthError]) -> Non
         assert (got.brief, got.details, got.resolution, got.code) == ("brief", "details", "resolution", kind.code)
 
 
+@pytest.mark.parametrize("kind", [HearthError, *CLASSES])
+def test_every_error_says_a_next_step(kind: type[HearthError]) -> None:
+    assert kind("brief").resolution == kind.next_step != ""
+    assert kind("brief", resolution="do this").resolution == "do this"
+
+
+def test_a_caller_of_the_sdk_learns_which_request_it_was() -> None:
+    error = error_from(problem_of(NotFound("brief"), "req-7"))
+    assert (error.request_id, error.told()["request_id"]) == ("req-7", "req-7")
+    assert "request_id" not in NotFound("brief").told()
+
+
 def test_every_code_but_that_of_the_unexpected_has_a_class() -> None:
     assert {kind.code for kind in CLASSES} == set(Code) - {Code.INTERNAL}
     assert HearthError.code is Code.INTERNAL

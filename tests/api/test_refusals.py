@@ -7,8 +7,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from hearth.api.event_schemas import FollowEvents
+from hearth.api.exec_schemas import KillExec
+from hearth.api.file_schemas import ReadFile, WriteFile
 from hearth.api.refusals import MAX_REASON, refusal
 from hearth.api.schemas import CreateSandbox, ExecCommand, ListSandboxes
+from hearth.api.volume_schemas import AttachVolume, CreateVolume
 from hearth.errors import InvalidInput
 
 DNS = "use 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit"
@@ -39,6 +43,12 @@ REFUSED: list[tuple[type[Any], Any, str, str, str]] = [
         "use 86400 or less",
     ),
     (ExecCommand, {"cmd": ["a"], "stdin_encoding": "x"}, "stdin_encoding", "stdin_encoding: Invalid", "openapi"),
+    (FollowEvents, {"type": ["Sandbox"]}, "type[0]", "type[0] 'Sandbox' is no kind of event", "sandbox.running"),
+    (KillExec, {"signal": "term"}, "signal", "signal 'term' is no name of a signal", "TERM"),
+    (ReadFile, {"path": "etc"}, "path", "path 'etc' is no absolute path", "'/'"),
+    (WriteFile, {"path": "/a", "mode": "999"}, "mode", "mode '999' is no mode", "octal"),
+    (CreateVolume, {"name": "a b", "size_mb": 16}, "name", "name 'a b' is no name of a volume", "letters"),
+    (AttachVolume, {"name": "a", "mount": "srv"}, "mount", "mount 'srv' is no place to mount at", "absolute"),
     (ListSandboxes, {"label": ["a=b", "c"]}, "label[1]", "label[1] 'c' is not of the form key=value", "key=value"),
 ]
 

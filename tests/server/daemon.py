@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,9 @@ from hearth.image.store import ImageStore, Made
 from hearth.model import ImageKind
 from hearth.sdk.client import Client
 
-READY_S = 30.0
-END_S = 20.0
-LOG_S = 10.0
+READY_S = 60.0
+END_S = 60.0
+LOG_S = 60.0
 IMAGES = ((ImageKind.KERNEL, "kernel"), (ImageKind.AGENT, "agent"), (ImageKind.ROOTFS, "debian"))
 
 
@@ -107,15 +107,19 @@ def publish_images(data: DataDirectory) -> None:
 
 
 @contextlib.contextmanager
-def running_daemon(data: DataDirectory, *words: str) -> Iterator[RunningDaemon]:
-    """Start a daemon, wait until it says that it is ready, end it with its sandboxes."""
+def running_daemon(data: DataDirectory, *words: str, prefix: Sequence[str] = ()) -> Iterator[RunningDaemon]:
+    """Start a daemon, wait until it says that it is ready, end it with its sandboxes.
+
+    Args:
+        prefix: a program that becomes the daemon, such as one that makes a namespace for it.
+    """
     log_file = data.root / "log.jsonl"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told, log_file.open("ab") as log:
         address = data.root / "notify.sock"
         address.unlink(missing_ok=True)
         told.bind(str(address))
         process = subprocess.Popen(
-            daemon_command(data, "--log-format", "json", *words),
+            [*prefix, *daemon_command(data, "--log-format", "json", *words)],
             env={**os.environ, "NOTIFY_SOCKET": str(address)},
             stdin=subprocess.DEVNULL,
             stderr=log,
@@ -136,6 +140,7 @@ def running_daemon(data: DataDirectory, *words: str) -> Iterator[RunningDaemon]:
 def daemon_command(data: DataDirectory, *words: str) -> list[str]:
     """Give the command line of a daemon with the development engine, and without a way to the world for any other."""
     serve = [sys.executable, "-m", "hearth.server", "serve", "--uplink", "none", "--net-slots", "0"]
+    serve += ["--registry-only", "127.0.0.1"]
     return [*serve, "--data", str(data.root), "--engine", "local", *words]
 
 

@@ -22,12 +22,12 @@ class UnixConnection(http.client.HTTPConnection):
     """The standard library's client over a Unix socket: nothing of the SDK stands between test and server."""
 
     def __init__(self, path: str) -> None:
-        super().__init__("hearth", timeout=20)
+        super().__init__("hearth", timeout=60)
         self.path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(20)
+        self.sock.settimeout(60)
         self.sock.connect(self.path)
 
 

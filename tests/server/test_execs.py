@@ -20,7 +20,7 @@ from tests.server.test_app import UnixConnection, ask
 
 from hearth.sdk.client import Sandbox
 
-END_S = 10
+END_S = 60
 NDJSON = "application/x-ndjson"
 
 

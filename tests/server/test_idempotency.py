@@ -118,6 +118,8 @@ def test_keys_are_each_users_own(daemon: RunningDaemon, client: Client) -> None:
 def test_a_secret_that_is_shown_once_is_shown_to_a_repetition_and_nowhere_in_the_database(
     daemon: RunningDaemon, client: Client
 ) -> None:
+    if not daemon.data.database.exists():
+        pytest.skip("this database is no file whose bytes could be looked at")
     key = "a-key-nobody-else-knows"
     answers = [
         ask(daemon, "POST", "/api/v1/users", b'{"name":"idem-ada"}', token=daemon.token, Idempotency_Key=key)

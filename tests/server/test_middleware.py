@@ -69,11 +69,11 @@ def served(listener: socket.socket) -> Iterator[None]:
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     try:
-        started.wait(10)
+        started.wait(60)
         yield
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(60)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_a_caller_who_left_is_no_error(tmp_path: Path) -> None:
     with structlog.testing.capture_logs() as logs, unix_listener(tmp_path / "s") as listener, served(listener):
         connection = UnixConnection(str(tmp_path / "s"))
         connection.request("GET", "/gone")
-        assert waiting.wait(10)
+        assert waiting.wait(60)
         connection.close()
     (entry,) = logs
     assert (entry["event"], entry["log_level"], entry["status"]) == ("request", "info", 499)

@@ -15,7 +15,7 @@ def test_the_state_arrives(kind: str, tmp_path: Path, monkeypatch: pytest.Monkey
     name = str(tmp_path / "n.sock") if kind == "path" else f"@hearth-test-{tmp_path}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(name.replace("@", "\0", 1))
-        manager.settimeout(5)
+        manager.settimeout(60)
         monkeypatch.setenv("NOTIFY_SOCKET", name)
         notify("READY=1")
         assert manager.recv(64) == b"READY=1"

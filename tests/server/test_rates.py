@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
+from tests.redis_server import redis_server
 from tests.server.daemon import RunningDaemon, data_directory, publish_images, running_daemon
 from tests.server.network import address_of, ask_over_tcp, bearer
 
@@ -88,21 +91,54 @@ def test_who_is_nobody_too_often_is_told_so_and_somebody_is_let_in(limited: Limi
     assert limited.ask("GET", PATH, limited.tokens[3])[0] == 200
 
 
-def test_buckets_fill_again_and_a_network_counts_as_one() -> None:
+async def test_buckets_fill_again_and_a_network_counts_as_one() -> None:
     turnstile = Turnstile(ApiRates(read=PerMinute(count=60, burst=2), address=PerMinute(count=60, burst=1), use=None))
-    turnstile.take("read", "ada", 0.0)
-    turnstile.take("read", "ada", 0.0)
+    await turnstile.take("read", "ada", 0.0)
+    await turnstile.take("read", "ada", 0.0)
     with pytest.raises(RateLimited) as refused:
-        turnstile.take("read", "ada", 0.5)
+        await turnstile.take("read", "ada", 0.5)
     assert refused.value.retry_after_s == 1.0
-    turnstile.take("read", "bob", 0.5)
-    turnstile.take("read", "ada", 1.1)
-    turnstile.take_address("address", "2001:db8::1", 0.0)
+    await turnstile.take("read", "bob", 0.5)
+    await turnstile.take("read", "ada", 1.1)
+    await turnstile.take_address("address", "2001:db8::1", 0.0)
     with pytest.raises(RateLimited):
-        turnstile.take_address("address", "2001:db8::2", 0.0)
-    turnstile.take_address("address", "2001:db8:0:1::1", 0.0)
+        await turnstile.take_address("address", "2001:db8::2", 0.0)
+    await turnstile.take_address("address", "2001:db8:0:1::1", 0.0)
     for _ in range(1000):
-        turnstile.take("use", "ada", 0.0)
+        await turnstile.take("use", "ada", 0.0)
+
+
+def test_daemons_on_one_redis_count_together_and_go_on_without_it(tmp_path: Path) -> None:
+    rates = ("--listen", "127.0.0.1:0", "--rate=address=1/10")
+    with redis_server() as redis, contextlib.ExitStack() as opened:
+        config = tmp_path / "hearth.toml"
+        config.write_text(f'redis_url = "{redis.url}"\n')
+        config.chmod(0o600)
+        daemons = []
+        for _ in range(2):
+            data = opened.enter_context(data_directory())
+            daemons.append(opened.enter_context(running_daemon(data, "--config", str(config), *rates)))
+        places = [address_of(daemon) for daemon in daemons]
+
+        def statuses(rounds: int) -> list[int]:
+            return [ask_over_tcp(place, "GET", "/health")[0] for _ in range(rounds) for place in places]
+
+        asked = statuses(7)  # of each daemon by itself ten could be had
+        assert asked[:10] == [200] * 10
+        assert 429 in asked[10:]
+        redis.stop()
+        assert statuses(1) == [200, 200]
+        daemons[0].wait_for_event("rates are not shared: each daemon counts for itself")
+
+
+def test_a_url_of_redis_that_is_none_is_told_at_the_start_without_its_password(tmp_path: Path) -> None:
+    config = tmp_path / "hearth.toml"
+    config.write_text('redis_url = "http://:hush-hush@127.0.0.1"\n')
+    config.chmod(0o600)
+    command = [sys.executable, "-m", "hearth.server", "serve", "--config", str(config)]
+    ended = subprocess.run(command, capture_output=True, timeout=WAIT_S, check=False)
+    assert ended.returncode == 1
+    assert b"redis_url" in ended.stderr and b"hush-hush" not in ended.stderr
 
 
 @pytest.mark.parametrize("word", ["read=10", "read=0/1", "read=1/", "tea=1/1", "read=x/y", "read=-1/2"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -16,6 +17,9 @@ from pathlib import Path
 import pytest
 from tests.server.daemon import RunningDaemon, data_directory, publish_images, run_cli, running_daemon
 from tests.server.network import address_of, ask_over_tcp, bearer
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from hearth.errors import Unavailable
 from hearth.sdk.async_client import AsyncClient
@@ -198,3 +202,26 @@ def test_a_daemon_whose_certificate_nobody_vouches_for_is_not_talked_to(secure: 
     url = f"https://127.0.0.1:{secure.address[1]}"
     with Client(url, secure.daemon.token) as client, pytest.raises(Unavailable, match="certificate"):
         client.users.get()
+
+
+def test_another_sites_page_opens_no_terminal_with_a_certificate_that_its_visitor_shows(secure: Secure) -> None:
+    shown = secure.context(secure.authority.sign("browser", "admin"))
+    own = f"https://{secure.address[0]}:{secure.address[1]}"
+    with secure.daemon.client() as client, client.create() as sandbox:
+        target = f"wss://{secure.address[0]}:{secure.address[1]}/api/v1/sandboxes/{sandbox.id}/ws?cmd=true&new=true"
+
+        def status(origin: str | None, query: str = "", context: ssl.SSLContext = shown) -> int:
+            try:
+                with connect(
+                    target + query, ssl=context, origin=Origin(origin) if origin else None, proxy=None
+                ) as socket:
+                    assert json.loads(socket.recv(timeout=END_S))["type"] == "session"
+            except InvalidStatus as error:
+                return error.response.status_code
+            return 101
+
+        assert (status(None), status(own)) == (101, 101)
+        foreign = ("https://elsewhere.example.org", own.replace("https", "http"), f"{own}0", "null")
+        assert {status(each) for each in foreign} == {403}
+        assert status(foreign[0], f"&token={secure.daemon.token}") == 101
+        assert status(foreign[0], f"&token={secure.daemon.token}", secure.context()) == 101

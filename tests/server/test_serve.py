@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
+import os
+import pty
 import re
 import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,8 @@ from tests.server.daemon import RunningDaemon, daemon_command, data_directory, r
 
 from hearth.config import Settings
 from hearth.sdk.client import Client
-from hearth.server.serve import add_arguments, settings_of
+from hearth.settings.loading import settings_of
+from hearth.settings.options import read_words
 
 END_S = 30
 
@@ -53,9 +56,7 @@ def test_a_daemon_that_cannot_start_says_why_and_what_to_do(words: tuple[str, ..
 
 
 def settings(*words: str) -> Settings:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return settings_of(parser.parse_args(words))
+    return settings_of(read_words(words, {}).arguments)
 
 
 def test_what_an_operator_does_not_choose_keeps_its_default() -> None:
@@ -131,3 +132,19 @@ def test_after_a_crash_the_next_daemon_takes_over_the_socket() -> None:
             assert data.api_socket.exists()
         with running_daemon(data) as daemon, daemon.client() as client:
             assert client.health().status == "healthy"
+
+
+def test_a_daemon_at_a_terminal_ends_with_it() -> None:
+    with data_directory() as data:
+        terminal, ours = pty.openpty()
+        try:
+            with subprocess.Popen(daemon_command(data), stdin=subprocess.DEVNULL, stderr=ours) as process:
+                deadline = time.monotonic() + END_S
+                while not data.api_socket.exists():
+                    assert time.monotonic() < deadline, "the daemon does not listen"
+                    time.sleep(0.02)
+                process.send_signal(signal.SIGHUP)
+                assert process.wait(END_S) == 0
+        finally:
+            os.close(terminal)
+            os.close(ours)

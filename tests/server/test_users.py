@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from tests.server.daemon import RunningDaemon
+from tests.server.daemon import RunningDaemon, data_directory, publish_images, running_daemon
 from tests.server.test_app import ask
 
 from hearth.errors import Conflict, Forbidden, HearthError, InvalidInput, NotFound, Unauthenticated
@@ -129,7 +129,7 @@ def test_a_key_for_one_sandbox_opens_no_other(client: Client, daemon: RunningDae
         for reference in ("other", other.id, "no-such"):
             with pytest.raises(NotFound):
                 narrow.get(reference)
-        for deed in (narrow.list, narrow.volumes, narrow.images, narrow.users.get):
+        for deed in (narrow.list, narrow.volumes, narrow.images.list, narrow.users.get):
             with pytest.raises(Forbidden):
                 deed()
         # A name that passes to another sandbox takes the key nowhere.
@@ -185,6 +185,37 @@ def test_a_key_is_replaced_with_and_without_an_overlap(client: Client, daemon: R
         with Client(daemon.url, third.secret) as newest:
             newest.list()
         old.list()
+
+
+def test_a_key_is_replaced_and_ended_by_its_name(client: Client, daemon: RunningDaemon) -> None:
+    made = client.users.create_key(name="by-name", scope="read")
+    newer = client.users.rotate_key(key="by-name", overlap_s=600)
+    with pytest.raises(Conflict) as unclear:
+        client.users.revoke_key("by-name")
+    assert made.key.id in unclear.value.details and newer.key.id in unclear.value.details
+    client.users.revoke_key(made.key.id)
+    client.users.revoke_key("by-name")
+    ended = [key.valid for key in client.users.keys_of() if key.id in (made.key.id, newer.key.id)]
+    assert ended == [False, False]
+    for gone in ("by-name", made.key.id, "no-such-key"):
+        with pytest.raises(NotFound):
+            client.users.revoke_key(gone)
+
+
+def test_the_key_of_the_hosts_own_command_line_is_replaced_in_its_file() -> None:
+    with data_directory() as data:
+        publish_images(data)
+        with running_daemon(data) as daemon:
+            before = daemon.token
+            with daemon.client() as client:
+                issued = client.users.rotate_key()
+            assert daemon.token == issued.secret != before
+            assert data.admin_key.stat().st_mode & 0o777 == 0o600
+            with daemon.client() as client:
+                other = client.users.create_key(name="another")
+                client.users.rotate_key(key="another")
+                assert daemon.token == issued.secret != other.secret
+                client.list()
 
 
 def test_a_secret_is_shown_once_and_stored_nowhere(client: Client, daemon: RunningDaemon) -> None:

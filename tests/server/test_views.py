@@ -22,8 +22,8 @@ from hearth.model import (
     SandboxState,
     Snapshot,
 )
+from hearth.server.drafts import Draft
 from hearth.server.routes.lives import changes_of
-from hearth.server.routes.sandboxes import spec_of
 from hearth.server.views import ending_view, sandbox_view, snapshot_view
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -114,9 +114,9 @@ def test_a_body_asks_for_its_changes_and_no_others(body: ChangeSandbox, changes:
 
 
 def test_what_is_not_said_of_a_new_sandbox_is_as_usual() -> None:
-    assert spec_of(CreateSandbox(), "web") == SandboxSpec(name="web")
+    assert Draft(body=CreateSandbox()).spec("web") == SandboxSpec(name="web")
     said = CreateSandbox(image="alpine", cpus=2, memory_mb=512, keep_hot=True, ttl_s=9, idle_pause_s=1, idle_stop_s=2)
-    assert spec_of(said, "web") == SandboxSpec(
+    assert Draft(body=said).spec("web") == SandboxSpec(
         name="web", image="alpine", cpus=2, memory_mib=512, keep_hot=True, ttl_s=9, idle_pause_s=1, idle_stop_s=2
     )
 
@@ -125,5 +125,5 @@ def test_what_is_not_said_of_a_new_sandbox_is_as_usual() -> None:
 def test_what_a_source_brings_may_not_be_said_beside_it(body: dict[str, object]) -> None:
     given = msgspec.convert({"from": "before", **body}, CreateSandbox)
     with pytest.raises(InvalidInput) as refused:
-        spec_of(given, "web")
+        Draft(body=given).spec("web")
     assert refused.value.field == next(iter(body))

@@ -8,13 +8,14 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from hearth.api.limits import DEFAULT_LIST_LIMIT, MAX_LIST_LIMIT
+from hearth.api.patterns import EVENT_KIND
 from hearth.api.schemas import StepTiming
 
 MAX_KINDS = 32
 EventKind = Annotated[
     str,
     Meta(
-        pattern=r"^[a-z]+(\.(\*|[a-z]+))?$(?!\n)",
+        pattern=EVENT_KIND,
         max_length=64,
         description="A kind of event, such as sandbox.running, or a noun for all of its kinds, such as sandbox.",
     ),
@@ -62,19 +63,27 @@ class ListJobs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
 
 
 class JobProgress(Struct, frozen=True, kw_only=True):
-    """The step a job is at, and how much is done, in percent, where that is known."""
+    """The step a job is at, and how much is done, in percent, where that is known.
+
+    A step that counts bytes tells how many are done of how many, how many a second, and the seconds that are left.
+    """
 
     stage: str | None = None
     percent: float | None = None
+    bytes_processed: int | None = None
+    bytes_total: int | None = None
+    rate_bps: float | None = None
+    eta_s: float | None = None
 
 
 class JobProblem(Struct, frozen=True, kw_only=True):
-    """Why a job did not complete; ``code`` is of the closed list of problems."""
+    """Why a job did not complete; ``code`` is of the closed list of problems, ``field`` the input at fault."""
 
     error: str
     code: str
     details: str = ""
     resolution: str = ""
+    field: str | None = None
 
 
 class JobView(Struct, frozen=True, kw_only=True):
@@ -82,6 +91,9 @@ class JobView(Struct, frozen=True, kw_only=True):
 
     A job whose work is being undone is ``running`` and has its ``error`` already. ``attempts`` counts how often a
     daemon took it up; ``steps`` are those that ended, in the order of time, with those that were undone.
+
+    Of a job that fills a volume also: ``correlation_id`` as it was given, ``queue_position`` while it waits, and
+    when it has completed where image and volume are, and whether the image was there already.
     """
 
     job_id: str
@@ -95,6 +107,13 @@ class JobView(Struct, frozen=True, kw_only=True):
     finished_at: datetime | None = None
     error: JobProblem | None = None
     steps: list[StepTiming] = []
+    correlation_id: str | None = None
+    queue_position: int | None = None
+    cache_hit: bool | None = None
+    image_path: str | None = None
+    volume_path: str | None = None
+    host: str | None = None
+    grown: str | None = None
 
 
 class JobList(Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from hearth.api.limits import DEFAULT_LIST_LIMIT, MAX_LIST_LIMIT
+from hearth.api.patterns import SIGNAL
 from hearth.api.schemas import Encoding, Problem
 
 MAX_CURSOR = 2**63 - 1
@@ -15,7 +16,7 @@ ExecStateName = Literal["running", "exited", "failed"]
 SignalName = Annotated[
     str,
     Meta(
-        pattern=r"^(SIG)?[A-Z][A-Z0-9+-]{1,9}$(?!\n)",
+        pattern=SIGNAL,
         description="A name such as TERM or SIGINT; in full as in signal(7).",
     ),
 ]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from hearth.api.image_schemas import ImageView
 from hearth.api.limits import PREFIX
 from hearth.api.net_schemas import EgressView
 from hearth.api.operation import Operation
-from hearth.api.schemas import ImageView, Nothing, SandboxList, SandboxView
+from hearth.api.schemas import Nothing, SandboxList, SandboxView
 from hearth.api.sleep_schemas import (
     ChangeSandbox,
     CopySandbox,

@@ -9,12 +9,15 @@ import msgspec
 from hearth.api.limits import JSON, NDJSON, SSE
 from hearth.api.openapi_examples import examples_of
 from hearth.api.openapi_parts import (
+    BYTES_SCHEMA,
     HEADERS,
     IDEMPOTENCY_PARAMETER,
     PATH_PARAMETERS,
+    RANGE_PARAMETER,
     REQUEST_ID_PARAMETER,
     SECURITY,
     SECURITY_SCHEMES,
+    TOKEN_PARAMETER,
     header_names,
     parameter_names,
     tag_of,
@@ -41,6 +44,7 @@ def openapi_document() -> dict[str, Any]:
     for operation in OPERATIONS:
         types += [operation.takes, operation.gives, *operation.streams]
         types += [operation.events] if operation.events is not None else []
+        types += [*operation.conversation.hears, *operation.conversation.says] if operation.conversation else []
     unique = list(dict.fromkeys(types))
     _, components = msgspec.json.schema_components(unique, ref_template=_SCHEMA)
     for problem in (Problem, ErrorEvent):
@@ -63,7 +67,12 @@ def openapi_document() -> dict[str, Any]:
         "components": {
             "schemas": components,
             "headers": HEADERS,
-            "parameters": {"request_id": REQUEST_ID_PARAMETER, "idempotency_key": IDEMPOTENCY_PARAMETER},
+            "parameters": {
+                "request_id": REQUEST_ID_PARAMETER,
+                "idempotency_key": IDEMPOTENCY_PARAMETER,
+                "range": RANGE_PARAMETER,
+                "token": TOKEN_PARAMETER,
+            },
             "securitySchemes": SECURITY_SCHEMES,
         },
         "security": SECURITY,
@@ -81,6 +90,13 @@ def _describe(operation: Operation[Any, Any], components: dict[str, Any]) -> dic
     if operation.has_body and operation.takes is not Nothing:
         content = {JSON: {"schema": _schema(operation.takes), **examples_of(operation.takes)}}
         described["requestBody"] = {"required": operation.needs_body, "content": content}
+    if operation.uploads:
+        described["requestBody"] = {"required": True, "content": dict.fromkeys(operation.uploads, BYTES_SCHEMA)}
+    if operation.conversation is not None:
+        described["x-hearth-websocket"] = {
+            "client": [_schema(each) for each in operation.conversation.hears],
+            "server": [_schema(each) for each in operation.conversation.says],
+        }
     if operation.public:
         described["security"] = []
     else:
@@ -106,6 +122,10 @@ def _parameters(operation: Operation[Any, Any], components: dict[str, Any]) -> l
     parameters.append({"$ref": "#/components/parameters/request_id"})
     if operation.creates:
         parameters.append({"$ref": "#/components/parameters/idempotency_key"})
+    if operation.reads_header is not None:
+        parameters.append({"$ref": f"#/components/parameters/{operation.reads_header.lower()}"})
+    if operation.conversation is not None:
+        parameters.append({"$ref": "#/components/parameters/token"})
     return parameters
 
 
@@ -133,6 +153,12 @@ def _responses(operation: Operation[Any, Any]) -> dict[str, Any]:
         if operation.events is not None:
             answer["description"] = "server-sent events, whose `data` is one object each; comments are heartbeats"
             content[SSE] = {"schema": _event(operation.events)}
+        for media in operation.downloads:
+            content[media] = BYTES_SCHEMA
+        for name in operation.headers:
+            answer["headers"][name] = {"$ref": f"#/components/headers/{name}"}
+        if status == 101:
+            answer["description"] = "from here on a WebSocket; `x-hearth-websocket` tells its text messages"
         if content:
             answer["content"] = content
         responses[str(status)] = answer

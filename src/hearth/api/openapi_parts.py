@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from hearth.api.limits import IDEMPOTENCY_HEADER, PREFIX, REPLAYED_HEADER, REQUEST_ID_HEADER
+from hearth.api.limits import (
+    FILE_IS_DIR_HEADER,
+    FILE_MODE_HEADER,
+    FILE_SIZE_HEADER,
+    IDEMPOTENCY_HEADER,
+    PREFIX,
+    REPLAYED_HEADER,
+    REQUEST_ID_HEADER,
+)
 
 _PARAMETERS = re.compile(r"{(\w+)}")
 _REQUEST_ID = r"^[A-Za-z0-9._:/+=@-]{1,128}$"
@@ -17,11 +25,34 @@ HEADERS: dict[str, Any] = {
         "schema": {"type": "string"},
     },
     "Retry-After": {"description": "Seconds until it may be asked again.", "schema": {"type": "integer", "minimum": 1}},
+    "Retry-After-Ms": {
+        "description": "The same in milliseconds, for those who need not wait a whole second.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
     "WWW-Authenticate": {"description": "How to say who asks.", "schema": {"type": "string"}},
     REPLAYED_HEADER: {
         "description": "Given where this is the answer of an earlier request with the same Idempotency-Key.",
         "schema": {"type": "string", "const": "true"},
     },
+    FILE_SIZE_HEADER: {
+        "description": "Bytes of the whole file.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    FILE_MODE_HEADER: {"description": "4 octal digits.", "schema": {"type": "string", "pattern": "^[0-7]{4}$"}},
+    FILE_IS_DIR_HEADER: {"description": "Whether it is a directory.", "schema": {"enum": ["true", "false"]}},
+}
+BYTES_SCHEMA: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+RANGE_PARAMETER: dict[str, Any] = {
+    "name": "Range",
+    "in": "header",
+    "description": "One range of bytes, `bytes=0-99`, `bytes=100-` or `bytes=-100`; others are ignored.",
+    "schema": {"type": "string"},
+}
+TOKEN_PARAMETER: dict[str, Any] = {
+    "name": "token",
+    "in": "query",
+    "description": "The API key, for clients that can set no header; a first message `auth` keeps it out of addresses.",
+    "schema": {"type": "string"},
 }
 REQUEST_ID_PARAMETER: dict[str, Any] = {
     "name": REQUEST_ID_HEADER,
@@ -40,7 +71,8 @@ IDEMPOTENCY_PARAMETER: dict[str, Any] = {
 PATH_PARAMETERS: dict[str, dict[str, Any]] = {
     "ref": {"description": "An id or a name.", "schema": {"type": "string"}},
     "volume": {"description": "The id or name of a volume.", "schema": {"type": "string"}},
-    "key": {"description": "The id of a key.", "schema": {"type": "string"}},
+    "session": {"description": "The id of a session.", "schema": {"type": "string"}},
+    "key": {"description": "A key, by id or by the name it was given.", "schema": {"type": "string"}},
     "port": {"description": "A TCP port.", "schema": {"type": "integer", "minimum": 1, "maximum": 65_535}},
 }
 SECURITY_SCHEMES: dict[str, Any] = {
@@ -75,7 +107,7 @@ def header_names(status: int, *, creates: bool = False) -> dict[str, Any]:
     """Give the headers that answers of a status have."""
     names = [REQUEST_ID_HEADER]
     if status in (429, 503):
-        names.append("Retry-After")
+        names += ["Retry-After", "Retry-After-Ms"]
     if status == 401:
         names.append("WWW-Authenticate")
     if creates and status < 300:

@@ -12,7 +12,15 @@ from hearth.tenancy import KeyScope
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
-Method = Literal["GET", "POST", "PATCH", "DELETE"]
+Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversation:
+    """What a call that changes to a WebSocket speaks: the schemas of the client's messages, and of the server's."""
+
+    hears: tuple[type[Any], ...]
+    says: tuple[type[Any], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +28,7 @@ class Operation(Generic[Input, Output]):
     """One call.
 
     Args:
-        takes: the body of a POST or PATCH, the query of everything else.
+        takes: the body of a POST or PATCH, of everything else the query.
         gives: the body of the answer; ``Nothing`` means 204.
         statuses: those of success, the usual one first.
         also_gives: the bodies of those whose body is another.
@@ -31,6 +39,11 @@ class Operation(Generic[Input, Output]):
         events: the schema of its events' data, where it answers with server-sent events.
         gives_secret: its answer holds what is shown this once and stored nowhere.
         scope: what a key must be allowed; None is to read for a GET, else to write.
+        uploads: the media types of a body that is no JSON and of any size; ``takes`` is the query then.
+        downloads: the media types of answers that are no JSON, besides ``gives``.
+        headers: what the answer of success tells in headers.
+        reads_header: a header that says more of what is asked for.
+        conversation: of a call that changes to a WebSocket.
     """
 
     name: str
@@ -48,15 +61,25 @@ class Operation(Generic[Input, Output]):
     events: type[Any] | None = None
     gives_secret: bool = False
     scope: KeyScope | None = None
+    uploads: tuple[str, ...] = ()
+    downloads: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    reads_header: str | None = None
+    conversation: Conversation | None = None
 
     @property
     def needed_scope(self) -> KeyScope:
         """What a key must be allowed to make this call."""
-        return self.scope or (KeyScope.READ if self.method == "GET" else KeyScope.WRITE)
+        return self.scope or (KeyScope.WRITE if self.changes else KeyScope.READ)
 
     @property
     def has_body(self) -> bool:
-        return self.method in ("POST", "PATCH")
+        return self.method in ("POST", "PATCH") and not self.uploads
+
+    @property
+    def changes(self) -> bool:
+        """Whether it does more than look."""
+        return self.method not in ("GET", "HEAD")
 
     @property
     def creates(self) -> bool:
@@ -64,7 +87,7 @@ class Operation(Generic[Input, Output]):
 
         Also where the answer holds a secret: what is kept for a repetition is sealed.
         """
-        return self.method == "POST" and not {201, 202}.isdisjoint(self.statuses)
+        return self.method == "POST" and not self.uploads and not {201, 202}.isdisjoint(self.statuses)
 
     @property
     def needs_body(self) -> bool:
@@ -79,4 +102,6 @@ class Operation(Generic[Input, Output]):
             usual += [Code.UNAUTHENTICATED, Code.FORBIDDEN, Code.RATE_LIMITED, Code.UNAVAILABLE]
         if self.has_body:
             usual += [Code.TOO_LARGE, Code.REQUEST_TIMEOUT]
+        if self.creates:
+            usual.append(Code.CONFLICT)  # its Idempotency-Key may have been used for something else
         return tuple(dict.fromkeys([*usual, *self.errors]))

@@ -15,8 +15,11 @@ STATUS: dict[Code, int] = {
     Code.REQUEST_TIMEOUT: 408,
     Code.CONFLICT: 409,
     Code.CANCELLED: 409,
+    Code.LENGTH_REQUIRED: 411,
     Code.TOO_LARGE: 413,
+    Code.RANGE_NOT_SATISFIABLE: 416,
     Code.START_FAILED: 422,
+    Code.INIT_FAILED: 422,
     Code.RATE_LIMITED: 429,
     Code.QUOTA_EXCEEDED: 429,
     Code.INTERNAL: 500,
@@ -78,5 +81,5 @@ def error_from(problem: Problem | ErrorEvent) -> HearthError:
     except ValueError:
         code = Code.INTERNAL
     error = _CLASSES.get(code, HearthError)(problem.error, details=problem.details, resolution=problem.resolution)
-    error.code = code
+    error.code, error.request_id = code, problem.request_id
     return error

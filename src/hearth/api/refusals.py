@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hearth.api import schemas
+from hearth.api import outfit_schemas, patterns, schemas
 from hearth.errors import InvalidInput
 
 MAX_SHOWN = 80
@@ -43,14 +43,24 @@ _PATTERNS = {
         "use 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit",
     ),
     schemas.NO_NUL: ("holds a NUL character", "leave it out: no program could be given it"),
+    schemas.ONE_LINE: ("holds a control character", "use visible characters, in one line"),
     schemas.ENV_NAME: ("is no name of a variable", "use letters, digits and '_', not beginning with a digit"),
     schemas.LABEL_KEY: (
         "is no key of a label",
         "use letters, digits and inner '.', '_', '-' and '/', beginning and ending with a letter or digit",
     ),
+    outfit_schemas.GUEST_PATH: ("is no path of a file", "give an absolute path that does not end with '/'"),
+    outfit_schemas.FILE_MODE: ("is no mode", "write it in octal digits, such as 0755"),
+    patterns.GUEST_FILE: ("is no absolute path", "begin it with '/'"),
+    patterns.FILE_MODE_BITS: ("is no mode", "write it in octal digits, such as 0755"),
+    patterns.MOUNT_PATH: ("is no place to mount at", "give an absolute path below '/'"),
+    patterns.VOLUME_NAME: ("is no name of a volume", "use letters, digits and '+_.-', not beginning with '-'"),
+    patterns.ASSIGNMENT: ("is not of the form NAME=VALUE", "write it as NAME=VALUE"),
+    patterns.SIGNAL: ("is no name of a signal", "use a name such as TERM, INT or HUP, or a number from 1 to 64"),
+    patterns.EVENT_KIND: ("is no kind of event", "use one such as sandbox.running, or sandbox for all of them"),
     schemas.LABEL_QUERY: ("is not of the form key=value", "write it as key=value"),
 }
-_PRIVATE = r"env\b|stdin\b|cmd\b|value\b"
+_PRIVATE = r"env\b|stdin\b|cmd\b|value\b|init\b|files\[\d+\]\.content\b"
 """Fields whose values stay out of answers and logs."""
 
 

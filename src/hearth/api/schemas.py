@@ -23,11 +23,14 @@ from hearth.api.limits import (
     MIN_TIMEOUT_S,
 )
 from hearth.api.net_schemas import NetPolicy, NetPolicyView
+from hearth.api.outfit_schemas import DiskMb, InitCommands, InitTime, NewFiles
 from hearth.api.secret_schemas import SecretUse, SecretVariable
 from hearth.api.volume_schemas import AttachVolume, MountedVolume, NewVolume
 from hearth.bounds import MAX_CPUS, MAX_EXEC_TIMEOUT_S, MAX_MEMORY_MIB, MAX_SECRETS_USED, MIN_MEMORY_MIB
 
 NO_NUL = r"^[^\x00]*$"
+ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*$"
+"""Text that stays where it is shown: without controls, ends of lines, and what turns the way of writing round."""
 END = r"$(?!\n)"
 """The end of a pattern: Python's ``$`` alone would let a newline follow; to ECMA-262 readers this means the same."""
 NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?" + END
@@ -62,20 +65,13 @@ class Nothing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """No body, no query."""
 
 
-class CreateSandbox(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a user asks for; everything may be left out.
+class SandboxSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What may be said of a sandbox to come, in a request for one and in a template alike."""
 
-    Without more words a sandbox has the image ``debian``, one CPU and 256 MiB. One that starts ``from`` a checkpoint or
-    another sandbox has that one's image, CPUs and memory, so these may not be given with it. ``idle_pause_s`` and
-    ``idle_stop_s`` are the seconds without use after which it sleeps; without them the daemon's settings count. The
-    ``net_policy`` of one that starts ``from`` another may be narrower than that one's, not more open.
-    """
-
-    name: Name | None = None
-    from_: Name | None = field(default=None, name="from")
     image: Name | None = None
     cpus: Cpus | None = None
     memory_mb: MemoryMb | None = None
+    disk_size_mb: DiskMb | None = None
     env: Environment = {}
     labels: Labels = {}
     keep_hot: bool = False
@@ -86,6 +82,28 @@ class CreateSandbox(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     volumes: Annotated[list[AttachVolume], Meta(max_length=MAX_VOLUMES)] = []
     new_volumes: Annotated[list[NewVolume], Meta(max_length=MAX_VOLUMES)] = []
     secrets: Annotated[list[SecretUse], Meta(max_length=MAX_SECRETS_USED)] = []
+    files: NewFiles = []
+    init: InitCommands = []
+    init_timeout_s: InitTime | None = None
+
+
+class CreateSandbox(SandboxSettings, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a user asks for; everything may be left out.
+
+    Without more words a sandbox has the image ``debian``, one CPU, 256 MiB and a disk as large as its image. One that
+    starts ``from`` a checkpoint or another sandbox has that one's image, CPUs and memory, so these may not be given
+    with it; its disk may be larger. ``idle_pause_s`` and ``idle_stop_s`` are the seconds without use after which it
+    sleeps; without them the daemon's settings count. The ``net_policy`` of one that starts ``from`` another may be
+    narrower than that one's, not more open. ``files`` are written and ``init`` runs once, in a copy, too.
+
+    With ``template_id``, the id or name of a template, what is left out here is as that says. ``env`` and ``labels``
+    are joined, name by name; everything else that is given here replaces what the template says, null and empty lists
+    too.
+    """
+
+    name: Name | None = None
+    from_: Name | None = field(default=None, name="from")
+    template_id: Name | None = None
 
 
 class StepTiming(Struct, frozen=True, kw_only=True):
@@ -115,7 +133,8 @@ class SandboxView(Struct, frozen=True, kw_only=True):
     ``heat``: its CPUs run (hot), they stand still in memory (warm), or it lies on disk (cold). ``parent`` is the id of
     the sandbox or checkpoint it started from. ``exit_cause`` tells why its machine ended, until another runs.
     ``address`` is what its owner's others reach it by while it runs; its guest does not know it. A sandbox without a
-    ``net_policy`` has no network. ``timings`` and ``volumes`` are told of one sandbox alone; lists leave them out.
+    ``net_policy`` has no network. ``template_id`` is the id of the template it was made of, which may be gone.
+    ``timings`` and ``volumes`` are told of one sandbox alone; lists leave them out.
     """
 
     id: str
@@ -125,8 +144,10 @@ class SandboxView(Struct, frozen=True, kw_only=True):
     image: str
     cpus: int
     memory_mb: int
+    disk_size_mb: int | None = None
     labels: dict[str, str]
     created_at: datetime
+    template_id: str | None = None
     error: str | None = None
     keep_hot: bool = False
     ttl_s: int | None = None
@@ -242,21 +263,6 @@ class RunningEvent(Struct, frozen=True, kw_only=True, tag_field="type", tag="run
 
 
 Event = StdoutEvent | StderrEvent | GapEvent | RunningEvent | ExitEvent | ErrorEvent
-
-
-class ImageView(Struct, frozen=True, kw_only=True):
-    """One image of this host; ``size_bytes`` is what it takes on disk."""
-
-    id: str
-    name: str
-    kind: str
-    size_bytes: int
-    sha256: str
-    created_at: datetime
-
-
-class ImageList(Struct, frozen=True, kw_only=True):
-    items: list[ImageView]
 
 
 class Health(Struct, frozen=True, kw_only=True):

@@ -54,7 +54,8 @@ class SnapshotView(Struct, frozen=True, kw_only=True):
     """A checkpoint: memory and disk of a sandbox at one moment.
 
     ``sandbox_id`` and ``sandbox_name`` tell whose they were, which may be gone; ``parent`` is the id of the checkpoint
-    which that sandbox had started from. ``size_bytes`` is what it takes on disk.
+    which that sandbox had started from. ``disk_size_mb`` is told where it is not that of the image,
+    ``size_bytes`` is what it takes on disk.
     """
 
     id: str
@@ -66,6 +67,7 @@ class SnapshotView(Struct, frozen=True, kw_only=True):
     image: str
     cpus: int
     memory_mb: int
+    disk_size_mb: int | None = None
     size_bytes: int
     created_at: datetime
 

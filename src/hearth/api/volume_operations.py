@@ -11,6 +11,7 @@ from hearth.api.volume_schemas import (
     AttachVolume,
     CloneVolume,
     CreateVolume,
+    LinkVolume,
     MountedVolume,
     ResizeVolume,
     VolumeList,
@@ -31,6 +32,16 @@ CREATE_VOLUME = Operation(
     gives=VolumeView,
     statuses=(201,),
     errors=(Code.CONFLICT, Code.QUOTA_EXCEEDED, Code.NO_SPACE),
+)
+LINK_VOLUME = Operation(
+    name="link_volume",
+    method="POST",
+    path=f"{VOLUMES}/link",
+    summary="Make a volume of a provisioned one, for sandboxes of its owner. Administrators only.",
+    takes=LinkVolume,
+    gives=VolumeView,
+    statuses=(201,),
+    errors=(Code.NOT_FOUND, Code.CONFLICT, Code.QUOTA_EXCEEDED, Code.TIMEOUT),
 )
 LIST_VOLUMES = Operation(
     name="list_volumes",
@@ -115,6 +126,7 @@ DETACH_VOLUME = Operation(
 
 OPERATIONS: tuple[Operation[Any, Any], ...] = (
     CREATE_VOLUME,
+    LINK_VOLUME,
     LIST_VOLUMES,
     GET_VOLUME,
     DELETE_VOLUME,

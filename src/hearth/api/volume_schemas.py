@@ -7,12 +7,13 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from hearth.api.patterns import MOUNT_PATH, VOLUME_NAME
 from hearth.bounds import MAX_MOUNT_PATH_BYTES, MAX_VOLUME_MIB, MIN_VOLUME_MIB
 
 VolumeName = Annotated[
     str,
     Meta(
-        pattern=r"^[a-zA-Z0-9+_.][a-zA-Z0-9+_.-]*$(?!\n)",
+        pattern=VOLUME_NAME,
         min_length=1,
         max_length=100,
         description="1 to 100 of a-z, A-Z, 0-9 and '+_.-', not beginning with '-'.",
@@ -22,7 +23,7 @@ VolumeMb = Annotated[int, Meta(ge=MIN_VOLUME_MIB, le=MAX_VOLUME_MIB, description
 MountPath = Annotated[
     str,
     Meta(
-        pattern=r"^/[^\x00]+$",
+        pattern=MOUNT_PATH,
         max_length=MAX_MOUNT_PATH_BYTES,
         description="An absolute path in the sandbox, of its own.",
     ),
@@ -34,6 +35,20 @@ class CreateVolume(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     name: VolumeName
     size_mb: VolumeMb
+
+
+class LinkVolume(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A provisioned volume that is to be a volume: ``provisioned`` is its name in ``pool``, the usual one if absent.
+
+    ``partition`` is the number of the one that is mounted, 0 for a disk without a partition table; without it, that is
+    found out. ``owner`` is the user, by id or name, whose the volume will be, by default the caller.
+    """
+
+    name: VolumeName
+    provisioned: VolumeName
+    pool: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    partition: Annotated[int, Meta(ge=0, le=1024)] | None = None
+    owner: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
 
 
 class ResizeVolume(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,7 +100,10 @@ class VolumeUser(Struct, frozen=True, kw_only=True):
 
 
 class VolumeView(Struct, frozen=True, kw_only=True):
-    """A volume. ``allocated_bytes`` is what it takes up on the host, where that can be told."""
+    """A volume. ``allocated_bytes`` is what it takes up on the host, where that can be told.
+
+    ``provisioned`` and ``pool`` say which provisioned volume it is, if it is one.
+    """
 
     id: str
     name: str
@@ -95,6 +113,8 @@ class VolumeView(Struct, frozen=True, kw_only=True):
     allocated_bytes: int | None = None
     attached: list[VolumeUser] = []
     created_at: datetime
+    provisioned: str | None = None
+    pool: str | None = None
 
 
 class VolumeList(Struct, frozen=True, kw_only=True):

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hearth.errors import HearthError
-from hearth.server import doctor, serve, setup
+from hearth.server import config_tool, doctor, serve, setup
+from hearth.server.complaint import complain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,7 @@ class Subcommand:
 
 SUBCOMMANDS = (
     Subcommand(name="serve", help="serve the API", add_arguments=serve.add_arguments, run=serve.run),
+    Subcommand(name="config", help="settings", add_arguments=config_tool.add_arguments, run=config_tool.run),
     Subcommand(name="doctor", help="tell how fit this host is", add_arguments=doctor.add_arguments, run=doctor.run),
     Subcommand(name="setup", help="make this host ready", add_arguments=setup.add_arguments, run=setup.run),
 )
@@ -40,10 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         status: int = arguments.run(arguments)
     except HearthError as error:
-        sys.stderr.write(f"hearth: {error.brief}\n")
-        for line in filter(None, (error.details, error.resolution)):
-            sys.stderr.write(f"  {line}\n")
-        return 1
+        return complain(error, as_json=getattr(arguments, "json", False))
     except KeyboardInterrupt:
         return 130
     return status

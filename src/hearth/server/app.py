@@ -29,6 +29,7 @@ from hearth.server.routes import (
     endings,
     events,
     execs,
+    files,
     health,
     images,
     jobs,
@@ -36,28 +37,38 @@ from hearth.server.routes import (
     machine_templates,
     metrics,
     openapi,
+    provision,
     quotas,
     sandboxes,
     secrets,
+    sessions,
     snapshots,
     stats,
+    templates,
     users,
     volumes,
 )
 from hearth.server.routes.ports import BOUND as PORTS
+from hearth.server.sockets import Crowd, SocketEndpoint
+from hearth.server.terminals import SOCKETS
+from hearth.server.uploads import is_upload
 
 BOUND: tuple[Bound, ...] = (
     *PORTS,
     *sandboxes.BOUND,
     *lives.BOUND,
     *execs.BOUND,
+    *files.BOUND,
+    *sessions.BOUND,
     *snapshots.BOUND,
     *endings.BOUND,
     *stats.BOUND,
     *egress.BOUND,
     *machine_templates.BOUND,
+    *templates.BOUND,
     *volumes.BOUND,
     *images.BOUND,
+    *provision.BOUND,
     *users.BOUND,
     *quotas.BOUND,
     *secrets.BOUND,
@@ -68,16 +79,17 @@ BOUND: tuple[Bound, ...] = (
 )
 
 
-def build_app(daemon: Daemon, gateway: Gateway, drain: Drain) -> ASGIApp:
+def build_app(daemon: Daemon, gateway: Gateway, drain: Drain, turnstile: Turnstile) -> ASGIApp:
     """Give the ASGI application of one daemon.
 
     Raises:
         ValueError: an operation of the contract has no handler, or a handler no operation.
     """
-    turnstile = Turnstile(daemon.sandboxes.workshop.settings.rates)
-    routes = [*_routes(daemon, turnstile), *openapi.ROUTES, metrics.route(daemon)]
+    crowd = Crowd()
+    drain.also(crowd.close)
+    routes = [*_routes(daemon, turnstile, crowd), *openapi.ROUTES, metrics.route(daemon)]
     router = Router(routes, redirect_slashes=False, default=_unknown_path)
-    limited = BodyLimit(AddressLimited(router, turnstile=turnstile), max_bytes=MAX_BODY_BYTES)
+    limited = BodyLimit(AddressLimited(router, turnstile=turnstile), max_bytes=MAX_BODY_BYTES, spares=is_upload)
     crossing = Crossing(limited, public=gateway.gate(), daemon=daemon, upstreams=gateway.upstreams, trust=gateway.trust)
     return observed(drain.over(crossing))
 
@@ -92,8 +104,9 @@ def observed(app: ASGIApp) -> ASGIApp:
     return RequestId(AccessLog(Problems(app)))
 
 
-def _routes(daemon: Daemon, turnstile: Turnstile) -> list[Route]:
-    if {bound.operation.name for bound in BOUND} != {operation.name for operation in OPERATIONS}:
+def _routes(daemon: Daemon, turnstile: Turnstile, crowd: Crowd) -> list[Route]:
+    bound_names = [*(bound.operation.name for bound in BOUND), *(bound.operation.name for bound in SOCKETS)]
+    if set(bound_names) != {operation.name for operation in OPERATIONS}:
         raise ValueError("the table of operations and the handlers differ")
     paths: dict[str, dict[str, ASGIApp]] = {}
     for bound in BOUND:
@@ -103,9 +116,12 @@ def _routes(daemon: Daemon, turnstile: Turnstile) -> list[Route]:
         if not bound.operation.public:
             endpoint = UserLimited(endpoint, turnstile=turnstile, operation=bound.operation)
             endpoint = Authenticated(endpoint, daemon=daemon, operation=bound.operation)
-        if bound.operation.method != "GET":
+        if bound.operation.changes:
             endpoint = Audited(endpoint, daemon=daemon, operation=bound.operation)
         paths.setdefault(bound.operation.path, {})[bound.operation.method] = endpoint
+    for socket in SOCKETS:
+        endpoint = SocketEndpoint(socket, daemon, turnstile, crowd)
+        paths.setdefault(socket.operation.path, {})[socket.operation.method] = endpoint
     return [Route(path, Resource(endpoints)) for path, endpoints in paths.items()]
 
 

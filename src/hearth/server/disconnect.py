@@ -28,8 +28,8 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Re
             return working.result()
         raise ClientDisconnect
     finally:
-        await _end(watching)
-        await _end(working)
+        await end_task(watching)
+        await end_task(working)
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -37,7 +37,7 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-async def _end(task: asyncio.Task[Any]) -> None:
+async def end_task(task: asyncio.Task[Any]) -> None:
     """Cancel a task and wait until it is over; what it raises no longer interests anybody."""
     if not task.done():
         task.cancel()

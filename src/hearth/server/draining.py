@@ -38,7 +38,7 @@ class Drain:
 
     def __init__(self, begin: Callable[[], None]) -> None:
         self.is_on = False
-        self._begin = begin
+        self._begin = [begin]
         self._count = 0
         self._changed = asyncio.Event()
 
@@ -57,10 +57,15 @@ class Drain:
 
         return counted
 
+    def also(self, begin: Callable[[], None]) -> None:
+        """Have something else end that would never end by itself."""
+        self._begin.append(begin)
+
     async def run(self, patience_s: float) -> None:
         """Take no more requests, and wait until those under way have ended, or patience has."""
         self.is_on = True
-        self._begin()
+        for begin in self._begin:
+            begin()
         log.info("draining", requests=self._count, patience_s=patience_s)
         try:
             async with asyncio.timeout(patience_s):

@@ -55,6 +55,7 @@ class Exposition:
             *of_host(await daemon.overview.host()),
             *await self._of_jobs(),
             *await self._of_templates(),
+            *await self._of_images(),
             *of_each(shown, usages),
         ]
         # Some ms for hundreds of sandboxes, which nobody else shall wait for.
@@ -106,6 +107,16 @@ class Exposition:
         states = Counter(job.state for job in found.items)
         by_state = {state.value: states[state] for state in UNFINISHED}
         return [gauge_of("hearth_jobs_unfinished", "Jobs that have not come to an end.", "state", by_state)]
+
+    async def _of_images(self) -> list[Metric]:
+        kept = await self._daemon.provisioner.cache.list()
+        count = GaugeMetricFamily("hearth_image_cache_images", "Golden images that are kept.")
+        count.add_metric((), len(kept))
+        size = GaugeMetricFamily("hearth_image_cache_bytes", "What they take on disk.")
+        size.add_metric((), sum(entry.facts.size_bytes for entry in kept))
+        waiting = GaugeMetricFamily("hearth_webhooks_pending", "Calls about jobs that are not over.")
+        waiting.add_metric((), await self._daemon.sandboxes.store.webhooks.pending())
+        return [count, size, waiting]
 
     async def _of_templates(self) -> list[Metric]:
         now_s = time.monotonic()

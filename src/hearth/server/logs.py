@@ -4,9 +4,8 @@ character from outside.
 
 from __future__ import annotations
 
-import argparse
 import logging
-import re
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,10 +14,10 @@ from typing import Literal
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-LogFormat = Literal["console", "json"]
-LogLevel = Literal["debug", "info", "warning", "error"]
-LEVELS: tuple[LogLevel, ...] = ("debug", "info", "warning", "error")
-_LOGGER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
+from hearth.settings.kinds import LogLevel
+
+LogFormat = Literal["auto", "console", "json"]
+"""``auto`` is JSON where the journal reads it, which keeps each field apart, and for people elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +33,16 @@ class Levels:
         return min(map(_number, (self.everybody, *self.of.values())))
 
 
-def read_level(text: str) -> tuple[str, LogLevel]:
-    """Read ``LEVEL`` or ``NAME=LEVEL``: the logger's name, empty for all, and the level."""
-    name, equals, level = text.rpartition("=")
-    if level not in LEVELS or (equals and not _LOGGER.fullmatch(name)):
-        raise argparse.ArgumentTypeError(
-            f"{text[:80]!r} is none of {', '.join(LEVELS)}, nor a logger with one of them, such as hearth.guest=debug"
-        )
-    return name, level
+@dataclass
+class _Configured:
+    """What loggers that are in use hold on to: their class and the list of their processors."""
+
+    wrapper: type = object
+    processors: list[Processor] = field(default_factory=list)
+    named: set[str] = field(default_factory=set)
+
+
+_configured = _Configured()
 
 
 def levels_of(said: Sequence[tuple[str, LogLevel]]) -> Levels:
@@ -50,22 +51,19 @@ def levels_of(said: Sequence[tuple[str, LogLevel]]) -> Levels:
     return Levels(everybody=chosen.pop("", Levels().everybody), of=chosen)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare how the log is to be."""
-    parser.add_argument("--log-format", choices=("console", "json"), default="console", help="for people, or programs")
-    parser.add_argument(
-        "--log-level",
-        metavar="LEVEL",
-        action="append",
-        default=[],
-        type=read_level,
-        help="debug, info (default), warning or error; NAME=LEVEL for one logger, such as hearth.guest; repeatable",
-    )
+def is_journal(environment: Mapping[str, str], stream: int = 2) -> bool:
+    """Tell whether the journal reads what we write there (systemd.exec(5), JOURNAL_STREAM)."""
+    try:
+        status = os.fstat(stream)
+    except OSError:
+        return False
+    return environment.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def configure(log_format: LogFormat, levels: Levels | LogLevel) -> None:
     """Send structlog's events and the standard library's records (uvicorn's, asyncio's) the same way."""
     levels = levels if isinstance(levels, Levels) else Levels(everybody=levels)
+    as_json = log_format == "json" or (log_format == "auto" and is_journal(os.environ))
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -73,18 +71,18 @@ def configure(log_format: LogFormat, levels: Levels | LogLevel) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         escape_controls,
     ]
-    # Where all are told the same, the bound logger knows by itself what is not to be told, which costs nothing.
-    by_name: list[Processor] = [structlog.stdlib.filter_by_level] if levels.of else []
+    _configured.wrapper = type("Logger", (structlog.make_filtering_bound_logger(levels.lowest),), {})
+    _configured.processors = [*_by_name(levels), *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter]
     structlog.configure(
-        processors=[*by_name, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        wrapper_class=structlog.make_filtering_bound_logger(levels.lowest),
+        processors=_configured.processors,
+        wrapper_class=_configured.wrapper,
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
     # A traceback never shows the values of variables: there are tokens and environments among them.
     renderers: list[Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=True)]
-        if log_format == "json"
+        if as_json
         else [
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
         ]
@@ -98,10 +96,31 @@ def configure(log_format: LogFormat, levels: Levels | LogLevel) -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
+    _set_levels(levels)
+
+
+def change_levels(levels: Levels) -> None:
+    """Let other levels hold, for loggers that are in use already, too."""
+    _configured.wrapper.__bases__ = (structlog.make_filtering_bound_logger(levels.lowest),)
+    rest = [each for each in _configured.processors if each is not structlog.stdlib.filter_by_level]
+    _configured.processors[:] = [*_by_name(levels), *rest]
+    _set_levels(levels)
+
+
+def _by_name(levels: Levels) -> list[Processor]:
+    """Where all are told the same, the bound logger knows by itself what is not to be told, which costs nothing."""
+    return [structlog.stdlib.filter_by_level] if levels.of else []
+
+
+def _set_levels(levels: Levels) -> None:
+    root = logging.getLogger()
     root.setLevel(_number(levels.everybody))
     logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, root.level))
+    for name in _configured.named - levels.of.keys():
+        logging.getLogger(name).setLevel(logging.NOTSET)
     for name, level in levels.of.items():
         logging.getLogger(name).setLevel(_number(level))
+    _configured.named = set(levels.of)
 
 
 def escape_controls(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -44,20 +44,6 @@ class ObservabilityOptions:
     otel_endpoint: str | None = None
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `serve` takes about metrics and traces."""
-    parser.add_argument(
-        "--metrics-listen",
-        metavar="ADDR",
-        help="serve /metrics on ADDR (host:port) without a key; by the API only administrators may read it",
-    )
-    parser.add_argument(
-        "--otel-endpoint",
-        metavar="URL",
-        help="send traces to this OpenTelemetry collector, by OTLP over HTTP, such as http://127.0.0.1:4318",
-    )
-
-
 def read_options(arguments: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> ObservabilityOptions:
     """Read what was said; the OTEL_* variables of the standard hold where nothing was.
 

@@ -107,8 +107,9 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
         result = await self.handler(Call(daemon=self.daemon, input=await self._input(request), request=request))
-        if self.operation.method != "GET":  # nothing is made: a list of a thousand would take 14 ms to look through
-            scope["state"]["made"] = things_in(result.value if isinstance(result, Reply) else result)
+        # Of a GET nothing is made: a list of a thousand would take 14 ms to look through.
+        if self.operation.changes and (made := things_in(result.value if isinstance(result, Reply) else result)):
+            scope["state"]["made"] = made
         response = result if callable(result) else self._response(result)
         await response(scope, receive, send)
 

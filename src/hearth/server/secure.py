@@ -27,19 +27,6 @@ class SecureOptions:
         return self.certificate is not None
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of TLS."""
-    group = parser.add_argument_group("encryption of --listen")
-    group.add_argument("--tls-cert", metavar="FILE", type=Path, help="certificate chain in PEM: serve TLS alone")
-    group.add_argument("--tls-key", metavar="FILE", type=Path, help="its private key in PEM")
-    group.add_argument(
-        "--client-ca",
-        metavar="FILE",
-        type=Path,
-        help="take certificates this authority (PEM) signed: their common or alternative name is a user's",
-    )
-
-
 def read_options(arguments: argparse.Namespace) -> SecureOptions:
     """Read and check them.
 

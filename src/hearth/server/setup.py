@@ -6,15 +6,19 @@ import argparse
 import asyncio
 import sys
 import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from hearth.api.reports import SetupEvent
-from hearth.config import load_data_directory
-from hearth.control.setup import set_up
+from hearth.config import DataDirectory, load_data_directory
+from hearth.control.setup import images_there, set_up
 from hearth.errors import HearthError
 from hearth.image.progress import Progress
 from hearth.server.logs import configure
+from hearth.settings.options import load_settings
 
 EVENTS_PER_S = 10
 """More than a person can read; a download reports every chunk."""
@@ -23,6 +27,8 @@ EVENTS_PER_S = 10
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `setup` takes."""
     parser.add_argument("--json-lines", action="store_true", help="print events as JSON, one a line (the only form)")
+    parser.add_argument("--check", action="store_true", help="make nothing, tell what is there")
+    parser.add_argument("--config", metavar="FILE", type=Path, help="file of settings, as 'serve' takes it")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="warning")
 
 
@@ -31,11 +37,24 @@ def run(arguments: argparse.Namespace) -> int:
     configure("console", arguments.log_level)
     printer = EventPrinter()
     try:
-        asyncio.run(set_up(load_data_directory(), printer.progress))
+        if arguments.check:
+            return printer.checked(images_there(data_of(arguments)))
+        asyncio.run(set_up(data_of(arguments), printer.progress))
     except HearthError as error:
         printer.failed(error)
         return 1
     return 0
+
+
+def data_of(arguments: argparse.Namespace) -> DataDirectory:
+    """Give the data directory that `serve` would take.
+
+    Raises:
+        HearthError: the configuration is not right.
+    """
+    flags = argparse.Namespace(config=arguments.config)
+    chosen = load_settings(flags).arguments.data
+    return DataDirectory(root=chosen) if chosen else load_data_directory()
 
 
 class EventPrinter:
@@ -60,6 +79,14 @@ class EventPrinter:
         if progress.fraction == 1:
             took_s = round(now - self._started.pop(stage), 3)
             self._print(SetupEvent(step=stage, state="done", message=progress.message, duration_s=took_s))
+
+    def checked(self, found: Mapping[str, bool]) -> int:
+        """Print whether each thing is there; gives the status."""
+        for name, is_there in found.items():
+            state: Literal["done", "failed"] = "done" if is_there else "failed"
+            message, resolution = ("is there", "") if is_there else ("is missing", "run 'hearth setup'")
+            self._print(SetupEvent(step=name, state=state, message=message, resolution=resolution))
+        return 0 if all(found.values()) else 1
 
     def failed(self, error: HearthError) -> None:
         """Print the event that ends a set-up that did not succeed."""

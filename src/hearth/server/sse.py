@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 
 import structlog
@@ -11,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from hearth.api.limits import SSE
 from hearth.server.disconnect import unless_gone
 from hearth.server.proxy.door import exchange_of
+from hearth.server.standing import KeyEnded, while_allowed
 
 log = structlog.get_logger(__name__)
 
@@ -28,11 +30,13 @@ class EventStream:
     Args:
         frames: its pieces, of which each is a heartbeat or whole events.
         end: called when it is over, however it ends, and whether or not it began.
+        stalled_s: how long a client may take nothing.
     """
 
-    def __init__(self, frames: AsyncIterator[bytes], end: Callable[[], None]) -> None:
+    def __init__(self, frames: AsyncIterator[bytes], end: Callable[[], None], *, stalled_s: float = STALLED_S) -> None:
         self._frames = frames
         self._end = end
+        self._stalled_s = stalled_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -54,16 +58,20 @@ class EventStream:
             async with asyncio.timeout(None) as limit:
 
                 async def write(body: bytes, *, more: bool) -> None:
-                    limit.reschedule(asyncio.get_running_loop().time() + STALLED_S)
+                    limit.reschedule(asyncio.get_running_loop().time() + self._stalled_s)
                     await send({"type": "http.response.body", "body": body, "more_body": more})
                     limit.reschedule(None)
 
-                await write(RETRY, more=True)
-                async for frame in self._frames:
-                    await write(frame, more=True)
+                async def write_frames() -> None:
+                    await write(RETRY, more=True)
+                    async for frame in self._frames:
+                        await write(frame, more=True)
+
+                with contextlib.suppress(KeyEnded):  # coming back tells
+                    await while_allowed(scope, write_frames())
                 await write(b"", more=False)
         except TimeoutError:
-            log.info("a reader of events was cut off", reason=f"it took nothing for {STALLED_S:g} s")
+            log.info("a reader of events was cut off", reason=f"it took nothing for {self._stalled_s:g} s")
             exchange_of(scope).transport.abort()
 
 

@@ -21,6 +21,7 @@ from hearth.execs import Exec, ExecState
 from hearth.server.disconnect import unless_gone
 from hearth.server.middleware.problems import note
 from hearth.server.outputs import OutputEncoder
+from hearth.server.standing import while_allowed
 
 log = structlog.get_logger(__name__)
 
@@ -36,9 +37,9 @@ class Lines:
         self._begun = False
         self._send: Send
 
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._send = send
-        await unless_gone(receive, self._answer())
+        await unless_gone(receive, self._answer(scope))
 
     async def events(self) -> None:
         """Send them all, the last one with ``end``."""
@@ -63,9 +64,9 @@ class Lines:
         """Send the last lines."""
         await self._send({"type": "http.response.body", "body": b"".join(map(line_of, events)), "more_body": False})
 
-    async def _answer(self) -> None:
+    async def _answer(self, scope: Scope) -> None:
         try:
-            await self.events()
+            await while_allowed(scope, self.events())
         except HearthError as error:
             if not self._begun:
                 raise

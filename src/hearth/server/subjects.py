@@ -20,7 +20,7 @@ def things_in(value: object) -> tuple[str, ...]:
     items = getattr(value, "items", None)
     if isinstance(items, list):
         return tuple(each for item in items for each in things_in(item))
-    for field in ("user", "key", "id", "name"):
+    for field in ("user", "key", "id", "name", "job_id"):
         found = getattr(value, field, None)
         if isinstance(found, str):
             return (found,)

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ipaddress import IPv4Address
+from typing import Literal
 
-from hearth.api.schemas import ExitCauseView, Heat, ImageView, SandboxView, StepTiming
+import msgspec
+
+from hearth.api.image_schemas import ImageDefaults, ImageView
+from hearth.api.schemas import ExitCauseView, Heat, SandboxView, StepTiming
 from hearth.api.sleep_schemas import EndingView, SnapshotView
 from hearth.api.volume_schemas import MountedVolume, VolumeUser, VolumeView
+from hearth.control.golden_images import golden_id
 from hearth.control.placing import Mounted
 from hearth.control.volumes import VolumeReport
+from hearth.image.golden.choosing import object_name
+from hearth.image.golden.entries import Entry
 from hearth.image.store import Image
 from hearth.model import Ending, ExitCause, Sandbox, Snapshot
 from hearth.model import Heat as Warmth
@@ -43,6 +50,8 @@ def sandbox_view(
         image=spec.image,
         cpus=spec.cpus,
         memory_mb=spec.memory_mib,
+        disk_size_mb=sandbox.disk_mib,
+        template_id=spec.template_id,
         labels=dict(spec.labels),
         created_at=sandbox.created_at,
         error=sandbox.error,
@@ -98,6 +107,7 @@ def snapshot_view(snapshot: Snapshot) -> SnapshotView:
         image=snapshot.image,
         cpus=snapshot.cpus,
         memory_mb=snapshot.memory_mib,
+        disk_size_mb=snapshot.disk_mib,
         size_bytes=snapshot.size_bytes,
         created_at=snapshot.created_at,
     )
@@ -124,6 +134,29 @@ def volume_view(report: VolumeReport) -> VolumeView:
             for placed in report.placed
         ],
         created_at=volume.created_at,
+        provisioned=report.provisioned,
+        pool=report.pool,
+    )
+
+
+def golden_view(entry: Entry) -> ImageView:
+    """Give a golden image among other images."""
+    facts = entry.facts
+    return ImageView(
+        id=golden_id(entry),
+        name=object_name(facts.url) or entry.key[:16],
+        kind="golden",
+        size_bytes=facts.virtual_size_bytes,
+        sha256=entry.key,
+        created_at=facts.fetched_at,
+        state="ready",
+        disk_bytes=entry.allocated_bytes,
+        source=facts.url,
+        digest=f"sha256:{entry.key}",
+        format=facts.format,
+        last_used_at=entry.last_used_at,
+        pinned=entry.is_pinned,
+        in_use=entry.is_in_use,
     )
 
 
@@ -141,6 +174,12 @@ def mounted_view(mounted: Mounted) -> MountedVolume:
 
 def image_view(image: Image) -> ImageView:
     """Give an image."""
+    facts = image.facts
+    said = facts.get("config")
+    state: Literal["ready", "superseded", "deleting"] = "ready"
+    if not image.current:
+        state = "superseded" if image.owner is None else "deleting"
+    sandbox = facts.get("sandbox")
     return ImageView(
         id=image.id,
         name=image.name,
@@ -148,4 +187,11 @@ def image_view(image: Image) -> ImageView:
         size_bytes=image.size_bytes,
         sha256=image.sha256,
         created_at=image.created_at,
+        state=state,
+        disk_bytes=image.disk_bytes,
+        owner=image.owner,
+        source=facts.get("source") or (None if sandbox is None else f"sandbox {sandbox}"),
+        digest=facts.get("digest"),
+        platform=facts.get("platform"),
+        defaults=None if said is None else msgspec.convert(said, ImageDefaults),
     )

@@ -7,7 +7,6 @@ import ipaddress
 import json
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import time
@@ -21,6 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from tests.ports import free_ports
 
 PROGRAMS = ("pebble", "pebble-challtestsrv")
 MISSING = [program for program in PROGRAMS if shutil.which(program) is None]
@@ -58,13 +58,6 @@ class Authority:
     def _tell(self, what: str, body: dict[str, str]) -> None:
         request = urllib.request.Request(f"{self.dns_management}/{what}", json.dumps(body).encode(), method="POST")
         urllib.request.urlopen(request, timeout=START_S).close()
-
-
-def free_ports(count: int) -> list[int]:
-    """Give ports that nobody has at this moment."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in sockets]
 
 
 @contextlib.contextmanager

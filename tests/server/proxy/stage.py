@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from tests.server.daemon import RunningDaemon
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 Script = Callable[[socket.socket], None]
 
 

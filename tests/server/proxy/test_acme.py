@@ -17,8 +17,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.ports import free_ports
 from tests.server.daemon import RunningDaemon, data_directory, publish_images, run_cli, running_daemon
-from tests.server.proxy.authority import MISSING, Authority, authority, free_ports
+from tests.server.proxy.authority import MISSING, Authority, authority
 from tests.server.proxy.stage import answering, serving, sized
 from tests.server.proxy.test_public import public_port
 
@@ -164,7 +165,7 @@ def check_port_80(http_port: int, https_port: int) -> None:
         ("evil.example", "/.well-known/acme-challenge/../account.key", (404, None)),
         ("evil.example", "/.well-known/acme-challenge/nothing", (404, None)),
     ]:
-        connection = http.client.HTTPConnection("127.0.0.1", http_port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", http_port, timeout=60)
         connection.request("GET", path, headers={"Host": host})
         answer = connection.getresponse()
         body = answer.read()

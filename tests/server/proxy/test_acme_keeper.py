@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from tests.server.proxy.authority import free_ports
+from tests.ports import free_ports
 
 from hearth.host.clock import SystemClock
 from hearth.server.proxy.acme.files import CertificateFiles, Dates, pem_file

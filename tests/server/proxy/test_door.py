@@ -17,7 +17,7 @@ from hearth.server.proxy.options import PublicOptions
 from hearth.server.proxy.serving import PublicServer
 from hearth.server.proxy.trust import Trust, read_networks
 
-WAIT_S = 10
+WAIT_S = 60
 
 
 class Impatient(Door):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from ipaddress import ip_network
@@ -11,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from hearth.errors import InvalidInput
-from hearth.server.proxy.options import PublicOptions, add_arguments, read_options
+from hearth.server.proxy.options import PublicOptions, read_options
+from hearth.settings.options import read_words
 
 LISTEN = ("--public-listen", "127.0.0.1:0")
 ZONE = (*LISTEN, "--public-zone", "Boxes.Example.")
@@ -20,9 +20,7 @@ HTTP = ("--public-http", "[::1]:80")
 
 
 def read(*words: str) -> PublicOptions:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return read_options(parser.parse_args(words))
+    return read_options(read_words(words, {}).arguments)
 
 
 def test_nothing_said_is_nobody_served_and_nobody_trusted() -> None:

@@ -29,7 +29,7 @@ from tests.server.test_app import ask
 from hearth.sdk.client import Sandbox
 
 pytestmark = pytest.mark.usefixtures("sandbox")
-WAIT_S = 20
+WAIT_S = 60
 
 
 def seen(daemon: RunningDaemon, *lines: str, path: str = "/") -> list[tuple[str, str]]:

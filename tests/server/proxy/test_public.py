@@ -36,7 +36,7 @@ class House:
         self, path: str, *, host: str | None = None, method: str = "GET", **fields: str
     ) -> tuple[http.client.HTTPResponse, bytes]:
         """Ask as the public does."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             headers = {name.replace("_", "-"): value for name, value in fields.items()}
             connection.request(method, path, headers={"Host": host or f"127.0.0.1:{self.port}", **headers})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 
 import pytest
 from tests.server.daemon import RunningDaemon
-from tests.server.proxy.stage import Caller, answer_of, read_head, read_rest, read_until, serving, sized
+from tests.server.proxy.stage import TIMEOUT_S, Caller, answer_of, read_head, read_rest, read_until, serving, sized
 
 pytestmark = pytest.mark.usefixtures("sandbox")
 
@@ -256,6 +257,14 @@ def test_an_answer_is_given_in_one_reading_or_not_at_all(
             assert answer_of(connection)[1] == expected
 
 
+def problem_in(answer: bytes) -> dict[str, str]:
+    """Give the problem that an answer which ends the connection holds, and nothing besides."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"\r\ncontent-length: %d" % len(body) in head
+    problem: dict[str, str] = json.loads(body)
+    return problem
+
+
 @pytest.mark.parametrize(
     "lines",
     [("X-Long: " + "a" * 70_000,), tuple(f"X-{number}: 1" for number in range(300))],
@@ -264,7 +273,19 @@ def test_an_answer_is_given_in_one_reading_or_not_at_all(
 def test_heads_beyond_all_need_are_refused(daemon: RunningDaemon, lines: tuple[str, ...]) -> None:
     came, heads = exchange(daemon, b"", *lines, method="GET")
     assert came.startswith(b"HTTP/1.1 431 ")
+    assert problem_in(came)["code"] == "too_large"
     assert heads == []
+
+
+def test_what_is_no_request_is_refused_in_the_shape_of_all_errors(daemon: RunningDaemon) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(TIMEOUT_S)
+        client.connect(str(daemon.data.api_socket))
+        client.sendall(b"nothing of the kind\r\n\r\n")
+        with client.makefile("rb") as answer:
+            problem = problem_in(answer.read())
+    assert problem["code"] == "invalid"
+    assert set(problem) == {"error", "code", "details", "resolution", "request_id"}
 
 
 def test_trailers_beyond_all_need_end_the_request(daemon: RunningDaemon) -> None:

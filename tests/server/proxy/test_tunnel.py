@@ -20,8 +20,8 @@ from hearth.server.proxy.tunnel import join, websocket_counts
 
 __all__ = ["data", "house", "opened"]
 QUIET_S = 0.2
-LINGER_S = 0.3
-WAIT_S = 10
+LINGER_S = 1.2
+WAIT_S = 60
 PING, PONG, TEXT = b"\x89\x00", b"\x8a\x00", b"\x81\x02hi"
 
 
@@ -62,7 +62,13 @@ class Stage:
 
 
 @pytest.fixture
-async def stage(house: House, tmp_path: Path) -> AsyncIterator[Stage]:
+def quiet_s() -> float:
+    """After so long without a byte the sandbox is let go."""
+    return QUIET_S
+
+
+@pytest.fixture
+async def stage(house: House, tmp_path: Path, quiet_s: float) -> AsyncIterator[Stage]:
     sandbox = (await house.sandboxes.create(house.admin, SandboxSpec(name="web"))).sandbox
     came: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.get_running_loop().create_future()
     over = asyncio.Event()
@@ -83,7 +89,7 @@ async def stage(house: House, tmp_path: Path) -> AsyncIterator[Stage]:
         reader, writer = await asyncio.open_unix_connection(path)
         while not made:
             await asyncio.sleep(0)
-        presence = Presence(house.sandboxes, sandbox, guest, quiet_s=QUIET_S)
+        presence = Presence(house.sandboxes, sandbox, guest, quiet_s=quiet_s)
         stream = await guest.forward(port)
         work = join(await made[0].raw, stream, presence, counts=websocket_counts(), linger_s=LINGER_S)
         joined = asyncio.create_task(work, name="join")
@@ -115,16 +121,20 @@ async def test_an_open_tab_that_only_answers_pings_does_not_hold_the_sandbox(sta
     assert not stage.presence.holds
 
 
+@pytest.mark.parametrize("quiet_s", [WAIT_S])
 @pytest.mark.parametrize("said", [TEXT, PING], ids=["text", "a ping of the client's own"])
 async def test_what_a_client_says_holds_it_again(stage: Stage, said: bytes) -> None:
-    await stage.let_go()
+    stage.presence.end()
+    assert not stage.presence.holds
     stage.client[1].write(said)
     assert await stage.server[0].readexactly(len(said)) == said
     assert stage.presence.holds
 
 
+@pytest.mark.parametrize("quiet_s", [WAIT_S])
 async def test_what_the_sandbox_says_holds_it_again(stage: Stage) -> None:
-    await stage.let_go()
+    stage.presence.end()
+    assert not stage.presence.holds
     stage.server[1].write(TEXT)
     assert await stage.client[0].readexactly(len(TEXT)) == TEXT
     assert stage.presence.holds
@@ -147,8 +157,8 @@ async def test_a_client_that_goes_without_a_word_ends_the_join(stage: Stage) -> 
 async def test_who_still_has_something_to_say_may_take_its_time(stage: Stage) -> None:
     stage.client[1].write_eof()
     assert await stage.server[0].read() == b""
-    for _ in range(6):
-        await asyncio.sleep(LINGER_S / 3)
+    for _ in range(5):
+        await asyncio.sleep(LINGER_S / 4)
         stage.server[1].write(TEXT)
         assert await stage.client[0].readexactly(len(TEXT)) == TEXT
     async with asyncio.timeout(WAIT_S):

@@ -48,7 +48,7 @@ class Audited:
             await self.app(scope, receive, send_and_tell)
         except (ClientDisconnect, asyncio.CancelledError):
             if not told:
-                self._note(scope, CLIENT_GONE, Code.CANCELLED)
+                note_of(self.daemon, self.operation, scope, CLIENT_GONE, Code.CANCELLED)
             raise
         except RateLimited:
             raise  # a row for each would let whoever asks too much write to the disk as fast
@@ -63,27 +63,31 @@ class Audited:
             raise
 
     async def _tell(self, scope: Scope, status: int, code: Code | None) -> None:
-        writing = self._note(scope, status, code)
+        writing = note_of(self.daemon, self.operation, scope, status, code)
         if writing is not None and self.waits:
             await asyncio.wait([writing])
 
-    def _note(self, scope: Scope, status: int, code: Code | None) -> asyncio.Task[None] | None:
-        caller: Caller | None = scope["state"].get("caller")
-        if caller is None:
-            return None
-        audit = self.daemon.audit
-        return audit.note(
-            AuditEntry(
-                id=new_id("au"),
-                created_at=audit.now(),
-                user_id=caller.user.id,
-                user_name=caller.user.name,
-                key_id=None if caller.key is None else caller.key.id,
-                action=self.operation.name,
-                object=subject_of(scope),
-                status=status,
-                code=None if code is None else code.value,
-                remote=address_of(scope) or "unix",
-                request_id=scope["state"]["request_id"],
-            )
+
+def note_of(
+    daemon: Daemon, operation: Operation[Any, Any], scope: Scope, status: int, code: Code | None
+) -> asyncio.Task[None] | None:
+    """Note what somebody known did; gives what writes it, None for strangers."""
+    caller: Caller | None = scope["state"].get("caller")
+    if caller is None:
+        return None
+    audit = daemon.audit
+    return audit.note(
+        AuditEntry(
+            id=new_id("au"),
+            created_at=audit.now(),
+            user_id=caller.user.id,
+            user_name=caller.user.name,
+            key_id=None if caller.key is None else caller.key.id,
+            action=operation.name,
+            object=subject_of(scope),
+            status=status,
+            code=None if code is None else code.value,
+            remote=address_of(scope) or "unix",
+            request_id=scope["state"]["request_id"],
         )
+    )

@@ -12,6 +12,7 @@ from hearth.control.daemon import Daemon
 from hearth.control.users import Caller, require_scope
 from hearth.errors import Forbidden
 from hearth.server.middleware.credentials import identify
+from hearth.server.standing import STATE, Standing
 from hearth.store.refusals import not_found
 
 OF_SANDBOX = f"{PREFIX}/sandboxes/{{ref}}"
@@ -30,6 +31,7 @@ class Authenticated:
         caller, receive = await identify(self.daemon, scope, receive)
         scope["state"]["caller"] = caller
         scope["state"]["user"] = caller.user
+        scope["state"][STATE] = Standing(users=self.daemon.users, caller=caller)
         scope["state"]["log"] = {"user": caller.user.name}
         require_scope(caller, self.operation.needed_scope)
         if caller.sandbox_id is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -17,14 +18,26 @@ class BodyLimit:
 
     Args:
         body_s: seconds from the first look at the body until it must be there, however it trickles.
+        spares: tells of requests whose bodies are bounded elsewhere.
     """
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, body_s: float = BODY_S) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_bytes: int,
+        body_s: float = BODY_S,
+        spares: Callable[[Scope], bool] = lambda _: False,
+    ) -> None:
         self.app = app
         self.max_bytes = max_bytes
         self.body_s = body_s
+        self.spares = spares
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.spares(scope):
+            await self.app(scope, receive, send)
+            return
         announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if not announced.isdigit():
             raise InvalidInput("invalid Content-Length", details=f"it is {announced[:32]!r}", field="Content-Length")

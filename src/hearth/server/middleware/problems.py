@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hearth.api.limits import JSON
 from hearth.api.problems import internal_error, problem_of, status_of
-from hearth.errors import Code, HearthError, RateLimited, RequestTimeout, TooLarge, Unauthenticated
+from hearth.errors import Code, HearthError, RangeNotSatisfiable, RequestTimeout, TooLarge, Unauthenticated
 from hearth.metrics.instruments import ERRORS
 from hearth.server.resource import WrongMethod
 
@@ -74,11 +74,13 @@ def _answer(error: HearthError, request_id: str) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     elif isinstance(error, WrongMethod):
         headers["Allow"] = ", ".join(error.allowed)
-    elif isinstance(error, RateLimited):
-        headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     elif isinstance(error, TooLarge | RequestTimeout):
         headers["Connection"] = "close"  # what is left of the body is not worth reading
     if (status := status_of(error)) in (429, 503):
-        headers["Retry-After"] = str(max(1, math.ceil(getattr(error, "retry_after_s", RETRY_AFTER_S))))
+        after_s = getattr(error, "retry_after_s", RETRY_AFTER_S)
+        headers["Retry-After"] = str(max(1, math.ceil(after_s)))
+        headers["Retry-After-Ms"] = str(max(1, math.ceil(after_s * 1000)))
+    if isinstance(error, RangeNotSatisfiable):
+        headers["Content-Range"] = f"bytes */{error.size}"
     body = msgspec.json.encode(problem_of(error, request_id))
     return Response(body, status_code=status, headers=headers, media_type=JSON)

@@ -28,11 +28,11 @@ class AddressLimited:
         if address is None:
             await self.app(scope, receive, send)
             return
-        self.turnstile.take_address("address", address, time.monotonic())
+        await self.turnstile.take_address("address", address, time.monotonic())
         try:
             await self.app(scope, receive, send)
         except Unauthenticated:
-            self.turnstile.take_address("failures", address, time.monotonic())
+            await self.turnstile.take_address("failures", address, time.monotonic())
             raise
 
 
@@ -46,12 +46,12 @@ class UserLimited:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if address_of(scope) is not None:
-            self.turnstile.take(self.name, scope["state"]["user"].id, time.monotonic())
+            await self.turnstile.take(self.name, scope["state"]["user"].id, time.monotonic())
         await self.app(scope, receive, send)
 
 
 def rate_of(operation: Operation[Any, Any]) -> RateName:
     """Tell which bound an operation counts for."""
-    if operation.method == "GET":
+    if not operation.changes and operation.conversation is None:
         return "read"
     return "create" if operation.creates or operation.gives_secret else "use"

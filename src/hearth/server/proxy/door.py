@@ -13,11 +13,15 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 import httptools
+import msgspec
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from hearth.api.limits import JSON
+from hearth.api.problems import problem_of
+from hearth.errors import HearthError, InvalidInput, RequestTimeout, TooLarge
 from hearth.server.proxy.raw import STALL_S, RawStream
 
 EXTENSION = "hearth.door"
@@ -32,11 +36,34 @@ MAX_PIPELINED = 64
 """Requests that wait for the answer before them; each costs 3 KiB, and ten thousand fit into what is read at once."""
 MAX_EARLY_BYTES = 65_536
 """What is held of a new protocol before the upgrade to it is answered; then the socket is left to fill."""
-TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-INVALID = (
-    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
-    b"content-length: 29\r\n\r\nthis is not a valid request.\r\n"
+
+
+def _refusal(status: str, error: HearthError) -> bytes:
+    """Give the whole answer to what is no request, and so has no id."""
+    body = msgspec.json.encode(problem_of(error, ""))
+    told = f"HTTP/1.1 {status}\r\ncontent-type: {JSON}\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
+    return told.encode() + body
+
+
+TOO_LARGE = _refusal(
+    "431 Request Header Fields Too Large",
+    TooLarge(
+        "the head is too large",
+        details=f"a head may hold {MAX_HEAD_BYTES} bytes and {MAX_HEAD_FIELDS} fields",
+        resolution="send fewer headers, or a shorter address",
+    ),
+)
+TOO_SLOW = _refusal(
+    "408 Request Timeout",
+    RequestTimeout("the request came too slowly", details=f"no whole head came within {HEAD_S:g} s"),
+)
+INVALID = _refusal(
+    "400 Bad Request",
+    InvalidInput(
+        "this is not a valid request",
+        details="it is not HTTP, or may be read in several ways",
+        resolution="send HTTP/1.1 with one Host and one length",
+    ),
 )
 END = b""
 

@@ -6,9 +6,12 @@ They stand beside the table of operations: any method, bodies of any size, and p
 from __future__ import annotations
 
 import re
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote
 
+import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hearth.api.limits import PREFIX
@@ -34,8 +37,11 @@ from hearth.server.proxy.relay import Relay, Target
 from hearth.server.proxy.trust import Origin, Trust
 from hearth.server.proxy.tunnel import join
 from hearth.server.proxy.upstream import Upstreams
+from hearth.server.standing import KeyEnded, Standing
 from hearth.store.refusals import not_found
 from hearth.tenancy import KeyScope
+
+log = structlog.get_logger(__name__)
 
 MAX_PORT = 65_535
 _PATH = re.compile(rb"%b/sandboxes/([^/]+)/(proxy|tunnel)/([^/]+)(/.*)?" % PREFIX.encode(), re.DOTALL)
@@ -98,7 +104,8 @@ class Crossing:
             target = Target(
                 presence=presence, route=route, path=call.path, dropped=call.dropped, withheld=call.withheld
             )
-            await Relay(scope=scope, receive=receive, send=send, target=target, upstreams=self.upstreams).run()
+            relay = Relay(scope=scope, receive=receive, send=send, target=target, upstreams=self.upstreams)
+            await self._while_allowed(call, scope, send, relay.run())
 
     async def _tunnel(self, call: Crossed, scope: Scope, _receive: Receive, send: Send) -> None:
         exchange = exchange_of(scope)
@@ -120,8 +127,22 @@ class Crossing:
                 fields = [(b"connection", b"upgrade"), (b"upgrade", TUNNEL_PROTOCOL.encode())]
                 told = head(b"HTTP/1.1 101 Switching Protocols", fields)
                 await send({"type": "http.response.start", "status": 101, "hearth.head": told})
-                await join(exchange.take_over(), stream, presence)
+                await self._while_allowed(call, scope, send, join(exchange.take_over(), stream, presence))
         await send({"type": "hearth.abort"})
+
+    async def _while_allowed(self, call: Crossed, scope: Scope, send: Send, work: Coroutine[Any, Any, None]) -> None:
+        """Serve a caller as long as its key holds.
+
+        Raises:
+            KeyEnded: it does not any more, and nothing was answered yet.
+        """
+        try:
+            await Standing(users=self.daemon.users, caller=call.caller).during(work)
+        except KeyEnded:
+            if not exchange_of(scope).response_started:
+                raise
+            log.info("cut off: the API key has ended")
+            await send({"type": "hearth.abort"})
 
     async def _sandbox(self, call: Crossed) -> Sandbox:
         """Give the sandbox that a call is for; raises NotFound, too, for one that its key is not for."""

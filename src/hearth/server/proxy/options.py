@@ -11,7 +11,7 @@ from pathlib import Path
 from hearth.errors import InvalidInput
 from hearth.server.listen import parse_address
 from hearth.server.proxy.acme.keeper import AcmeOptions
-from hearth.server.proxy.trust import HEADERS, Trust, read_networks
+from hearth.server.proxy.trust import Trust, read_networks
 
 _ZONE = re.compile(r"(?=.{1,189}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _URL = re.compile(r"(https?)://([a-z0-9.-]{1,253})(?::([0-9]{1,5}))?/?")
@@ -51,52 +51,6 @@ class PublicOptions:
     @property
     def scheme(self) -> str:
         return "http" if self.certificate is None and self.acme is None else "https"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of the public's listener."""
-    group = parser.add_argument_group("published ports")
-    group.add_argument("--public-listen", metavar="ADDR", help="serve published ports to everybody on ADDR (host:port)")
-    group.add_argument(
-        "--public-zone", metavar="ZONE", help="reach them as ALIAS.ZONE; its DNS has to lead here (default: by path)"
-    )
-    group.add_argument("--public-cert", metavar="FILE", type=Path, help="certificate chain in PEM: serve TLS")
-    group.add_argument("--public-key", metavar="FILE", type=Path, help="its private key in PEM")
-    group.add_argument(
-        "--public-url",
-        metavar="URL",
-        help="how a proxy before it is reached: https://ZONE, or https://HOST without one",
-    )
-    group.add_argument(
-        "--public-http", metavar="ADDR", help="plain HTTP there: answer the certificate authority, lead others to https"
-    )
-    group.add_argument(
-        "--public-acme-directory",
-        metavar="URL",
-        help="order certificates from this authority (ACME), whose terms you agree to; with --public-http for each"
-        " name, with --public-acme-dns-hook one for the zone",
-    )
-    group.add_argument("--public-acme-email", metavar="ADDRESS", help="for the authority, in case it wants to warn you")
-    group.add_argument("--public-acme-ca", metavar="FILE", type=Path, help="PEM of who vouches for the directory")
-    group.add_argument(
-        "--public-acme-dns-hook",
-        metavar="PROGRAM",
-        type=Path,
-        help="run as 'PROGRAM present|cleanup NAME VALUE' to put a TXT record in place (DNS-01)",
-    )
-    group.add_argument(
-        "--public-trusted-proxy",
-        metavar="CIDR",
-        action="append",
-        default=[],
-        help="believe what a proxy there tells of its clients; repeatable",
-    )
-    group.add_argument(
-        "--public-proxy-header",
-        choices=HEADERS,
-        default=HEADERS[0],
-        help=f"the header in which those proxies tell it (default: {HEADERS[0]})",
-    )
 
 
 def read_options(arguments: argparse.Namespace) -> PublicOptions:

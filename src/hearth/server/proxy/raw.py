@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import sys
+import termios
 
 from starlette.requests import ClientDisconnect
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -25,11 +28,31 @@ class RawStream:
         self._ended = False
         self._lost = False
         self._news = asyncio.Event()
+        self.fed_bytes = 0
+        """So many have come so far."""
+
+    @property
+    def is_full(self) -> bool:
+        """True while the client is read no further."""
+        return self._held_bytes >= MAX_HELD_BYTES
+
+    @property
+    def is_backed_up(self) -> bool:
+        """True while the client does not take what is there for it."""
+        return self._flow.write_paused
+
+    def unsent_bytes(self) -> int:
+        """Tell how much the kernel holds that the client's has not taken; 0 where that cannot be told."""
+        connection = self._transport.get_extra_info("socket")
+        if connection is None or self._lost or self._transport.is_closing():
+            return 0
+        return int.from_bytes(fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the connection; none mean its end."""
         if data:
             self._held.append(data)
+            self.fed_bytes += len(data)
             self._held_bytes += len(data)
             if self._held_bytes >= MAX_HELD_BYTES:
                 self._flow.pause_reading()
@@ -86,6 +109,10 @@ class RawStream:
             self._transport.write_eof()
         else:
             self._transport.close()
+
+    def abort(self) -> None:
+        """End both directions at once."""
+        self._transport.abort()
 
     def close(self) -> None:
         """End both directions, once what was written has gone out."""

@@ -63,12 +63,18 @@ class PublicServer(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serving_public(
-    daemon: Daemon, gateway: Gateway, data: DataDirectory, options: PublicOptions, observe: Observe
+    daemon: Daemon,
+    gateway: Gateway,
+    data: DataDirectory,
+    options: PublicOptions,
+    observe: Observe,
+    keep: Callable[[ssl.SSLContext], None],
 ) -> AsyncIterator[list[str]]:
     """Serve the public as long as the context lasts; gives the addresses it is served on. Nothing where nobody asked.
 
     Args:
         observe: puts around an app what every request of this daemon goes through.
+        keep: is given the context of a certificate that was named, for its renewal.
 
     Raises:
         Unavailable: an address is taken or not ours.
@@ -100,6 +106,7 @@ async def serving_public(
             background.start("certificates", keeper.run())
         elif options.certificate is not None and options.key is not None:
             context = tls_context(options.certificate, options.key)
+            keep(context)
         app = observe(gateway.gate(options.zone))
         await undo.enter_async_context(_served(PublicServer(app, options, context), listener))
         spoken = [f"{spoken_address(listener)} (public)"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -14,8 +13,7 @@ from starlette.types import ASGIApp
 from hearth.api.event_operations import FOLLOW_EVENTS
 from hearth.api.event_schemas import EventView, FollowEvents
 from hearth.control.events import Event, Events, FellBehind, Reader, Wanted, kinds_of
-from hearth.control.users import MYSELF
-from hearth.errors import InvalidInput, NotFound
+from hearth.errors import InvalidInput
 from hearth.server.resource import Call, bind
 from hearth.server.sse import HEARTBEAT, HEARTBEAT_S, EventStream, frame
 
@@ -39,14 +37,13 @@ async def follow(call: Call[FollowEvents]) -> ASGIApp:
         subject = (await call.daemon.sandboxes.get(call.user, asked.sandbox)).id
     wanted = Wanted(owner=owner_of(call), kinds=kinds_of(asked.type), subject=subject)
     reader = events.reader(call.user.id, wanted, after=after)
-    return EventStream(frames(call, events, reader, follow=asked.follow), reader.close)
+    return EventStream(frames(events, reader, follow=asked.follow), reader.close)
 
 
-async def frames(call: Call[Any], events: Events, reader: Reader, *, follow: bool) -> AsyncIterator[bytes]:
-    """Give what a reader gets, framed, until the daemon stops, the key ends, or the reader is too slow."""
+async def frames(events: Events, reader: Reader, *, follow: bool) -> AsyncIterator[bytes]:
+    """Give what a reader gets, framed, until the daemon stops, or the reader is too slow."""
     if not reader.whole:
         yield gap()
-    checked_s = time.monotonic()
     while True:
         try:
             found = await reader.next(HEARTBEAT_S) if follow else reader.take()
@@ -57,24 +54,8 @@ async def frames(call: Call[Any], events: Events, reader: Reader, *, follow: boo
             yield b"".join(framed(events, event) for event in found)
         if not follow or found is None:
             return
-        if time.monotonic() - checked_s >= HEARTBEAT_S:
-            if not await _may_still_read(call):
-                return
-            checked_s = time.monotonic()
         if not found:
             yield HEARTBEAT
-
-
-async def _may_still_read(call: Call[Any]) -> bool:
-    """Tell whether the caller would still be let in to the same: keys end, and users may go or lose their rights."""
-    caller, users = call.caller, call.daemon.users
-    try:
-        user = await users.get(caller.user, MYSELF)
-        keys = await users.keys(user, MYSELF)
-    except NotFound:
-        return False
-    known = caller.key is None or any(key.id == caller.key.id and key.is_valid(datetime.now(UTC)) for key in keys)
-    return known and user.admin == caller.user.admin
 
 
 def owner_of(call: Call[Any]) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from hearth.api.operations import HEALTH, HEALTHZ, LIVEZ, READYZ
+from hearth.api.health_operations import HEALTH, HEALTHZ, LIVEZ, READYZ
 from hearth.api.schemas import Health, Liveness, Nothing, Readiness
 from hearth.control.readiness import OK
 from hearth.server.resource import Call, Reply, bind

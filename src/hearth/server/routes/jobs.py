@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -12,28 +13,18 @@ from hearth.api.event_schemas import (
     CancelledJob,
     EventView,
     JobList,
-    JobProblem,
-    JobProgress,
-    JobStatus,
     JobView,
     ListJobs,
 )
-from hearth.api.schemas import Nothing, StepTiming
+from hearth.api.schemas import Nothing
 from hearth.control.events import FellBehind, Reader, Wanted
+from hearth.errors import Unavailable
 from hearth.model import Job, JobState
+from hearth.server.job_views import STATUS, job_view
 from hearth.server.resource import Call, bind
 from hearth.server.routes.events import framed, owner_of
 from hearth.server.sse import HEARTBEAT, HEARTBEAT_S, EventStream, frame
 from hearth.store.base import PageRequest
-
-STATUS: dict[JobState, JobStatus] = {
-    JobState.PENDING: "pending",
-    JobState.RUNNING: "running",
-    JobState.UNDOING: "running",
-    JobState.COMPLETED: "completed",
-    JobState.FAILED: "failed",
-    JobState.CANCELLED: "cancelled",
-}
 
 
 async def list_jobs(call: Call[ListJobs]) -> JobList:
@@ -46,7 +37,8 @@ async def list_jobs(call: Call[ListJobs]) -> JobList:
 
 
 async def get(call: Call[Nothing]) -> JobView:
-    return _view(call, await call.daemon.jobs.get(call.user, call.ref))
+    job = await call.daemon.jobs.get(call.user, call.ref)
+    return job_view(call.daemon, job, queue_position=await call.daemon.provisioner.position(job))
 
 
 async def cancel(call: Call[Nothing]) -> CancelledJob:
@@ -63,18 +55,36 @@ async def follow(call: Call[Nothing]) -> ASGIApp:
 async def _frames(call: Call[Nothing], reader: Reader) -> AsyncIterator[bytes]:
     job = await call.daemon.jobs.get(call.user, call.ref)
     yield _state(call, job)
-    ended = job.state.is_final
+    ended, seen, silent_s = job.state.is_final, _look_of(call, job), 0.0
+    pause_s = LOOK_EVERY_S if job.any_host else HEARTBEAT_S
     while not ended:
         try:
-            found = await reader.next(HEARTBEAT_S)
+            found = await reader.next(pause_s)
         except FellBehind:
             return
         if found is None:
             return
+        frames = b"".join(framed(call.daemon.events, event) for event in found)
         ended = any(event.kind.removeprefix("job.") in _FINAL for event in found)
-        yield b"".join(framed(call.daemon.events, event) for event in found) or HEARTBEAT
+        if not found and job.any_host:  # another daemon may be at work on it, whose events are not told here
+            with contextlib.suppress(Unavailable):  # a database that is away: the next look tells
+                job = await call.daemon.jobs.get(call.user, call.ref)
+            if _look_of(call, job) != seen:
+                seen, ended, frames = _look_of(call, job), job.state.is_final, _state(call, job)
+        silent_s = 0.0 if frames else silent_s + pause_s
+        if silent_s >= HEARTBEAT_S:
+            silent_s, frames = 0.0, HEARTBEAT
+        if frames:
+            yield frames
 
 
+def _look_of(call: Call[Nothing], job: Job) -> tuple[object, ...]:
+    at = call.daemon.jobs.progress(job)
+    return job.state, job.step, job.attempt, at.stage, at.bytes_processed
+
+
+LOOK_EVERY_S = 1.0
+"""How a job is that any host may do."""
 _FINAL = frozenset(state.value for state in JobState if state.is_final)
 
 
@@ -93,23 +103,7 @@ def _state(call: Call[Nothing], job: Job) -> bytes:
 
 
 def _view(call: Call[ListJobs] | Call[Nothing], job: Job) -> JobView:
-    progress = call.daemon.jobs.progress(job)
-    error = job.error
-    return JobView(
-        job_id=job.id,
-        kind=job.kind,
-        subject=job.subject,
-        status=STATUS[job.state],
-        progress=JobProgress(stage=progress.stage, percent=progress.percent),
-        attempts=job.attempt,
-        created_at=job.created_at,
-        started_at=job.started_at,
-        finished_at=job.finished_at,
-        error=None
-        if error is None
-        else JobProblem(error=error.brief, code=error.code.value, details=error.details, resolution=error.resolution),
-        steps=[StepTiming(name=each.name, duration_ms=round(each.duration_s * 1000, 3)) for each in job.steps],
-    )
+    return job_view(call.daemon, job)
 
 
 BOUND = (bind(LIST_JOBS, list_jobs), bind(GET_JOB, get), bind(FOLLOW_JOB, follow), bind(CANCEL_JOB, cancel))

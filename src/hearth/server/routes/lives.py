@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec import UNSET
 
+from hearth.api.image_schemas import ImageView
 from hearth.api.life_operations import (
     FORK_SANDBOX,
     PAUSE_SANDBOX,
@@ -16,7 +17,7 @@ from hearth.api.life_operations import (
     STOP_SANDBOX,
     UPDATE_SANDBOX,
 )
-from hearth.api.schemas import ImageView, Nothing, SandboxList, SandboxView
+from hearth.api.schemas import Nothing, SandboxList, SandboxView
 from hearth.api.sleep_schemas import ChangeSandbox, CopySandbox, NamedCopy, StartSandbox
 from hearth.model import Lifetime, Sandbox, SandboxChanges
 from hearth.server.policies import policy_fields

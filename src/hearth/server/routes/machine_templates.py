@@ -17,7 +17,7 @@ async def list_templates(call: Call[Nothing]) -> MachineTemplateList:
 
 async def warm(call: Call[WarmTemplate]) -> MachineTemplateView:
     shape = call.input
-    return _view(await call.daemon.templates.warm(shape.image, cpus=shape.cpus, memory_mib=shape.memory_mb))
+    return _view(await call.daemon.templates.warm(call.user, shape.image, cpus=shape.cpus, memory_mib=shape.memory_mb))
 
 
 async def delete(call: Call[Nothing]) -> Nothing:

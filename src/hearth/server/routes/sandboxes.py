@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from hearth.api.operations import CREATE_SANDBOX, DESTROY_SANDBOX, GET_SANDBOX, LIST_SANDBOXES
+from hearth.api.sandbox_operations import CREATE_SANDBOX, DESTROY_SANDBOX, GET_SANDBOX, LIST_SANDBOXES
 from hearth.api.schemas import CreateSandbox, ListSandboxes, Nothing, SandboxList, SandboxView, StepTiming
-from hearth.control.volumes import NewVolume, WantedVolumes
-from hearth.errors import Conflict, InvalidInput, NotFound
-from hearth.model import Sandbox, SandboxSpec, StepPhase
+from hearth.errors import Conflict, NotFound
+from hearth.model import Sandbox, StepPhase
+from hearth.server.drafts import Draft, draft_of, said_in
 from hearth.server.names import random_name
-from hearth.server.policies import policy_fields
 from hearth.server.resource import Call, Reply, bind
-from hearth.server.routes.secrets import secret_use
 from hearth.server.views import sandbox_view
-from hearth.volume.mounting import VolumeRequest
 
 NAME_ATTEMPTS = 8
 
@@ -22,10 +19,11 @@ NAME_ATTEMPTS = 8
 async def create(call: Call[CreateSandbox]) -> SandboxView | Reply[SandboxView]:
     body = call.input
     name = body.name or call.chosen_name or await _free_name(call)
-    spec, volumes = spec_of(body, name), volumes_of(body)
+    draft = await _draft(call)
+    spec, extras = draft.spec(name), draft.extras(name)
     isolated = call.daemon.sandboxes.workshop.engine.capabilities.isolated
     await call.daemon.secrets.require(call.user, spec.secrets, isolated=isolated)
-    created = await call.daemon.sandboxes.create(call.user, spec, from_=body.from_, volumes=volumes)
+    created = await call.daemon.sandboxes.create(call.user, spec, from_=body.from_, extras=extras)
     view = await detailed_view(call, created.sandbox)
     return view if created.new else Reply(value=view, status=200)
 
@@ -47,45 +45,6 @@ async def destroy(call: Call[Nothing]) -> Nothing:
     return Nothing()
 
 
-def spec_of(body: CreateSandbox, name: str) -> SandboxSpec:
-    """Give the specification a body asks for; of one that starts from another, image and shape are that one's.
-
-    Raises:
-        InvalidInput: the body asks for another image or shape than what it starts from has.
-    """
-    said = {"image": body.image, "cpus": body.cpus, "memory_mb": body.memory_mb}
-    if body.from_ is not None and (field := next((name for name, value in said.items() if value is not None), None)):
-        raise InvalidInput(
-            f"invalid {field}",
-            details=f"{field} is given with from, which brings its own",
-            resolution=f"leave out {field}, or from",
-            field=field,
-        )
-    usual = SandboxSpec(name=name)
-    return SandboxSpec(
-        name=name,
-        image=usual.image if body.image is None else body.image,
-        cpus=usual.cpus if body.cpus is None else body.cpus,
-        memory_mib=usual.memory_mib if body.memory_mb is None else body.memory_mb,
-        env=dict(body.env),
-        labels=dict(body.labels),
-        keep_hot=body.keep_hot,
-        ttl_s=body.ttl_s,
-        idle_pause_s=body.idle_pause_s,
-        idle_stop_s=body.idle_stop_s,
-        net_policy=policy_fields(body.net_policy),
-        secrets=tuple(map(secret_use, body.secrets)),
-    )
-
-
-def volumes_of(body: CreateSandbox) -> WantedVolumes:
-    """Give the volumes a body asks for."""
-    return WantedVolumes(
-        existing=[VolumeRequest(name=each.name, mount=each.mount, read_only=each.read_only) for each in body.volumes],
-        new=[NewVolume(name=each.name, size_mib=each.size_mb, mount=each.mount) for each in body.new_volumes],
-    )
-
-
 async def detailed_view(call: Call[Any], sandbox: Sandbox) -> SandboxView:
     """Give a sandbox with what each step of its creation took, and its volumes."""
     records = await call.daemon.sandboxes.timings(call.user, sandbox.id)
@@ -105,6 +64,20 @@ def brief_view(call: Call[Any], sandbox: Sandbox, *, with_console: bool = True) 
     sandboxes = call.daemon.sandboxes
     address = sandboxes.networking.address(sandbox)
     return sandbox_view(sandbox, sandboxes.heat(sandbox), address=address, with_console=with_console)
+
+
+async def _draft(call: Call[CreateSandbox]) -> Draft:
+    """Give what is asked for, with what its template says of what it leaves out.
+
+    Raises:
+        NotFound: the caller has no such template.
+        InvalidInput: the two together are not what a sandbox can be.
+    """
+    reference = call.input.template_id
+    if reference is None:
+        return Draft(body=call.input)
+    template = await call.daemon.user_templates.get(call.user, reference)
+    return draft_of(template.id, template.spec, await said_in(call))
 
 
 async def _free_name(call: Call[CreateSandbox]) -> str:

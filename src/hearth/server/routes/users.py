@@ -85,7 +85,7 @@ async def revoke_key(call: Call[Nothing]) -> Nothing:
 
 async def rotate_key(call: Call[RotateKey]) -> NewKeyView:
     asked = call.input
-    issued = await call.daemon.users.rotate_key(call.caller, call.ref, key_id=asked.key, overlap_s=asked.overlap_s)
+    issued = await call.daemon.users.rotate_key(call.caller, call.ref, old=asked.key, overlap_s=asked.overlap_s)
     return _issued_view(issued)
 
 

@@ -10,6 +10,7 @@ from hearth.api.volume_operations import (
     DELETE_VOLUME,
     DETACH_VOLUME,
     GET_VOLUME,
+    LINK_VOLUME,
     LIST_VOLUMES,
     RESIZE_VOLUME,
 )
@@ -17,11 +18,13 @@ from hearth.api.volume_schemas import (
     AttachVolume,
     CloneVolume,
     CreateVolume,
+    LinkVolume,
     MountedVolume,
     ResizeVolume,
     VolumeList,
     VolumeView,
 )
+from hearth.control.provisioning.links import WantedLink
 from hearth.server.resource import Call, bind
 from hearth.server.views import mounted_view, volume_view
 from hearth.store.base import PageRequest
@@ -30,6 +33,15 @@ from hearth.volume.mounting import VolumeRequest
 
 async def create(call: Call[CreateVolume]) -> VolumeView:
     made = await call.daemon.volumes.create(call.user, call.input.name, call.input.size_mb)
+    return volume_view(await call.daemon.volumes.inspect(call.user, made.id))
+
+
+async def link(call: Call[LinkVolume]) -> VolumeView:
+    asked = call.input
+    wanted = WantedLink(
+        name=asked.name, provisioned=asked.provisioned, pool=asked.pool, partition=asked.partition, owner=asked.owner
+    )
+    made = await call.daemon.links.link(call.user, wanted)
     return volume_view(await call.daemon.volumes.inspect(call.user, made.id))
 
 
@@ -71,6 +83,7 @@ async def detach(call: Call[Nothing]) -> Nothing:
 
 BOUND = (
     bind(CREATE_VOLUME, create),
+    bind(LINK_VOLUME, link),
     bind(LIST_VOLUMES, list_volumes),
     bind(GET_VOLUME, get),
     bind(DELETE_VOLUME, delete),
