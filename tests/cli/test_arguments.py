@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hearth.cli.arguments import Parser, read_duration, read_pairs
+from hearth.cli.arguments import Parser, read_duration, read_env, read_pairs
 from hearth.cli.commands import exec as exec_command
 from hearth.errors import InvalidInput
 
@@ -53,6 +53,14 @@ def test_wrong_usage_ends_with_the_commands_own_status(
 
 def test_pairs_keep_everything_after_the_first_equals_sign() -> None:
     assert read_pairs(["A=b=c", "B=", "A=d"], what="--env") == {"A": "d", "B": ""}
+
+
+def test_a_variable_without_a_value_has_the_one_it_has_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", "a=b")
+    assert read_env(["A=", "TOKEN"]) == {"A": "", "TOKEN": "a=b"}
+    monkeypatch.delenv("TOKEN")
+    with pytest.raises(InvalidInput, match="'TOKEN' is not set here"):
+        read_env(["TOKEN"])
 
 
 @pytest.mark.parametrize("text", ["A", "=x", "", "supersecretvalue-that-is-long-indeed"])

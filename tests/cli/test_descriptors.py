@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -53,7 +54,11 @@ def test_output_that_cannot_be_written_is_said(
 ) -> None:
     done = run_in_shell(daemon, f"hearth {words} >/dev/full")
     assert done.returncode == status
-    assert done.stderr.splitlines()[:2] == ["hearth: cannot write the output", "  No space left on device"]
+    if "--json" in words:
+        told = json.loads(done.stderr)
+        assert (told["error"], told["details"]) == ("cannot write the output", "No space left on device")
+    else:
+        assert done.stderr.splitlines()[:2] == ["hearth: cannot write the output", "  No space left on device"]
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr
 

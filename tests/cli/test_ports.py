@@ -61,7 +61,7 @@ def test_forward_tells_where_carries_on_and_ends_cleanly(
                         connection.shutdown(socket.SHUT_WR)
                         assert read_rest(connection).endswith(b"hello")
                 process.send_signal(number)
-                assert process.wait(20) == 0
+                assert process.wait(60) == 0
                 assert process.stderr is not None
                 assert process.stderr.read() == b""
             finally:

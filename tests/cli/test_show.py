@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from hearth.cli.show import age, plain_lines, size
+from hearth.cli.rich_table import show
+from hearth.cli.show import age, harmless, plain_lines, size
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -35,3 +36,29 @@ def test_columns_are_aligned_and_lines_end_without_blanks() -> None:
 
 def test_a_table_without_rows_still_names_its_columns() -> None:
     assert plain_lines(("name", "state"), []) == ["NAME  STATE"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "shown"),
+    [("café 日本", "café 日本"), ("two\nlines", "two\nlines"), ("\x1b[31mred\r", "\\x1b[31mred\\r"), ("\x9b", "\\x9b")],
+)
+def test_nothing_in_a_cell_speaks_to_the_terminal(cell: str, shown: str) -> None:
+    assert harmless(cell) == shown
+
+
+@pytest.mark.parametrize("width", [20, 40, 80])
+def test_on_a_narrow_terminal_an_id_stays_in_one_piece(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    columns = ("name", "id", "state", "heat", "image", "labels")
+    cells = ("a-sandbox-of-a-long-name", "sb-0123456789ab", "running", "hot", "debian", "of=many, words=here, and=more")
+    show(columns, [cells])
+    out = capsys.readouterr().out.splitlines()
+    assert all(cell in out[1] for cell in cells[:-1])
+    assert "".join(line[-30:].strip() for line in out[1:]).replace(" ", "").endswith("and=more")
+
+
+def test_without_rows_a_terminal_is_shown_the_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    show(("name", "state"), [])
+    assert capsys.readouterr().out.split() == ["NAME", "STATE"]

@@ -25,7 +25,7 @@ def run(daemon: RunningDaemon, *words: str) -> tuple[int, str, str]:
         ("resume", "shared"),
         ("fork", "shared"),
         ("checkpoint", "shared", "before"),
-        ("template", "warm", "debian"),
+        ("machine-template", "warm", "debian"),
     ],
 )
 def test_where_machines_do_not_sleep_that_is_said_and_nothing_changes(
@@ -73,6 +73,7 @@ def test_a_sandbox_is_edited_without_being_touched(daemon: RunningDaemon, client
         (("edit", "shared", "--name", "Not-A-Label"), 1, "a-z"),
         (("fork", "shared", "-n", "0"), 1, "count"),
         (("snapshots", "paint"), 2, "--help"),
+        (("snapshot", "create", "nosuch", "before"), 1, "nosuch"),
         (("snapshots", "inspect", "nosuch"), 1, "nosuch"),
         (("restore", "nosuch"), 1, "nosuch"),
         (("create", "--from", "nosuch"), 1, "nosuch"),
@@ -80,9 +81,9 @@ def test_a_sandbox_is_edited_without_being_touched(daemon: RunningDaemon, client
         (("create", "--idle-stop", "never"), 1, "--idle-stop"),
         (("snapshots", "delete", "nosuch"), 1, "--yes"),
         (("snapshots", "delete", "--yes", "nosuch"), 1, "nosuch"),
-        (("template", "delete", "tpl-1"), 1, "--yes"),
-        (("template", "delete", "tpl-1", "-y"), 1, "tpl-1"),
-        (("template", "warm", "nosuch"), 1, "hearth"),
+        (("machine-template", "delete", "tpl-1"), 1, "--yes"),
+        (("machine-template", "delete", "tpl-1", "-y"), 1, "tpl-1"),
+        (("machine-template", "warm", "nosuch"), 1, "hearth"),
         (("image", "save", "shared"), 2, "--help"),
     ],
 )
@@ -129,7 +130,15 @@ def test_why_a_machine_ended_is_listed_and_shown_and_remembered(daemon: RunningD
 
 
 def test_empty_lists_have_their_headings_and_json_is_an_empty_list(daemon: RunningDaemon) -> None:
-    for words in (("snapshots",), ("snapshots", "list"), ("snapshots", "tree"), ("template",), ("templates", "list")):
+    for words in (
+        ("snapshots",),
+        ("snapshots", "list"),
+        ("snapshots", "tree"),
+        ("machine-template",),
+        ("machine-templates", "list"),
+        ("template",),
+        ("templates", "list"),
+    ):
         status, out, _ = run(daemon, *words)
         assert (status, "AGE" in out.split()) == (0, True)
         assert json.loads(run(daemon, *words, "--json")[1]) == []

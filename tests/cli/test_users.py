@@ -21,7 +21,7 @@ def test_users_and_keys_are_made_listed_and_ended(daemon: RunningDaemon, client:
     assert b"ci" in run_cli(hers, "key").stdout
     rotated = run_cli(hers, "key", "rotate", "--overlap", "5m")
     assert (rotated.returncode, rotated.stdout[:3]) == (0, b"hk_")
-    assert run_cli(hers, "key", "revoke", key["key"]["id"]).stdout.decode().strip() == key["key"]["id"]
+    assert run_cli(hers, "key", "revoke", "ci").stdout.decode().strip() == "ci"
     assert b"revoked" in run_cli(hers, "key", "list").stdout
     refused = run_cli(hers, "user", "create", "eve")
     assert (refused.returncode, b"administrators" in refused.stderr) == (1, True)

@@ -14,7 +14,7 @@ from tests.server.daemon import RunningDaemon
 from hearth.errors import NotFound, StartFailed
 from hearth.sdk import AsyncClient, AsyncSandbox, Output, Sandbox
 
-END_S = 10
+END_S = 60
 
 
 @pytest.fixture
@@ -73,4 +73,4 @@ async def test_requests_of_many_tasks_do_not_mix(client: AsyncClient, sandbox: S
     results = await asyncio.gather(*(client.run(sandbox.id, ["echo", str(number)]) for number in range(12)))
     assert [result.stdout for result in results] == [f"{number}\n" for number in range(12)]
     assert (await client.health()).status == "healthy"
-    assert len(await client.images()) == 3
+    assert len(await client.images.list()) == 3

@@ -103,6 +103,14 @@ def test_the_answer_is_waited_for_longer_than_the_command_may_take() -> None:
     assert calls.stream("web", ["true"], {}).timeout_s > 300
 
 
+def test_what_is_no_text_is_refused_before_it_travels() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        calls.run("web", ["echo", "caf\udce9"], {})
+    assert "udce9" in refused.value.details
+    with pytest.raises(InvalidInput):
+        calls.get("caf\udce9")
+
+
 @pytest.mark.parametrize("timeout_sec", [0, 86401, -3])
 def test_arguments_outside_the_contract_never_travel(timeout_sec: float) -> None:
     with pytest.raises(InvalidInput) as refused:

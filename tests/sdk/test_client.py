@@ -78,7 +78,7 @@ def test_errors_of_the_daemon_are_errors_of_their_class(
 
 
 def test_images_and_health_are_told(client: Client) -> None:
-    assert {image.name for image in client.images()} == {"kernel", "agent", "debian"}
+    assert {image.name for image in client.images.list()} == {"kernel", "agent", "debian"}
     assert client.health().status == "healthy"
 
 

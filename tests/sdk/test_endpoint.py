@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,17 @@ def test_why_no_connection_came_about_is_said_with_the_next_step() -> None:
     assert "hearth serve" in nobody.resolution
     assert "/run/h.sock" in nobody.details
     assert endpoint.unreachable(PermissionError(13, "Permission denied")).code is Code.FORBIDDEN
+
+
+def test_a_daemon_without_tls_is_told_from_one_that_is_not_there() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        there.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        with pytest.raises(ssl.SSLError) as refused:
+            ssl.create_default_context().wrap_socket(here, server_hostname="h")
+    error = find_endpoint("https://h:8443", "t", environment={}).unreachable(refused.value)
+    assert "TLS" in error.brief
+    assert "http://h:8443" in error.resolution
 
 
 def test_the_key_of_this_hosts_daemon_goes_to_no_other_host(tmp_path: Path) -> None:

@@ -92,3 +92,15 @@ def test_a_body_is_announced_whatever_the_method(method: str) -> None:
     head, _, body = encode_request(request, UNIX).partition(b"\r\n\r\n")
     assert {b"Content-Length: 2", b"Content-Type: application/json"} <= set(head.split(b"\r\n"))
     assert body == b"{}"
+
+
+class Interrupted(ResponseReader):
+    """Somebody presses Ctrl-C while the parser tells of the body."""
+
+    def on_body(self, data: bytes) -> None:
+        raise KeyboardInterrupt
+
+
+def test_an_interruption_in_the_middle_of_an_answer_is_one() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Interrupted().feed(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc")

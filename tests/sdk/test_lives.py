@@ -15,8 +15,8 @@ def public(kind: type[object]) -> dict[str, list[str]]:
     """Give the names of what users call, with those of their parameters."""
     return {
         name: list(inspect.signature(value).parameters)
-        for name, value in vars(kind).items()
-        if callable(value) and not name.startswith("_")
+        for name, value in inspect.getmembers(kind, callable)
+        if not name.startswith("_")
     }
 
 
@@ -46,13 +46,19 @@ def test_an_engine_without_sleep_refuses_what_needs_it(client: Client) -> None:
             with pytest.raises(Conflict, match="sleep"):
                 named("never")
         with pytest.raises(Conflict, match="sleep"):
-            client.warm_template(image="debian")
+            client.warm_machine_template(image="debian")
         assert sandbox.refresh().view.state == "running"
     assert (client.snapshots(), client.machine_templates()) == ([], [])
 
 
 def test_what_is_not_there_is_said_so(client: Client) -> None:
-    for ask in (client.snapshot, client.delete_snapshot, client.resume_snapshot, client.ending, client.delete_template):
+    for ask in (
+        client.snapshot,
+        client.delete_snapshot,
+        client.resume_snapshot,
+        client.ending,
+        client.delete_machine_template,
+    ):
         with pytest.raises(NotFound, match="nosuch"):
             ask("nosuch")
 

@@ -18,7 +18,7 @@ from hearth.errors import HearthError, InvalidInput, NotFound, Unavailable
 from hearth.sdk.async_client import AsyncClient
 from hearth.sdk.client import Client, Sandbox
 
-WAIT_S = 20
+WAIT_S = 60
 
 
 def digest(connection: socket.socket) -> None:

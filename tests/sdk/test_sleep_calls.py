@@ -37,8 +37,8 @@ SENT: list[tuple[Call[Any], str, str, object]] = [
     (sleep_calls.endings_page(None), "GET", "/api/v1/endings?limit=1000", None),
     (sleep_calls.ending("web"), "GET", "/api/v1/endings/web", None),
     (sleep_calls.machine_templates(), "GET", "/api/v1/machine-templates", None),
-    (sleep_calls.warm_template({"image": "alpine"}), "POST", "/api/v1/machine-templates", {"image": "alpine"}),
-    (sleep_calls.delete_template("tpl-1"), "DELETE", "/api/v1/machine-templates/tpl-1", None),
+    (sleep_calls.warm_machine_template({"image": "alpine"}), "POST", "/api/v1/machine-templates", {"image": "alpine"}),
+    (sleep_calls.delete_machine_template("tpl-1"), "DELETE", "/api/v1/machine-templates/tpl-1", None),
 ]
 
 

@@ -17,8 +17,8 @@ from hearth.sdk.endpoint import Endpoint
 from hearth.sdk.http1 import ConnectionLost, HttpRequest, HttpResponse
 from hearth.sdk.transport import Transport
 
-GET = HttpRequest(method="GET", target="/", timeout_s=5, accept="application/json")
-POST = HttpRequest(method="POST", target="/", timeout_s=5, accept="application/json", body=b"{}")
+GET = HttpRequest(method="GET", target="/", timeout_s=60, accept="application/json")
+POST = HttpRequest(method="POST", target="/", timeout_s=60, accept="application/json", body=b"{}")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 CLOSING = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
 Script = list[list[bytes | None]]
@@ -60,7 +60,7 @@ class ScriptedServer:
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._thread.join(10)
+        self._thread.join(60)
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ async def test_a_connection_the_server_closed_is_not_used_again(
 ) -> None:
     server = serve([[OK], [OK]])
     await fetch(POST)
-    await asyncio.to_thread(server.connections_ended.acquire, timeout=5)
+    await asyncio.to_thread(server.connections_ended.acquire, timeout=60)
     await asyncio.sleep(0)
     assert (await fetch(POST)).status == 200
     assert len(server.requests) == 2

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Sequence
 from typing import NoReturn
 
-from hearth.cli.exits import USAGE
+from hearth.cli.exits import USAGE, show_misuse
 from hearth.errors import InvalidInput
 
 _DURATION = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd]?)"
@@ -24,7 +25,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with what is wrong and where to read on."""
-        self.exit(self.usage_status, f"hearth: {message}\n  '{self.prog} --help' tells what it takes\n")
+        show_misuse(message, f"'{self.prog} --help' tells what it takes")
+        self.exit(self.usage_status)
 
 
 def add_json(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
@@ -56,10 +58,37 @@ def add_shape(parser: argparse.ArgumentParser) -> None:
 
 
 def add_env(parser: argparse.ArgumentParser) -> None:
-    """Declare ``-e KEY=VALUE``."""
+    """Declare ``-e KEY=VALUE`` and ``-e KEY``; see ``read_env``."""
     parser.add_argument(
-        "-e", "--env", metavar="KEY=VALUE", action="append", default=[], help="set an environment variable; repeatable"
+        *("-e", "--env"),
+        metavar="KEY[=VALUE]",
+        action="append",
+        default=[],
+        help="set an environment variable, without =VALUE to what it is here; repeatable",
     )
+
+
+def read_env(texts: Sequence[str]) -> dict[str, str]:
+    """Read ``KEY=VALUE`` words; one without ``=`` takes the value from our own environment, out of sight of ``ps``.
+
+    Raises:
+        InvalidInput: a word has no key, or names a variable that is not set here.
+    """
+    return read_pairs([_with_own_value(text) for text in texts], what="--env")
+
+
+def _with_own_value(text: str) -> str:
+    if "=" in text or not text:
+        return text
+    value = os.environ.get(text)
+    if value is None:
+        raise InvalidInput(
+            "invalid --env",
+            details=f"{text[:20]!r} is not set here",  # not the whole word, as below
+            resolution="export it first, or write it as --env KEY=VALUE",
+            field="--env",
+        )
+    return f"{text}={value}"
 
 
 def read_pairs(texts: Sequence[str], *, what: str) -> dict[str, str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 from hearth.cli.descriptors import STDERR, STDOUT, silence
-from hearth.errors import Code, HearthError
+from hearth.errors import Code, HearthError, InvalidInput
 
 FAILED = 1
 USAGE = 2
@@ -20,18 +21,44 @@ BROKEN_PIPE = 141
 NOT_FOUND_WORDS = "No such file or directory"
 
 
+class _Form:
+    """How errors are written; one command runs in a process."""
+
+    is_json = False
+
+
+def tell_as_json(wanted: bool) -> None:
+    """Write errors as JSON from here on, one object a line, or for people."""
+    _Form.is_json = wanted
+
+
 def show_error(error: HearthError) -> None:
     """Write an error and the next step to stderr, whether or not the outputs can still be written."""
     try:
         sys.stdout.flush()
     except OSError:
         silence(STDOUT)
-    lines = [f"hearth: {error.brief}", *(f"  {text}" for text in (error.details, error.resolution) if text)]
     try:
-        sys.stderr.write("\n".join(lines) + "\n")
+        sys.stderr.write(as_text(error, json=_Form.is_json))
         sys.stderr.flush()
     except OSError:
         silence(STDERR)
+
+
+def as_text(error: HearthError, *, json: bool) -> str:
+    """Give the line for a program, or the lines for people: what, what exactly, what to do."""
+    if json:
+        line: str = import_module("json").dumps(error.told())  # 2 ms that a command without an error need not wait
+        return f"{line}\n"
+    lines = [f"hearth: {error.brief}", *(f"  {text}" for text in (error.details, error.resolution) if text)]
+    if error.code is Code.INTERNAL and error.request_id:
+        lines.append(f"  request {error.request_id}")
+    return "\n".join(lines) + "\n"
+
+
+def show_misuse(what: str, resolution: str) -> None:
+    """Write that the command line makes no sense, and where to read on."""
+    show_error(InvalidInput(what, resolution=resolution))
 
 
 def exec_status(error: HearthError) -> int:

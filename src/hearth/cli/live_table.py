@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hearth.cli.rich_table import STATE_STYLES
+from hearth.cli.show import harmless
 
 
 def show(columns: Sequence[str], frames: Iterable[tuple[str, Sequence[Sequence[str]]]]) -> None:
@@ -22,5 +23,5 @@ def show(columns: Sequence[str], frames: Iterable[tuple[str, Sequence[Sequence[s
                 table.add_column(column.upper(), no_wrap=True)
             # What does not fit on the screen is cut off below, so the first are those that matter.
             for row in rows[: max(1, console.height - above.count("\n") - 4)]:
-                table.add_row(*(Text(cell, style=STATE_STYLES.get(cell, "")) for cell in row))
+                table.add_row(*(Text(harmless(cell), style=STATE_STYLES.get(cell, "")) for cell in row))
             live.update(Group(Text(above), Text(), table), refresh=True)

@@ -20,6 +20,12 @@ def show_json(value: Any) -> None:
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
 
 
+def show_done(name: str, *, json: bool) -> None:
+    """Print as JSON that it was done to this one, in the form of ``each.to_each``; people are told nothing."""
+    if json:
+        show_json([{"name": name, "done": True}])
+
+
 def show_names(views: Sequence[SandboxView], *, json: bool) -> None:
     """Print the names of sandboxes, one a line; as JSON all about them."""
     if json:
@@ -30,10 +36,18 @@ def show_names(views: Sequence[SandboxView], *, json: bool) -> None:
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table; a terminal's has lines and colours, a pipe's none."""
+    rows = [[harmless(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         import_module("hearth.cli.rich_table").show(columns, rows)  # rich takes 60 ms that a pipe need not wait for
         return
     sys.stdout.write("\n".join(plain_lines(columns, rows)) + "\n")
+
+
+def harmless(cell: str) -> str:
+    """Give a cell in which nothing moves the cursor or colours the screen: much of what is shown sandboxes chose."""
+    if cell.isprintable():
+        return cell
+    return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in cell)
 
 
 def plain_lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -52,6 +66,18 @@ def age(moment: datetime, now: datetime | None = None) -> str:
         if seconds >= size:
             return f"{seconds // size}{unit}"
     return f"{seconds}s"
+
+
+def duration(seconds: float) -> str:
+    """Say how long something takes: ``0.4 s``, ``42 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3_600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3_600} h {whole % 3_600 // 60} min"
 
 
 def moment(value: datetime) -> str:

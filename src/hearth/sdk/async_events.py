@@ -1,4 +1,4 @@
-"""What happens, and jobs, for the asynchronous client: ``async for event in client.events.follow()``; see events."""
+"""What happens, and jobs, for the asynchronous client: ``async for event in client.events.follow()``."""
 
 from __future__ import annotations
 
@@ -37,6 +37,10 @@ class AsyncEvents:
 
         Raises:
             Unavailable, TimedOut: the daemon was gone for a minute.
+
+        >>> types = {event.type async for event in client.events.follow(after="oldest", follow=False)}
+        >>> "sandbox.running" in types
+        True
         """
         reader = EventReader(options.get("after"))
         lost_s: float | None = None
@@ -60,7 +64,11 @@ class AsyncEvents:
             await asyncio.sleep(RETRY_S)
 
     async def jobs(self, *statuses: JobStatus) -> Sequence[JobView]:
-        """Give all jobs, or those with one of these statuses, oldest first."""
+        """Give all jobs, or those with one of these statuses, oldest first.
+
+        >>> {job.status for job in await client.events.jobs("completed")}
+        {'completed'}
+        """
         page = await self._client.call(event_calls.jobs(list(statuses), None))
         found = [*page.items]
         while page.next_cursor is not None:
@@ -69,9 +77,20 @@ class AsyncEvents:
         return found
 
     async def job(self, ref: str) -> JobView:
-        """Give one job."""
+        """Give one job.
+
+        >>> first = (await client.events.jobs("completed"))[0]
+        >>> (await client.events.job(first.job_id)).status
+        'completed'
+        """
         return await self._client.call(event_calls.job(ref))
 
     async def cancel(self, ref: str) -> None:
-        """End a job that is under way and undo what it did."""
+        """End a job that is under way and undo what it did.
+
+        >>> first = (await client.events.jobs("completed"))[0]
+        >>> await client.events.cancel(first.job_id)
+        Traceback (most recent call last):
+        hearth.errors.InvalidInput: ...
+        """
         await self._client.call(event_calls.cancel(ref))

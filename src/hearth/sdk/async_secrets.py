@@ -1,4 +1,4 @@
-"""Secrets for the asynchronous client: ``client.secrets.put("TOKEN", "…")``; the twin of ``secrets``."""
+"""Secrets for the asynchronous client: ``client.secrets.put("TOKEN", "…")``."""
 
 from __future__ import annotations
 
@@ -25,11 +25,24 @@ class AsyncSecrets:
         self._client = client
 
     async def put(self, name: str, value: str | bytes) -> SecretView:
-        """Keep a secret, or give one that is there a new value: what starts from now on has that."""
+        """Keep a secret, or give one that is there a new value: what starts from now on has that.
+
+        >>> (await client.secrets.put("TOKEN", "not to be seen")).name
+        'TOKEN'
+        >>> (await client.run("web", ["sh", "-c", "echo ${#TOKEN}"], secrets=[{"name": "TOKEN"}])).stdout
+        '14\\n'
+        >>> await client.secrets.delete("TOKEN")
+        """
         return await self._client.call(secret_calls.put(name, value))
 
     async def every(self) -> Sequence[SecretView]:
-        """Give all, without their values, oldest first."""
+        """Give all, without their values, oldest first.
+
+        >>> kept = await client.secrets.put("PASSWORD", b"bytes are fine, too")
+        >>> [secret.name for secret in await client.secrets.every()]
+        ['PASSWORD']
+        >>> await client.secrets.delete("PASSWORD")
+        """
         page = await self._client.call(secret_calls.page(None))
         found = [*page.items]
         while page.next_cursor is not None:
@@ -38,9 +51,17 @@ class AsyncSecrets:
         return found
 
     async def delete(self, name: str) -> None:
-        """Forget one."""
+        """Forget one.
+
+        >>> kept = await client.secrets.put("GONE_SOON", "x")
+        >>> await client.secrets.delete("GONE_SOON")
+        """
         await self._client.call(secret_calls.delete(name))
 
     async def rotate_master_key(self) -> int:
-        """Make a new master key, for administrators; gives how much was sealed anew."""
+        """Make a new master key, for administrators; gives how much was sealed anew.
+
+        >>> await client.secrets.rotate_master_key() >= 0
+        True
+        """
         return (await self._client.call(secret_calls.rotate_master_key())).resealed

@@ -1,4 +1,4 @@
-"""Figures for the asynchronous client; the twin of ``stats``."""
+"""Figures for the asynchronous client."""
 
 from __future__ import annotations
 
@@ -32,11 +32,19 @@ class Figures:
     """What a client tells of use."""
 
     async def stats(self: Caller, ref: str) -> SandboxStats:
-        """Tell what a sandbox uses: CPU time, memory, disk, network; it is not woken."""
+        """Tell what a sandbox uses: CPU time, memory, disk, network; it is not woken.
+
+        >>> (await client.stats("web")).name
+        'web'
+        """
         return await self.call(stats_calls.stats(ref))
 
     async def all_stats(self: Caller) -> Sequence[SandboxStats]:
-        """Tell what all sandboxes use, oldest first; none is woken."""
+        """Tell what all sandboxes use, oldest first; none is woken.
+
+        >>> "web" in [stats.name for stats in await client.all_stats()]
+        True
+        """
         page = await self.call(stats_calls.stats_page(None))
         found = [*page.items]
         while page.next_cursor is not None:
@@ -45,7 +53,11 @@ class Figures:
         return found
 
     async def daemon(self: Caller) -> DaemonStats:
-        """Tell of the daemon at a glance; administrators see the host, too."""
+        """Tell of the daemon at a glance; administrators see the host, too.
+
+        >>> (await client.daemon()).sandboxes.hot > 0
+        True
+        """
         return await self.call(stats_calls.daemon())
 
 
@@ -53,5 +65,9 @@ class OwnFigures:
     """What a sandbox tells of its use."""
 
     async def stats(self: OfSandbox) -> SandboxStats:
-        """Tell what it uses: CPU time, memory, disk, network; it is not woken."""
+        """Tell what it uses: CPU time, memory, disk, network; it is not woken.
+
+        >>> (await sandbox.stats()).heat
+        'hot'
+        """
         return await self.client.call(stats_calls.stats(self.id))

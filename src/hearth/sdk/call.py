@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import quote, urlencode
@@ -75,6 +76,7 @@ def call_of(
     volume: str | None = None,
     timeout_s: float = QUICK_S,
     accept: str = JSON,
+    said: Mapping[str, object] | None = None,
 ) -> Call[Output]:
     """Make the call of an operation.
 
@@ -82,38 +84,61 @@ def call_of(
         ref: the id or name in its path, where there is one.
         what: what that names.
         volume: the volume in its path, after that.
+        said: members to send although they are as they would be without: they may replace what is kept elsewhere.
 
     Raises:
-        InvalidInput: ``ref`` cannot be one.
+        InvalidInput: ``ref`` cannot be one, or something that has to be text is none.
         TooLarge: the body is more than the contract allows.
     """
     target = operation.path
     if ref is not None:
-        target = target.replace("{ref}", quote(_check_ref(ref, what), safe=""))
+        target = target.replace("{ref}", quote(check_ref(ref, what), safe=""))
     if volume is not None:
-        target = target.replace("{volume}", quote(_check_ref(volume, "volume"), safe=""))
+        target = target.replace("{volume}", quote(check_ref(volume, "volume"), safe=""))
     body = b""
     if operation.has_body:
-        body = msgspec.json.encode(given)
+        body = _encoded({**said, **msgspec.to_builtins(given)} if said else given)
         if len(body) > MAX_BODY_BYTES:
             raise TooLarge(
                 "the request is too large",
                 details=f"it takes {len(body)} bytes, at most {MAX_BODY_BYTES} are possible",
                 resolution="send less input, or in parts",
             )
-    elif query := urlencode(_plain(given), doseq=True):
+    elif query := urlencode(_plain(given), doseq=True, errors="surrogateescape"):
         target += f"?{query}"
-    request = HttpRequest(method=operation.method, target=target, timeout_s=timeout_s, accept=accept, body=body)
+    request = HttpRequest(
+        method=operation.method,
+        target=target,
+        timeout_s=timeout_s,
+        accept=accept,
+        body=body,
+        idempotency_key=os.urandom(16).hex() if operation.creates and not operation.streams else "",
+    )
     return Call(request=request, gives=operation.gives)
+
+
+def _encoded(value: object) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            "what was given is no text",
+            details=f"it holds a character that cannot be sent: {error.object[error.start : error.end]!a}",
+            resolution="write it in UTF-8",
+        ) from error
 
 
 def _plain(given: object) -> dict[str, Any]:
     values: dict[str, Any] = msgspec.to_builtins(given)
-    return {name: value for name, value in values.items() if value is not None}
+    words = {True: "true", False: "false"}
+    return {
+        name: words[value] if isinstance(value, bool) else value for name, value in values.items() if value is not None
+    }
 
 
-def _check_ref(ref: str, what: str) -> str:
-    if not ref or ref in (".", ".."):
+def check_ref(ref: str, what: str) -> str:
+    """Give what may stand as one part of a path. Raises InvalidInput, naming it by ``what``."""
+    if not ref or ref in (".", "..") or not _is_text(ref):
         raise InvalidInput(
             f"invalid {what}",
             details=f"{ref!r} is neither an id nor a name",
@@ -121,6 +146,15 @@ def _check_ref(ref: str, what: str) -> str:
             field=what,
         )
     return ref
+
+
+def _is_text(value: str) -> bool:
+    """Tell whether it is text; a command line's words that are no UTF-8 hold lone surrogates."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def checked(schema: type[Input], values: dict[str, Any]) -> Input:

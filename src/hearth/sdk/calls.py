@@ -6,28 +6,23 @@ Both shells, ``Client`` and ``AsyncClient``, do nothing but carry these to the d
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypedDict
 
 import msgspec
 
 from hearth.api.exec_operations import DELETE_EXEC, EXEC, FEED_EXEC, GET_EXEC, KILL_EXEC, LIST_EXECS, READ_OUTPUT
 from hearth.api.exec_schemas import ExecInput, ExecList, ExecView, KillExec, ListExecs, ReadOutput
+from hearth.api.health_operations import HEALTH
 from hearth.api.limits import DEFAULT_TIMEOUT_S, NDJSON
-from hearth.api.operations import (
-    CREATE_SANDBOX,
-    DESTROY_SANDBOX,
-    GET_SANDBOX,
-    HEALTH,
-    LIST_IMAGES,
-    LIST_SANDBOXES,
-)
+from hearth.api.sandbox_operations import CREATE_SANDBOX, DESTROY_SANDBOX, GET_SANDBOX, LIST_SANDBOXES
 from hearth.api.schemas import (
     CreateSandbox,
     ExecCommand,
     ExecResult,
     Health,
-    ImageList,
     ListSandboxes,
     Nothing,
     SandboxList,
@@ -36,8 +31,8 @@ from hearth.api.schemas import (
 from hearth.errors import InvalidInput
 from hearth.sdk.call import LONG_S, Call, call_of, checked
 from hearth.sdk.http1 import HttpRequest
-from hearth.sdk.secret_calls import SecretOptions, SecretVariableOptions
-from hearth.sdk.volume_calls import NewVolumeOptions, VolumeOptions
+from hearth.sdk.secret_calls import SecretVariableOptions
+from hearth.sdk.settings import SettingsOptions, described
 
 BASE64_NOTE_BYTES = len(',"stdin_encoding":"base64"')
 EXEC_GRACE_S = 30.0
@@ -48,27 +43,16 @@ FOLLOW_S = 86_400.0
 """A command that is followed may be silent for as long as it runs."""
 
 
-class CreateOptions(TypedDict, total=False):
-    """What ``create`` takes: see CreateSandbox of the API. Memory in MiB, times in seconds.
+class CreateOptions(SettingsOptions, total=False):
+    """What ``create`` takes: see CreateSandbox of the API.
 
-    ``from_`` names a checkpoint, or a sandbox to fork, whose image, CPUs and memory it then has.
+    ``from_`` names a checkpoint, or a sandbox to fork, whose image, CPUs and memory it then has; ``template`` what
+    fills the options that are left out.
     """
 
     name: str | None
     from_: str | None
-    image: str | None
-    cpus: int | None
-    memory_mb: int | None
-    env: Mapping[str, str]
-    labels: Mapping[str, str]
-    keep_hot: bool
-    ttl_s: int | None
-    idle_pause_s: float | None
-    idle_stop_s: float | None
-    net_policy: Mapping[str, object] | None
-    volumes: Sequence[VolumeOptions]
-    new_volumes: Sequence[NewVolumeOptions]
-    secrets: Sequence[SecretOptions]
+    template: str | None
 
 
 class ExecOptions(TypedDict, total=False):
@@ -91,8 +75,7 @@ class DetachOptions(ExecOptions, total=False):
 
 
 def create(options: CreateOptions) -> Call[SandboxView]:
-    values = {"from" if name == "from_" else name: value for name, value in options.items()}
-    return call_of(CREATE_SANDBOX, checked(CreateSandbox, values), timeout_s=LONG_S)
+    return described(CREATE_SANDBOX, CreateSandbox, options)
 
 
 def list_page(*, labels: Mapping[str, str], cursor: str | None, limit: int) -> Call[SandboxList]:
@@ -120,7 +103,7 @@ def stream(ref: str, cmd: Sequence[str], options: ExecOptions) -> HttpRequest:
 
 def detach(ref: str, cmd: Sequence[str], options: DetachOptions) -> Call[ExecView]:
     call = call_of(EXEC, _command(cmd, {**options, "detach": True}), ref=ref, timeout_s=LONG_S)  # type: ignore[typeddict-unknown-key]
-    return Call(request=call.request, gives=ExecView)
+    return Call(request=replace(call.request, idempotency_key=os.urandom(16).hex()), gives=ExecView)
 
 
 def execs_page(ref: str, *, cursor: str | None, limit: int) -> Call[ExecList]:
@@ -149,10 +132,6 @@ def kill(exec_id: str, signal: str | int) -> Call[ExecView]:
 
 def delete_exec(exec_id: str) -> Call[Nothing]:
     return call_of(DELETE_EXEC, Nothing(), ref=exec_id, what="command")
-
-
-def images() -> Call[ImageList]:
-    return call_of(LIST_IMAGES, Nothing())
 
 
 def health() -> Call[Health]:

@@ -1,108 +1,175 @@
-"""``Client`` and ``Sandbox``: the blocking shell over the calls; the twin of ``async_client``."""
+# Made of async_client.py by 'make twins': change that.
+"""``Client``: what sandboxes do and are; more of it is in ``core``, ``keeping``, ``volumes``."""
 
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Unpack
 
-from hearth.api.exec_schemas import ExecView
 from hearth.api.limits import MAX_LIST_LIMIT
 from hearth.api.net_schemas import EgressView
-from hearth.api.schemas import ExitCauseView, Health, ImageView, SandboxView
-from hearth.api.sleep_schemas import EndingView, MachineTemplateView, SnapshotView
-from hearth.api.volume_schemas import MountedVolume, VolumeView
-from hearth.errors import Conflict, GuestFailed, HearthError, NotFound
-from hearth.sdk import calls, sleep_calls, volume_calls
-from hearth.sdk.call import Call, Page
-from hearth.sdk.calls import CreateOptions, DetachOptions, ExecOptions
+from hearth.api.schemas import Health
+from hearth.sdk import calls, sleep_calls
+from hearth.sdk.calls import CreateOptions, ExecOptions
 from hearth.sdk.commands import Commands
-from hearth.sdk.died import NEWS_POLL_S, NEWS_S, SandboxDied, cause_in, may_be_news
-from hearth.sdk.endpoint import find_endpoint
+from hearth.sdk.keeping import Keeping
 from hearth.sdk.results import Result, result_of
 from hearth.sdk.running import Running
-from hearth.sdk.sleep_calls import ChangeOptions, ShapeOptions
-from hearth.sdk.stats import Figures, OwnFigures
-from hearth.sdk.transport import Transport
+from hearth.sdk.sandbox import Sandbox
+from hearth.sdk.sleep_calls import ChangeOptions
+from hearth.sdk.stats import Figures
+from hearth.sdk.volumes import Volumes
 from hearth.sdk.with_events import WithEvents
 
 if TYPE_CHECKING:
+    from hearth.sdk.files import Files
+    from hearth.sdk.images import Images
     from hearth.sdk.ports import Ports
+    from hearth.sdk.provisioning import Provisioning
     from hearth.sdk.secrets import Secrets
+    from hearth.sdk.sessions import Sessions
+    from hearth.sdk.templates import Templates
     from hearth.sdk.users import Users
 
-Value = TypeVar("Value")
-Item = TypeVar("Item")
+__all__ = ["Client", "Sandbox"]
 
 
-class Client(Figures, WithEvents):
+class Client(Keeping, Volumes, Figures, WithEvents):
     """A daemon. Without arguments it is found by HEARTH_URL and HEARTH_TOKEN, else in the data directory.
 
     Sandboxes, checkpoints and the like are named by id or name. A sandbox that sleeps is woken by whatever uses it.
     """
 
-    def __init__(self, url: str | None = None, token: str | None = None) -> None:
-        self._transport = Transport(find_endpoint(url, token))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections that are kept."""
-        self._transport.close()
-
-    def call(self, call: Call[Value]) -> Value:
-        """Carry out one operation."""
-        return call.read(self._transport.fetch(call.request))
-
     @property
     def ports(self) -> Ports:
-        """What listens in sandboxes, what is published, and ways to it."""
+        """What listens in sandboxes, what is published, and ways to it.
+
+        >>> 3999 in [port.port for port in client.ports.of("web")]
+        False
+        """
         found: Ports = import_module("hearth.sdk.ports").Ports(self, self._transport.endpoint)
         return found
 
     @property
     def users(self) -> Users:
-        """Users and their keys."""
+        """Users and their keys.
+
+        >>> client.users.get("me").admin
+        True
+        """
         found: Users = import_module("hearth.sdk.users").Users(self)
         return found
 
     @property
     def secrets(self) -> Secrets:
-        """The caller's secrets."""
+        """The caller's secrets.
+
+        >>> [secret.name for secret in client.secrets.every()]
+        []
+        """
         found: Secrets = import_module("hearth.sdk.secrets").Secrets(self)
         return found
 
     @property
+    def images(self) -> Images:
+        """What sandboxes are made of.
+
+        >>> "debian" in [image.name for image in client.images.list()]
+        True
+        """
+        found: Images = import_module("hearth.sdk.images").Images(self, self._transport)
+        return found
+
+    @property
+    def provisioning(self) -> Provisioning:
+        """Volumes that are filled from golden images; for administrators.
+
+        >>> [volume.volume_name for volume in client.provisioning.volumes()]
+        []
+        """
+        module = import_module("hearth.sdk.provisioning")
+        found: Provisioning = module.Provisioning(self, self._transport)
+        return found
+
+    @property
+    def templates(self) -> Templates:
+        """The caller's templates: descriptions of sandboxes to come.
+
+        >>> [template.name for template in client.templates.every()]
+        []
+        """
+        found: Templates = import_module("hearth.sdk.templates").Templates(self)
+        return found
+
+    @property
     def commands(self) -> Commands:
-        """What runs and ran in sandboxes: start, list, follow, feed, kill."""
+        """What runs and ran in sandboxes: start, list, follow, feed, kill.
+
+        >>> started = client.commands.detach("web", ["true"])
+        >>> started.cmd
+        ['true']
+        """
         return Commands(self, self._transport)
 
+    def files(self, ref: str) -> Files:
+        """Give the files of a sandbox.
+
+        >>> client.files("web").exists("/etc/passwd")
+        True
+        """
+        module = import_module("hearth.sdk.files")
+        found: Files = module.Files(self, self._transport, ref)
+        return found
+
+    def sessions(self, ref: str) -> Sessions:
+        """Give the sessions of a sandbox: terminals and piped ones.
+
+        >>> with client.sessions("web").terminal(cmd=["echo", "hello"]) as terminal:
+        ...     b"".join([data for data in terminal])
+        b'hello\\r\\n'
+        """
+        module = import_module("hearth.sdk.sessions")
+        found: Sessions = module.Sessions(self, self._transport, ref)
+        return found
+
     def create(self, **options: Unpack[CreateOptions]) -> Sandbox:
-        """Create a sandbox and wait until it runs; an existing one of this name is given as it is."""
+        """Create a sandbox and wait until it runs; an existing one of this name is given as it is.
+
+        >>> with client.create(name="made", labels={"team": "a"}, env={"MODE": "test"}) as made:
+        ...     made.run(["printenv", "MODE"]).stdout
+        'test\\n'
+        """
         return Sandbox(self, self.call(calls.create(options)))
 
     def get(self, ref: str) -> Sandbox:
-        """Give the sandbox with this id or name."""
+        """Give the sandbox with this id or name.
+
+        >>> client.get("web").view.state
+        'running'
+        """
         return Sandbox(self, self.call(calls.get(ref)))
 
     def list(self, labels: Mapping[str, str] | None = None) -> Sequence[Sandbox]:
-        """Give all sandboxes that carry all of ``labels``; none is woken."""
+        """Give all sandboxes that carry all of ``labels``; none is woken.
+
+        >>> [each.name for each in client.list()]
+        ['web']
+        >>> [each.name for each in client.list({"team": "none"})]
+        []
+        """
         views = self.every(
             lambda cursor: self.call(calls.list_page(labels=labels or {}, cursor=cursor, limit=MAX_LIST_LIMIT))
         )
         return [Sandbox(self, view) for view in views]
 
     def destroy(self, ref: str) -> None:
-        """Destroy a sandbox and all it holds; ``ending`` tells of it afterwards."""
+        """Destroy a sandbox and all it holds; ``ending`` tells of it afterwards.
+
+        >>> made = client.create(name="short-lived")
+        >>> client.destroy("short-lived")
+        """
         self.call(calls.destroy(ref))
 
     def run(self, ref: str, cmd: Sequence[str], **options: Unpack[ExecOptions]) -> Result:
@@ -110,6 +177,10 @@ class Client(Figures, WithEvents):
 
         Raises:
             SandboxDied: the sandbox's machine ended; ``cause`` tells why.
+
+        >>> result = client.run("web", ["sh", "-c", "echo done; exit 3"])
+        >>> result.stdout, result.exit_code
+        ('done\\n', 3)
         """
         call = calls.run(ref, cmd, options)
         with self.deaths_told(ref):
@@ -123,6 +194,12 @@ class Client(Figures, WithEvents):
 
         Raises:
             SandboxDied: the sandbox's machine ended; ``cause`` tells why.
+
+        >>> with client.stream("web", ["sh", "-c", "echo one; echo two"]) as running:
+        ...     b"".join([output.data for output in running])
+        ...     running.exit_code
+        b'one\\ntwo\\n'
+        0
         """
         linger_s = float(options.get("linger_sec", calls.LINGER_S))
         running = Running(self, self._transport, ref, linger_s=linger_s, attach=True)
@@ -133,11 +210,21 @@ class Client(Figures, WithEvents):
             running.close()
 
     def update(self, ref: str, **changes: Unpack[ChangeOptions]) -> Sandbox:
-        """Change name, labels, time to live, network or whether it may sleep; the rest stays. It is not woken."""
+        """Change name, labels, time to live, network or whether it may sleep; the rest stays. It is not woken.
+
+        >>> client.update("web", labels_add={"team": "b"}).view.labels
+        {'team': 'b'}
+        >>> client.update("web", labels_remove=["team"]).view.labels
+        {}
+        """
         return Sandbox(self, self.call(sleep_calls.update(ref, changes)))
 
     def egress(self, ref: str) -> EgressView:
-        """Tell what a sandbox tried to reach, what refused it, and the shortest policy for what an audit saw."""
+        """Tell what a sandbox tried to reach, what refused it, and the shortest policy for what an audit saw.
+
+        >>> client.egress("web").attempts
+        []
+        """
         return self.call(sleep_calls.egress(ref))
 
     def stop(self, ref: str) -> Sandbox:
@@ -145,6 +232,9 @@ class Client(Figures, WithEvents):
 
         Raises:
             Conflict: its disk is too full, or the engine's machines do not sleep.
+
+        >>> client.stop("web").view.heat
+        'cold'
         """
         return Sandbox(self, self.call(sleep_calls.stop(ref)))
 
@@ -153,245 +243,59 @@ class Client(Figures, WithEvents):
 
         Raises:
             Conflict: it cannot be woken without ``force``.
+
+        >>> client.start("web").view.heat
+        'hot'
         """
         return Sandbox(self, self.call(sleep_calls.start(ref, force=force)))
 
     def pause(self, ref: str) -> Sandbox:
-        """Stop a sandbox's CPUs; its memory stays where it is."""
+        """Stop a sandbox's CPUs; its memory stays where it is.
+
+        >>> client.pause("web").view.heat
+        'warm'
+        """
         return Sandbox(self, self.call(sleep_calls.pause(ref)))
 
     def resume(self, ref: str) -> Sandbox:
-        """Let a paused sandbox's CPUs run again."""
+        """Let a paused sandbox's CPUs run again.
+
+        >>> paused = client.pause("web")
+        >>> client.resume("web").view.heat
+        'hot'
+        """
         return Sandbox(self, self.call(sleep_calls.resume(ref)))
 
     def fork(self, ref: str, count: int = 1, *, name: str | None = None) -> Sequence[Sandbox]:
-        """Make copies of a living sandbox, memory and disk as they are now; ``name`` is what their names begin with."""
+        """Make copies of a living sandbox, memory and disk as they are now; ``name`` is what their names begin with.
+
+        >>> copies = client.fork("web", 2, name="try")
+        >>> len(copies), {copy.view.parent for copy in copies} == {client.get("web").id}
+        (2, True)
+        >>> for copy in copies:
+        ...     copy.destroy()
+        """
         with self.deaths_told(ref):
             copies = self.call(sleep_calls.fork(ref, name=name, count=count))
         return [Sandbox(self, view) for view in copies.items]
 
-    def checkpoint(self, ref: str, name: str) -> SnapshotView:
-        """Keep memory and disk of a living sandbox under a name, for any number of others to start from."""
-        with self.deaths_told(ref):
-            return self.call(sleep_calls.checkpoint(ref, name))
-
-    def save_image(self, ref: str, name: str) -> ImageView:
-        """Make an image of a sandbox's disk, to create others of."""
-        return self.call(sleep_calls.save_image(ref, name))
-
-    def snapshots(self) -> Sequence[SnapshotView]:
-        """Give all checkpoints, oldest first."""
-        return self.every(lambda cursor: self.call(sleep_calls.snapshots_page(cursor)))
-
-    def snapshot(self, ref: str) -> SnapshotView:
-        """Give one checkpoint."""
-        return self.call(sleep_calls.snapshot(ref))
-
-    def delete_snapshot(self, ref: str) -> None:
-        """Delete a checkpoint; what others need of it stays until they are gone."""
-        self.call(sleep_calls.delete_snapshot(ref))
-
     def resume_snapshot(self, ref: str, count: int = 1, *, name: str | None = None) -> Sequence[Sandbox]:
-        """Make sandboxes that go on where a checkpoint was taken; ``name`` is what their names begin with."""
+        """Make sandboxes that go on where a checkpoint was taken; ``name`` is what their names begin with.
+
+        >>> kept = client.checkpoint("web", "ready-to-go")
+        >>> [again] = client.resume_snapshot("ready-to-go")
+        >>> again.run(["echo", "on it goes"]).stdout
+        'on it goes\\n'
+        >>> again.destroy()
+        >>> client.delete_snapshot("ready-to-go")
+        """
         copies = self.call(sleep_calls.resume_snapshot(ref, name=name, count=count))
         return [Sandbox(self, view) for view in copies.items]
 
-    def endings(self) -> Sequence[EndingView]:
-        """Tell of the sandboxes that were destroyed, the first to end first, without their consoles."""
-        return self.every(lambda cursor: self.call(sleep_calls.endings_page(cursor)))
-
-    def ending(self, ref: str) -> EndingView:
-        """Tell why a destroyed sandbox ended: by its id, or of those that bore a name the last."""
-        return self.call(sleep_calls.ending(ref))
-
-    def machine_templates(self) -> Sequence[MachineTemplateView]:
-        """Give the machines kept ready to be cloned."""
-        return (self.call(sleep_calls.machine_templates())).items
-
-    def warm_template(self, **shape: Unpack[ShapeOptions]) -> MachineTemplateView:
-        """Boot a machine of a shape and keep it ready: not even the first creation has to boot then."""
-        return self.call(sleep_calls.warm_template(shape))
-
-    def delete_template(self, ref: str) -> None:
-        """Drop a machine kept ready; only administrators may."""
-        self.call(sleep_calls.delete_template(ref))
-
-    def create_volume(self, name: str, size_mb: int) -> VolumeView:
-        """Make an empty volume of so many MiB with a file system."""
-        return self.call(volume_calls.create(name, size_mb))
-
-    def volumes(self) -> Sequence[VolumeView]:
-        """Give all volumes, oldest first, and who has them."""
-        return self.every(lambda cursor: self.call(volume_calls.page(cursor)))
-
-    def volume(self, ref: str) -> VolumeView:
-        """Give one volume."""
-        return self.call(volume_calls.get(ref))
-
-    def resize_volume(self, ref: str, size_mb: int) -> VolumeView:
-        """Grow a volume that no sandbox has to so many MiB."""
-        return self.call(volume_calls.resize(ref, size_mb))
-
-    def clone_volume(self, ref: str, name: str) -> VolumeView:
-        """Copy a volume that no sandbox writes to."""
-        return self.call(volume_calls.clone(ref, name))
-
-    def delete_volume(self, ref: str) -> None:
-        """Delete a volume that no sandbox has, for good."""
-        self.call(volume_calls.delete(ref))
-
-    def attach_volume(self, ref: str, volume: str, mount: str, *, read_only: bool = False) -> MountedVolume:
-        """Mount a volume in a sandbox: alone and writable, or read-only together with others."""
-        return self.call(volume_calls.attach(ref, volume, mount, read_only=read_only))
-
-    def detach_volume(self, ref: str, volume: str) -> None:
-        """Unmount a volume and take it out of a sandbox.
-
-        Raises:
-            Conflict: something in the sandbox uses it.
-        """
-        self.call(volume_calls.detach(ref, volume))
-
-    def images(self) -> Sequence[ImageView]:
-        """Give the images of the host."""
-        return (self.call(calls.images())).items
-
     def health(self) -> Health:
-        """Ask the daemon how it is."""
+        """Ask the daemon how it is.
+
+        >>> client.health().status
+        'healthy'
+        """
         return self.call(calls.health())
-
-    @contextlib.contextmanager
-    def deaths_told(self, ref: str) -> Iterator[None]:
-        """Turn the failure of what needed a sandbox into SandboxDied, where its machine's end is why."""
-        try:
-            yield
-        except (GuestFailed, Conflict) as error:
-            cause = self._cause_of_death(ref, news_s=NEWS_S if isinstance(error, GuestFailed) else 0)
-            if cause is None:
-                raise
-            raise SandboxDied(cause, error) from error
-
-    def _cause_of_death(self, ref: str, *, news_s: float) -> ExitCauseView | None:
-        deadline_s = time.monotonic() + news_s
-        try:
-            view = self.call(calls.get(ref))
-            while may_be_news(view) and time.monotonic() < deadline_s:
-                time.sleep(NEWS_POLL_S)
-                view = self.call(calls.get(ref))
-        except NotFound:
-            with contextlib.suppress(HearthError):
-                return (self.ending(ref)).exit_cause
-            return None
-        except HearthError:
-            return None  # the caller has an error to raise already
-        return cause_in(view)
-
-    def every(self, page_at: Callable[[str | None], Page[Item]]) -> Sequence[Item]:
-        page = page_at(None)
-        found = [*page.items]
-        while page.next_cursor is not None:
-            page = page_at(page.next_cursor)
-            found += page.items
-        return found
-
-
-class Sandbox(OwnFigures):
-    """A computer of its own.
-
-    As a context manager it is destroyed at the end: ``with Sandbox.create() as sandbox: sandbox.run(["uname", "-a"])``.
-    """
-
-    def __init__(self, client: Client, view: SandboxView) -> None:
-        self.client = client
-        self.view = view
-
-    @classmethod
-    def create(cls, client: Client | None = None, **options: Unpack[CreateOptions]) -> Sandbox:
-        """Create a sandbox and wait until it runs."""
-        return (client or Client()).create(**options)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.destroy()
-
-    @property
-    def id(self) -> str:
-        return self.view.id
-
-    @property
-    def name(self) -> str:
-        return self.view.name
-
-    def run(self, cmd: Sequence[str], **options: Unpack[ExecOptions]) -> Result:
-        """Run a command to its end; any exit code is a result, ``.check()`` makes it an error."""
-        return self.client.run(self.id, cmd, **options)
-
-    def stream(self, cmd: Sequence[str], **options: Unpack[ExecOptions]) -> contextlib.AbstractContextManager[Running]:
-        """Start a command: ``with sandbox.stream(["make"]) as running: for output in running: ...``."""
-        return self.client.stream(self.id, cmd, **options)
-
-    def detach(self, cmd: Sequence[str], **options: Unpack[DetachOptions]) -> ExecView:
-        """Start a command that needs no client; ``client.commands.logs`` gives its output."""
-        return self.client.commands.detach(self.id, cmd, **options)
-
-    def execs(self) -> Sequence[ExecView]:
-        """Give its commands, oldest first."""
-        return self.client.commands.list(self.id)
-
-    def refresh(self) -> Self:
-        """Look again: ``view`` is as it was when it was last given."""
-        self.view = self.client.call(calls.get(self.id))
-        return self
-
-    def update(self, **changes: Unpack[ChangeOptions]) -> Self:
-        """Change name, labels, time to live or whether it may sleep; what is not given stays."""
-        self.view = self.client.call(sleep_calls.update(self.id, changes))
-        return self
-
-    def stop(self) -> Self:
-        """Bring it to disk, memory and all; any use wakes it again."""
-        self.view = self.client.call(sleep_calls.stop(self.id))
-        return self
-
-    def start(self, *, force: bool = False) -> Self:
-        """Wake it ahead of its use; ``force`` boots from disk what cannot be woken with its memory."""
-        self.view = self.client.call(sleep_calls.start(self.id, force=force))
-        return self
-
-    def pause(self) -> Self:
-        """Stop its CPUs; any use makes them run again."""
-        self.view = self.client.call(sleep_calls.pause(self.id))
-        return self
-
-    def resume(self) -> Self:
-        """Let its CPUs run again."""
-        self.view = self.client.call(sleep_calls.resume(self.id))
-        return self
-
-    def fork(self, count: int = 1, *, name: str | None = None) -> Sequence[Sandbox]:
-        """Make copies of it, memory and disk as they are now."""
-        return self.client.fork(self.id, count, name=name)
-
-    def checkpoint(self, name: str) -> SnapshotView:
-        """Keep its memory and disk under a name; ``client.resume_snapshot`` makes sandboxes of that."""
-        return self.client.checkpoint(self.id, name)
-
-    def save_image(self, name: str) -> ImageView:
-        """Make an image of its disk, to create others of."""
-        return self.client.save_image(self.id, name)
-
-    def attach_volume(self, volume: str, mount: str, *, read_only: bool = False) -> MountedVolume:
-        """Mount a volume in it: alone and writable, or read-only together with others."""
-        return self.client.attach_volume(self.id, volume, mount, read_only=read_only)
-
-    def detach_volume(self, volume: str) -> None:
-        """Unmount a volume and take it out."""
-        self.client.detach_volume(self.id, volume)
-
-    def destroy(self) -> None:
-        """Destroy it and all it holds."""
-        self.client.destroy(self.id)

@@ -8,6 +8,10 @@ from hearth.errors import Conflict, GuestFailed, HearthError
 NEWS_S = 2.0
 """A broken connection is often known before why it broke: so long the daemon may take to tell, in seconds."""
 NEWS_POLL_S = 0.05
+FIRST_PAUSE_S = 0.05
+LAST_PAUSE_S = 1.0
+"""Between attempts to come back to a command."""
+REVIVAL = "start it with --force to boot from its disk, or destroy it"
 DEAD = frozenset({"failed", "lost"})
 
 
@@ -21,10 +25,10 @@ class SandboxDied(GuestFailed, Conflict):
         super().__init__(
             "the sandbox's machine ended",
             details=f"{cause.kind}: {cause.detail}",
-            resolution=error.resolution or "start it with --force to boot from its disk, or destroy it",
+            resolution=REVIVAL if error.resolution == type(error).next_step else error.resolution,
         )
         self.cause = cause
-        self.code = error.code
+        self.code, self.request_id = error.code, error.request_id
 
 
 def cause_in(view: SandboxView) -> ExitCauseView | None:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from hearth.config import DataDirectory, default_data_root
 from hearth.errors import Forbidden, InvalidInput, Unavailable
+from hearth.place import DataDirectory, default_data_root
+from hearth.sdk.client_file import client_file, read_client_file
 
 if TYPE_CHECKING:
     import ssl
@@ -21,6 +22,10 @@ UNIX_PREFIX = "unix:"
 DEFAULT_PORT = 80
 DEFAULT_TLS_PORT = 443
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"})
+"""What OpenSSL calls an answer that is none of TLS."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +92,13 @@ class Endpoint:
                 details=f"{self}: {error.strerror}",
                 resolution="call it as the user who runs it, or point HEARTH_URL to an address of yours",
             )
+        reason = getattr(error, "reason", None)
+        if reason in NO_TLS:
+            return Unavailable(
+                "no TLS is spoken there",
+                details=f"{self}: {reason.lower().replace('_', ' ')}",
+                resolution=f"write HEARTH_URL as http://{self.authority}, or have the daemon serve TLS (--tls-cert)",
+            )
         return Unavailable(
             "the daemon does not answer",
             details=f"{self}: {error.strerror or error}",
@@ -97,13 +109,19 @@ class Endpoint:
 def find_endpoint(
     url: str | None = None, token: str | None = None, *, environment: Mapping[str, str] = os.environ
 ) -> Endpoint:
-    """Give the endpoint: argument, else HEARTH_URL and HEARTH_TOKEN, else socket and admin.key of the data directory.
+    """Give the endpoint: argument, else the environment, else the client's file, else the data directory.
+
+    The environment says HEARTH_URL, with HEARTH_TOKEN or HEARTH_TOKEN_FILE, or HEARTH_DATA for the daemon of that
+    directory. What the file says of a token goes to the file's URL alone.
 
     Raises:
-        InvalidInput: the URL is neither ``http://host:port``, ``https://host:port`` nor ``unix:PATH``.
+        InvalidInput: the URL is neither ``http://host:port``, ``https://host:port`` nor ``unix:PATH``, or a file that
+            was named cannot be used.
     """
     url = url or environment.get("HEARTH_URL") or None
-    token = token or environment.get("HEARTH_TOKEN") or None
+    stored = {} if url or environment.get("HEARTH_DATA") else read_client_file(client_file(environment))
+    url = url or stored.get("url")
+    token = token or environment.get("HEARTH_TOKEN") or _token_in(environment, stored)
     data = DataDirectory(root=default_data_root(environment, is_root=os.geteuid() == 0))
     if url is None:
         return Endpoint(socket_path=data.api_socket, token=_read_key(data.admin_key) if token is None else token)
@@ -114,15 +132,36 @@ def find_endpoint(
     if token is None:
         # The key of the daemon on this host is no other host's business.
         token = _read_key(data.admin_key) if host in LOOPBACK and not is_secure else ""
-    return Endpoint(host=host, port=port, token=token, tls=_tls(environment) if is_secure else None)
+    return Endpoint(host=host, port=port, token=token, tls=_tls(environment, stored) if is_secure else None)
 
 
-def _tls(environment: Mapping[str, str]) -> Tls:
-    ca, certificate, key = (environment.get(f"HEARTH_{name}_FILE") or None for name in ("CA", "CERT", "KEY"))
+def _token_in(environment: Mapping[str, str], stored: Mapping[str, str]) -> str | None:
+    """Give the token of HEARTH_TOKEN_FILE, else the client's file's own, else of the file that one names."""
+    named = environment.get("HEARTH_TOKEN_FILE") or None
+    if named is None and "token" in stored:
+        return stored["token"]
+    path = named or stored.get("token_file")
+    if path is None:
+        return None
+    try:
+        return Path(path).expanduser().read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(
+            "the token's file cannot be read",
+            details=f"{path}: {error.strerror if isinstance(error, OSError) else 'it is no text'}",
+            resolution="name a readable file with nothing but the token",
+            field="HEARTH_TOKEN_FILE" if named else "token_file",
+        ) from error
+
+
+def _tls(environment: Mapping[str, str], stored: Mapping[str, str]) -> Tls:
+    ca, certificate, key = (
+        environment.get(f"HEARTH_{name}_FILE") or stored.get(f"{name.lower()}_file") for name in ("CA", "CERT", "KEY")
+    )
     return Tls(
-        ca=None if ca is None else Path(ca),
-        certificate=None if certificate is None else Path(certificate),
-        key=None if key is None else Path(key),
+        ca=None if ca is None else Path(ca).expanduser(),
+        certificate=None if certificate is None else Path(certificate).expanduser(),
+        key=None if key is None else Path(key).expanduser(),
     )
 
 

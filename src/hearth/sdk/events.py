@@ -1,4 +1,5 @@
-"""What happens, and jobs, for the blocking client: ``for event in client.events.follow()``; see async_events."""
+# Made of async_events.py by 'make twins': change that.
+"""What happens, and jobs, for the blocking client: ``for event in client.events.follow()``."""
 
 from __future__ import annotations
 
@@ -36,6 +37,10 @@ class Events:
 
         Raises:
             Unavailable, TimedOut: the daemon was gone for a minute.
+
+        >>> types = {event.type for event in client.events.follow(after="oldest", follow=False)}
+        >>> "sandbox.running" in types
+        True
         """
         reader = EventReader(options.get("after"))
         lost_s: float | None = None
@@ -58,7 +63,11 @@ class Events:
             time.sleep(RETRY_S)
 
     def jobs(self, *statuses: JobStatus) -> Sequence[JobView]:
-        """Give all jobs, or those with one of these statuses, oldest first."""
+        """Give all jobs, or those with one of these statuses, oldest first.
+
+        >>> {job.status for job in client.events.jobs("completed")}
+        {'completed'}
+        """
         page = self._client.call(event_calls.jobs(list(statuses), None))
         found = [*page.items]
         while page.next_cursor is not None:
@@ -67,9 +76,20 @@ class Events:
         return found
 
     def job(self, ref: str) -> JobView:
-        """Give one job."""
+        """Give one job.
+
+        >>> first = client.events.jobs("completed")[0]
+        >>> client.events.job(first.job_id).status
+        'completed'
+        """
         return self._client.call(event_calls.job(ref))
 
     def cancel(self, ref: str) -> None:
-        """End a job that is under way and undo what it did."""
+        """End a job that is under way and undo what it did.
+
+        >>> first = client.events.jobs("completed")[0]
+        >>> client.events.cancel(first.job_id)
+        Traceback (most recent call last):
+        hearth.errors.InvalidInput: ...
+        """
         self._client.call(event_calls.cancel(ref))

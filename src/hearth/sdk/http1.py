@@ -6,9 +6,13 @@ from dataclasses import dataclass, field
 
 import httptools
 
+from hearth.api.limits import IDEMPOTENCY_HEADER, JSON
 from hearth.errors import Unavailable
 from hearth.sdk.endpoint import Endpoint
 from hearth.version import VERSION
+
+SWITCHED = 101
+"""The connection speaks another protocol from here on."""
 
 
 class ConnectionLost(Unavailable):
@@ -25,18 +29,29 @@ class ConnectionLost(Unavailable):
 
 @dataclass(frozen=True, kw_only=True)
 class HttpRequest:
-    """One request. ``timeout_s`` bounds each wait for bytes of the answer, in seconds."""
+    """One request. ``timeout_s`` bounds each wait for bytes of the answer, in seconds.
+
+    With ``streamed`` its body is sent in pieces behind it, ``length`` bytes together, or none says how many. The
+    daemon does what has an ``idempotency_key`` once, however often it comes. With a ``websocket_key`` the connection is
+    to become a WebSocket.
+    """
 
     method: str
     target: str
     timeout_s: float
     accept: str
     body: bytes = field(default=b"", repr=False)
+    content_type: str = JSON
+    byte_range: str = ""
+    idempotency_key: str = ""
+    streamed: bool = False
+    length: int | None = None
+    websocket_key: str = ""
 
     @property
     def may_repeat(self) -> bool:
-        """Whether sending it twice does no harm."""
-        return self.method == "GET"
+        """Whether sending it twice does no harm, and is possible."""
+        return not self.streamed and (self.method in ("GET", "HEAD", "PUT") or bool(self.idempotency_key))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,20 +73,45 @@ def encode_request(request: HttpRequest, endpoint: Endpoint) -> bytes:
     ]
     if endpoint.token:
         lines.append(f"Authorization: Bearer {endpoint.token}")
-    if request.body or request.method == "POST":
-        lines += ["Content-Type: application/json", f"Content-Length: {len(request.body)}"]
+    if request.byte_range:
+        lines.append(f"Range: {request.byte_range}")
+    if request.websocket_key:
+        lines += ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
+        lines.append(f"Sec-WebSocket-Key: {request.websocket_key}")
+    if request.idempotency_key:
+        lines.append(f"{IDEMPOTENCY_HEADER}: {request.idempotency_key}")
+    if request.body or request.method in ("POST", "PUT"):
+        lines.append(f"Content-Type: {request.content_type}")
+        if request.streamed and request.length is None:
+            lines.append("Transfer-Encoding: chunked")
+        else:
+            lines.append(f"Content-Length: {request.length if request.streamed else len(request.body)}")
     return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace") + request.body
 
 
-class ResponseReader:
-    """Reads one response; feed it what arrives, ``take`` the body as far as it has come."""
+def encode_piece(request: HttpRequest, piece: bytes) -> bytes:
+    """Give the bytes of a piece of a streamed body; an empty piece is its end."""
+    if request.length is not None:
+        return piece
+    return b"%x\r\n%b\r\n" % (len(piece), piece)
 
-    def __init__(self) -> None:
+
+class ResponseReader:
+    """Reads one response; feed it what arrives, ``take`` the body as far as it has come.
+
+    ``rest`` is what came behind the head of an answer that changes the protocol.
+
+    ``bodiless``: it is the answer to a HEAD, which tells the length of what it does not bring.
+    """
+
+    def __init__(self, *, bodiless: bool = False) -> None:
+        self._bodiless = bodiless
         self.status = 0
         self.headers: dict[str, str] = {}
         self.head_complete = False
         self.complete = False
         self.keep_alive = False
+        self.rest = b""
         self._body: list[bytes] = []
         self._parser = httptools.HttpResponseParser(self)
 
@@ -80,12 +120,17 @@ class ResponseReader:
 
         Raises:
             ConnectionLost: it ended, or what came is not HTTP.
+            KeyboardInterrupt: it came in the middle; to the parser it is an error like any other.
         """
         if not data:
             raise ConnectionLost(answered=self.head_complete)
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self.rest = data[upgrade.args[0] :]
         except httptools.HttpParserError as error:
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise error.__context__ from None
             raise ConnectionLost(answered=True) from error
 
     def take(self) -> bytes:
@@ -101,6 +146,8 @@ class ResponseReader:
         """Called by the parser."""
         self.status = self._parser.get_status_code()
         self.head_complete = True
+        if self._bodiless:
+            self.on_message_complete()
 
     def on_body(self, data: bytes) -> None:
         """Called by the parser."""
@@ -108,5 +155,5 @@ class ResponseReader:
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
-        self.keep_alive = self._parser.should_keep_alive()
+        self.keep_alive = self.status != SWITCHED and self._parser.should_keep_alive()
         self.complete = True

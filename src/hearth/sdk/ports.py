@@ -36,23 +36,48 @@ class Ports:
         self._endpoint = endpoint
 
     def of(self, ref: str) -> Sequence[PortView]:
-        """Give the ports that something in a sandbox listens on; wakes it."""
+        """Give the ports that something in a sandbox listens on; wakes it.
+
+        >>> 3999 in [port.port for port in client.ports.of("web")]
+        False
+        """
         return self._client.call(port_calls.ports(ref)).items
 
     def every(self) -> PortList:
-        """Give those of all sandboxes that run; wakes none, and names those that it did not ask."""
+        """Give those of all sandboxes that run; wakes none, and names those that it did not ask.
+
+        >>> 3999 in [port.port for port in client.ports.every().items]
+        False
+        """
         return self._client.call(port_calls.all_ports())
 
     def publish(self, ref: str, port: int, *, alias: str | None = None) -> PublicationView:
-        """Give a port a public URL, which wakes the sandbox from any state."""
+        """Give a port a public URL, which wakes the sandbox from any state.
+
+        >>> client.ports.publish("web", 3000, alias="shop").port
+        3000
+        >>> client.ports.unpublish("web", 3000)
+        """
         return self._client.call(port_calls.publish(ref, port, alias))
 
     def published(self, ref: str) -> Sequence[PublicationView]:
-        """Give a sandbox's public URLs; wakes nothing."""
+        """Give a sandbox's public URLs; wakes nothing.
+
+        >>> made = client.ports.publish("web", 3001)
+        >>> [each.port for each in client.ports.published("web")]
+        [3001]
+        >>> client.ports.unpublish("web", 3001)
+        """
         return self._client.call(port_calls.publications(ref)).items
 
     def every_published(self) -> Sequence[PublicationView]:
-        """Give all public URLs, everybody's for an administrator; wakes nothing."""
+        """Give all public URLs, everybody's for an administrator; wakes nothing.
+
+        >>> made = client.ports.publish("web", 3002)
+        >>> [each.port for each in client.ports.every_published()]
+        [3002]
+        >>> client.ports.unpublish("web", 3002)
+        """
         page = self._client.call(port_calls.publications_page(None))
         found = [*page.items]
         while page.next_cursor is not None:
@@ -61,7 +86,11 @@ class Ports:
         return found
 
     def unpublish(self, ref: str, port: int) -> None:
-        """Take a port's public URL away."""
+        """Take a port's public URL away.
+
+        >>> made = client.ports.publish("web", 3003)
+        >>> client.ports.unpublish("web", 3003)
+        """
         self._client.call(port_calls.unpublish(ref, port))
 
     @contextlib.contextmanager
@@ -80,6 +109,10 @@ class Ports:
 
         Raises:
             Unavailable: the address is taken or not ours.
+
+        >>> with client.ports.forward("web", 3000) as (host, port):
+        ...     host, port > 0
+        ('127.0.0.1', True)
         """
         port_calls.check_port(remote)
         # asyncio takes 45 ms to import; only who forwards shall wait for it.

@@ -39,12 +39,20 @@ class Result:
 
     @property
     def stdout(self) -> str:
-        """The output as text; what is not UTF-8 shows as U+FFFD."""
+        """The output as text; what is not UTF-8 shows as U+FFFD.
+
+        >>> Result(exit_code=0, stdout_bytes=b"caf\\xc3\\xa9", stderr_bytes=b"").stdout
+        'café'
+        """
         return self.stdout_bytes.decode("utf-8", "replace")
 
     @property
     def stderr(self) -> str:
-        """The error output as text; what is not UTF-8 shows as U+FFFD."""
+        """The error output as text; what is not UTF-8 shows as U+FFFD.
+
+        >>> Result(exit_code=1, stdout_bytes=b"", stderr_bytes=b"no such file").stderr
+        'no such file'
+        """
         return self.stderr_bytes.decode("utf-8", "replace")
 
     def check(self) -> Result:
@@ -52,6 +60,12 @@ class Result:
 
         Raises:
             CommandFailed: it did not.
+
+        >>> Result(exit_code=0, stdout_bytes=b"fine", stderr_bytes=b"").check().stdout
+        'fine'
+        >>> Result(exit_code=2, stdout_bytes=b"", stderr_bytes=b"no such file").check()
+        Traceback (most recent call last):
+        hearth.sdk.results.CommandFailed: exit code 2: no such file
         """
         if self.exit_code != 0:
             raise CommandFailed(self)

@@ -1,4 +1,5 @@
-"""A command's output as it comes, over as many connections as it takes; the twin of ``async_running``."""
+# Made of async_running.py by 'make twins': change that.
+"""A command's output as it comes, over as many connections as it takes."""
 
 from __future__ import annotations
 
@@ -11,16 +12,14 @@ from hearth.api.limits import EXEC_ID_HEADER
 from hearth.errors import HearthError, Unavailable
 from hearth.sdk import calls
 from hearth.sdk.call import read_problem
+from hearth.sdk.died import FIRST_PAUSE_S, LAST_PAUSE_S
+from hearth.sdk.http1 import ConnectionLost
 from hearth.sdk.results import ExecReader, Output
 from hearth.sdk.transport import Incoming, Transport
 
 if TYPE_CHECKING:
     from hearth.sdk.client import Client
     from hearth.sdk.http1 import HttpRequest
-
-FIRST_PAUSE_S = 0.05
-LAST_PAUSE_S = 1.0
-"""Between attempts to come back to a command."""
 
 
 class Running:
@@ -43,12 +42,21 @@ class Running:
         self._reader = ExecReader(after)
         self._connection = contextlib.ExitStack()
         self._incoming: Incoming | None = None
+        self._lost_s: float | None = None
+        self._lost_at = 0
 
     def open(self, request: HttpRequest, *, follow: bool = True) -> None:
         """Send a request and take its answer for the output from here on.
 
         Raises:
             HearthError: what the daemon says is wrong with it.
+
+        >>> from hearth.sdk import calls
+        >>> with client.stream("web", ["echo", "again"]) as running:
+        ...     first = [output.data for output in running]
+        ...     running.open(calls.output(running.exec_id, after=0, follow=False), follow=False)
+        ...     first
+        [b'again\\n']
         """
         self._follows = follow
         self._connection.close()
@@ -61,7 +69,11 @@ class Running:
         self._incoming = incoming
 
     def close(self) -> None:
-        """Close the connection; a command that lives for us is killed, unless it has ended."""
+        """Close the connection; a command that lives for us is killed, unless it has ended.
+
+        >>> with client.stream("web", ["sleep", "1000"]) as running:
+        ...     running.close()
+        """
         ended = self._reader.exit_code is not None
         with contextlib.suppress(HearthError):
             self._connection.close()
@@ -83,16 +95,32 @@ class Running:
 
     @property
     def exit_code(self) -> int:
-        """0-255, or 128+n when signal n ended it; known once the output has been read to its end."""
+        """0-255, or 128+n when signal n ended it; known once the output has been read to its end.
+
+        >>> with client.stream("web", ["sh", "-c", "exit 4"]) as running:
+        ...     [output for output in running], running.exit_code
+        ([], 4)
+        """
         return self._reader.finish()
 
     @property
     def cursor(self) -> int:
-        """The place in the output behind what has been read."""
+        """The place in the output behind what has been read.
+
+        >>> with client.stream("web", ["printf", "12345"]) as running:
+        ...     [output.data for output in running], running.cursor
+        ([b'12345'], 5)
+        """
         return self._reader.cursor
 
     @property
     def lost_bytes(self) -> int:
+        """How much of the output was gone from the log before it could be read.
+
+        >>> with client.stream("web", ["printf", "12345"]) as running:
+        ...     [output.data for output in running], running.lost_bytes
+        ([b'12345'], 0)
+        """
         return self._reader.lost_bytes
 
     @property
@@ -100,17 +128,30 @@ class Running:
         return self._reader.exit_code is not None or (self._reader.paused and not self._follows)
 
     def _come_back(self, lost: Unavailable) -> None:
+        """Go on with the output on another connection, unless the command itself failed.
+
+        A stream may end in ``unavailable`` because the daemon stops, or because that is how the command ended.
+        """
         if not self.exec_id or not self._linger_s:
             raise lost
-        deadline_s, pause_s = time.monotonic() + self._linger_s, FIRST_PAUSE_S
+        if self._lost_s is None or self._lost_at != self.cursor:
+            self._lost_s, self._lost_at = time.monotonic(), self.cursor
+        deadline_s, pause_s = self._lost_s + self._linger_s, FIRST_PAUSE_S
         while True:
             try:
+                if not isinstance(lost, ConnectionLost) and self._has_failed():
+                    raise lost
                 request = calls.output(self.exec_id, after=self.cursor, follow=self._follows, attach=self._attach)
                 self.open(request, follow=self._follows)
             except Unavailable as error:
+                if error is lost:
+                    raise
                 if time.monotonic() + pause_s > deadline_s:
                     raise error from lost
             else:
                 return
             time.sleep(pause_s)
             pause_s = min(pause_s * 2, LAST_PAUSE_S)
+
+    def _has_failed(self) -> bool:
+        return self._client.commands.get(self.exec_id).state == "failed"

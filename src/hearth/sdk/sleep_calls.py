@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
+from hearth.api.image_schemas import ImageView
 from hearth.api.life_operations import (
     CHECKPOINT_SANDBOX,
     FORK_SANDBOX,
@@ -18,7 +19,7 @@ from hearth.api.life_operations import (
 )
 from hearth.api.limits import MAX_LIST_LIMIT
 from hearth.api.net_schemas import EgressView
-from hearth.api.schemas import ImageView, ListPage, Nothing, SandboxList, SandboxView
+from hearth.api.schemas import ListPage, Nothing, SandboxList, SandboxView
 from hearth.api.sleep_schemas import (
     ChangeSandbox,
     CopySandbox,
@@ -46,7 +47,7 @@ from hearth.api.snapshot_operations import (
 from hearth.sdk.call import LONG_S, Call, call_of, checked
 
 SNAPSHOT = "snapshot"
-TEMPLATE = "template"
+TEMPLATE = "machine template"
 
 
 class ChangeOptions(TypedDict, total=False):
@@ -134,9 +135,9 @@ def machine_templates() -> Call[MachineTemplateList]:
     return call_of(LIST_MACHINE_TEMPLATES, Nothing())
 
 
-def warm_template(options: ShapeOptions) -> Call[MachineTemplateView]:
+def warm_machine_template(options: ShapeOptions) -> Call[MachineTemplateView]:
     return call_of(WARM_MACHINE_TEMPLATE, checked(WarmTemplate, dict(options)), timeout_s=LONG_S)
 
 
-def delete_template(ref: str) -> Call[Nothing]:
+def delete_machine_template(ref: str) -> Call[Nothing]:
     return call_of(DELETE_MACHINE_TEMPLATE, Nothing(), ref=ref, what=TEMPLATE, timeout_s=LONG_S)

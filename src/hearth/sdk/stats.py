@@ -1,4 +1,5 @@
-"""Figures for the blocking client: what sandboxes and the daemon use; the twin of ``async_stats``."""
+# Made of async_stats.py by 'make twins': change that.
+"""Figures for the blocking client."""
 
 from __future__ import annotations
 
@@ -32,11 +33,19 @@ class Figures:
     """What a client tells of use."""
 
     def stats(self: Caller, ref: str) -> SandboxStats:
-        """Tell what a sandbox uses: CPU time, memory, disk, network; it is not woken."""
+        """Tell what a sandbox uses: CPU time, memory, disk, network; it is not woken.
+
+        >>> client.stats("web").name
+        'web'
+        """
         return self.call(stats_calls.stats(ref))
 
     def all_stats(self: Caller) -> Sequence[SandboxStats]:
-        """Tell what all sandboxes use, oldest first; none is woken."""
+        """Tell what all sandboxes use, oldest first; none is woken.
+
+        >>> "web" in [stats.name for stats in client.all_stats()]
+        True
+        """
         page = self.call(stats_calls.stats_page(None))
         found = [*page.items]
         while page.next_cursor is not None:
@@ -45,7 +54,11 @@ class Figures:
         return found
 
     def daemon(self: Caller) -> DaemonStats:
-        """Tell of the daemon at a glance; administrators see the host, too."""
+        """Tell of the daemon at a glance; administrators see the host, too.
+
+        >>> client.daemon().sandboxes.hot > 0
+        True
+        """
         return self.call(stats_calls.daemon())
 
 
@@ -53,5 +66,9 @@ class OwnFigures:
     """What a sandbox tells of its use."""
 
     def stats(self: OfSandbox) -> SandboxStats:
-        """Tell what it uses: CPU time, memory, disk, network; it is not woken."""
+        """Tell what it uses: CPU time, memory, disk, network; it is not woken.
+
+        >>> sandbox.stats().heat
+        'hot'
+        """
         return self.client.call(stats_calls.stats(self.id))

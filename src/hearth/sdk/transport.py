@@ -6,14 +6,20 @@ import contextlib
 import os
 import select
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TypeVar
 
 from hearth.errors import TimedOut
 from hearth.sdk.endpoint import Endpoint
-from hearth.sdk.http1 import ConnectionLost, HttpRequest, HttpResponse, ResponseReader, encode_request
+from hearth.sdk.http1 import ConnectionLost, HttpRequest, HttpResponse, ResponseReader, encode_piece, encode_request
 
 CONNECT_S = 5.0
 READ_BYTES = 65_536
+TLS_WAITS = {"SSLWantReadError": select.POLLIN, "SSLWantWriteError": select.POLLOUT}
+"""What a secure connection waits for, by the names of ``ssl``'s errors: that module takes 10 ms to load."""
+Value = TypeVar("Value")
 
 
 class Incoming:
@@ -31,9 +37,78 @@ class Incoming:
                 return
             receive(self._connection, self.reader)
 
+    def duplex(self) -> Duplex:
+        """Give the bare connection behind an answer that changes the protocol."""
+        return Duplex(self._connection, self.reader.rest)
+
     def whole(self) -> HttpResponse:
         """Read the body to its end."""
         return HttpResponse(status=self.reader.status, headers=self.reader.headers, body=b"".join(self))
+
+
+class Duplex:
+    """A connection whose two directions have nothing to do with each other; one thread may send while another reads."""
+
+    def __init__(self, connection: socket.socket, rest: bytes) -> None:
+        self._connection = connection
+        self._rest = rest
+        self._using = threading.Lock()
+        self._sending = threading.Lock()
+        connection.settimeout(0)  # both directions wait by themselves, each for its own time
+
+    def send(self, data: bytes, timeout_s: float) -> None:
+        """Send all of it.
+
+        Raises:
+            ConnectionLost: the connection is gone, or the other side takes nothing.
+        """
+        view = memoryview(data)
+        with self._sending:
+            while view:
+                view = view[self._attempt(partial(self._connection.send, view), select.POLLOUT, timeout_s) :]
+
+    def receive(self, timeout_s: float) -> bytes:
+        """Wait for bytes; none are the end.
+
+        Raises:
+            ConnectionLost: the connection is gone, or nothing came for so long.
+        """
+        rest, self._rest = self._rest, b""
+        return rest or self._attempt(partial(self._connection.recv, READ_BYTES), select.POLLIN, timeout_s)
+
+    @property
+    def may_send(self) -> bool:
+        """Whether a little can be sent without waiting."""
+        poll = select.poll()
+        try:
+            poll.register(self._connection, select.POLLOUT)
+            return bool(poll.poll(0))
+        except (OSError, ValueError):
+            return False
+
+    def cut(self) -> None:
+        """End both directions: whoever waits learns it at once."""
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+
+    def _attempt(self, act: Callable[[], Value], wanted: int, timeout_s: float) -> Value:
+        while True:
+            try:
+                with self._using:  # what encrypts is not made for two threads at once
+                    return act()
+            except BlockingIOError:
+                awaited = wanted
+            except OSError as error:
+                awaited = TLS_WAITS.get(type(error).__name__, 0)
+                if not awaited:
+                    raise ConnectionLost(answered=True) from error
+            poll = select.poll()
+            try:
+                poll.register(self._connection, awaited)
+                if not poll.poll(1000 * timeout_s):
+                    raise ConnectionLost(answered=True)
+            except (OSError, ValueError) as error:
+                raise ConnectionLost(answered=True) from error
 
 
 class Transport:
@@ -43,20 +118,23 @@ class Transport:
         self.endpoint = endpoint
         self._idle: list[socket.socket] = []
 
-    def fetch(self, request: HttpRequest) -> HttpResponse:
+    def fetch(self, request: HttpRequest, body: Iterator[bytes] | None = None) -> HttpResponse:
         """Send a request and give its whole answer."""
-        with self.open(request) as incoming:
+        with self.open(request, body) as incoming:
             return incoming.whole()
 
     @contextlib.contextmanager
-    def open(self, request: HttpRequest) -> Iterator[Incoming]:
+    def open(self, request: HttpRequest, body: Iterator[bytes] | None = None) -> Iterator[Incoming]:
         """Send a request and give its answer as it comes; leaving early closes the connection.
+
+        Args:
+            body: the pieces of a streamed body; they are asked for no more once an answer comes.
 
         Raises:
             Unavailable: nobody answers, or the connection broke.
             TimedOut: no byte came for ``timeout_s``.
         """
-        connection, reader = self._begin(request)
+        connection, reader = self._begin(request, body)
         try:
             yield Incoming(connection, reader)
             if reader.complete and reader.keep_alive:
@@ -72,23 +150,27 @@ class Transport:
         while self._idle:
             self._idle.pop().close()
 
-    def _begin(self, request: HttpRequest) -> tuple[socket.socket, ResponseReader]:
-        if kept := self._kept():
+    def _begin(self, request: HttpRequest, body: Iterator[bytes] | None) -> tuple[socket.socket, ResponseReader]:
+        if not request.streamed and (kept := self._kept()):
             try:
                 return kept, self._send(kept, request)
             except ConnectionLost as error:
                 if error.answered or not request.may_repeat:
                     raise
         fresh = self._dial()
-        return fresh, self._send(fresh, request)
+        return fresh, self._send(fresh, request, body)
 
-    def _send(self, connection: socket.socket, request: HttpRequest) -> ResponseReader:
-        reader = ResponseReader()
+    def _send(
+        self, connection: socket.socket, request: HttpRequest, body: Iterator[bytes] | None = None
+    ) -> ResponseReader:
+        reader = ResponseReader(bodiless=request.method == "HEAD")
         connection.settimeout(request.timeout_s)
         try:
             # A refusal may come before the whole body was taken: then the answer tells why.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 connection.sendall(encode_request(request, self.endpoint))
+                if body is not None:
+                    _send_body(connection, request, body)
             while not reader.head_complete:
                 receive(connection, reader)
         except BaseException:
@@ -102,9 +184,7 @@ class Transport:
                 connection = self._idle.pop()
             except IndexError:
                 return None
-            poll = select.poll()
-            poll.register(connection, select.POLLIN)
-            if not poll.poll(0):
+            if not _is_readable(connection):
                 return connection
             connection.close()  # the daemon has closed it meanwhile
 
@@ -136,6 +216,22 @@ class Transport:
         except BaseException:
             connection.close()
             raise
+
+
+def _send_body(connection: socket.socket, request: HttpRequest, body: Iterator[bytes]) -> None:
+    for piece in body:
+        if _is_readable(connection):
+            return  # an answer before the end is a refusal
+        if piece:
+            connection.sendall(encode_piece(request, piece))
+    if end := encode_piece(request, b""):
+        connection.sendall(end)
+
+
+def _is_readable(connection: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def receive(connection: socket.socket, reader: ResponseReader) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 from typing import Literal, TypedDict
+from urllib.parse import quote
 
 from hearth.api.audit_schemas import AuditList, ListAudit
 from hearth.api.limits import MAX_LIST_LIMIT
@@ -32,8 +33,7 @@ from hearth.api.user_schemas import (
     UserList,
     UserView,
 )
-from hearth.errors import InvalidInput
-from hearth.sdk.call import Call, call_of, checked
+from hearth.sdk.call import Call, call_of, check_ref, checked
 
 USER = "user"
 MYSELF = "me"
@@ -79,9 +79,8 @@ def create_key(ref: str, options: KeyOptions) -> Call[NewKeyView]:
 
 
 def revoke_key(ref: str, key: str) -> Call[Nothing]:
-    if not key.replace("-", "").isalnum():
-        raise InvalidInput("invalid key", details=f"{key[:80]!r} is no id of a key", field="key")
-    return call_of(replace(REVOKE_KEY, path=REVOKE_KEY.path.replace("{key}", key)), Nothing(), ref=ref, what=USER)
+    path = REVOKE_KEY.path.replace("{key}", quote(check_ref(key, "key"), safe=""))
+    return call_of(replace(REVOKE_KEY, path=path), Nothing(), ref=ref, what=USER)
 
 
 def rotate_key(ref: str, *, key: str | None, overlap_s: int) -> Call[NewKeyView]:

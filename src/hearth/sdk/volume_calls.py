@@ -13,6 +13,7 @@ from hearth.api.volume_operations import (
     DELETE_VOLUME,
     DETACH_VOLUME,
     GET_VOLUME,
+    LINK_VOLUME,
     LIST_VOLUMES,
     RESIZE_VOLUME,
 )
@@ -20,6 +21,7 @@ from hearth.api.volume_schemas import (
     AttachVolume,
     CloneVolume,
     CreateVolume,
+    LinkVolume,
     MountedVolume,
     ResizeVolume,
     VolumeList,
@@ -44,6 +46,19 @@ class NewVolumeOptions(TypedDict):
     name: str
     size_mb: int
     mount: str
+
+
+class LinkOptions(TypedDict, total=False):
+    """What may be said of a provisioned volume that is to be a volume: see ``hearth.api.volume_schemas.LinkVolume``."""
+
+    pool: str
+    partition: int
+    owner: str
+
+
+def link(name: str, provisioned: str, options: LinkOptions) -> Call[VolumeView]:
+    wanted = checked(LinkVolume, {"name": name, "provisioned": provisioned, **options})
+    return call_of(LINK_VOLUME, wanted, timeout_s=LONG_S)
 
 
 def create(name: str, size_mb: int) -> Call[VolumeView]:

@@ -19,7 +19,11 @@ class WithEvents:
 
     @property
     def events(self) -> Events:
-        """What happens, as it happens, and jobs."""
+        """What happens, as it happens, and jobs.
+
+        >>> any(event.type == "sandbox.running" for event in client.events.follow(after="oldest", follow=False))
+        True
+        """
         found: Events = import_module("hearth.sdk.events").Events(self, self._transport)
         return found
 
@@ -31,6 +35,10 @@ class WithAsyncEvents:
 
     @property
     def events(self) -> AsyncEvents:
-        """What happens, as it happens, and jobs."""
+        """What happens, as it happens, and jobs.
+
+        >>> "completed" in [job.status for job in await client.events.jobs()]
+        True
+        """
         found: AsyncEvents = import_module("hearth.sdk.async_events").AsyncEvents(self, self._transport)
         return found

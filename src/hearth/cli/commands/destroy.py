@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from hearth.cli.arguments import add_sandboxes
+from hearth.cli.arguments import add_json, add_sandboxes
 from hearth.cli.consent import add_yes, agreed
 from hearth.cli.each import to_each
 from hearth.cli.exits import FAILED
@@ -15,6 +15,7 @@ from hearth.sdk.client import Client
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_sandboxes(parser)
     add_yes(parser)
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -24,4 +25,4 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stderr.write("hearth: nothing was destroyed\n")
         return FAILED
     with Client() as client:
-        return to_each(arguments.sandbox, client.destroy)
+        return to_each(arguments.sandbox, client.destroy, json=arguments.json)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
-import stat
-import sys
 
-from hearth.api.limits import MAX_BODY_BYTES
-from hearth.cli.arguments import add_env, add_json, read_pairs
+from hearth.api.limits import MAX_BUFFERED_OUTPUT_BYTES
+from hearth.cli.arguments import add_env, add_json, read_env
 from hearth.cli.descriptors import STDERR, STDOUT, write_all
+from hearth.cli.exec_input import NOTHING, Feeder, read_head
 from hearth.cli.exits import EXEC_FAILED, exec_status, show_error
 from hearth.cli.secrets import read_variables
 from hearth.cli.show import show_json
-from hearth.errors import HearthError, InvalidInput, TooLarge
+from hearth.errors import HearthError, InvalidInput
 from hearth.sdk.calls import ExecOptions
 from hearth.sdk.client import Client
+from hearth.sdk.results import Result
 
 USAGE = EXEC_FAILED
 
@@ -46,11 +45,14 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         sandbox, cmd = split_words(arguments.words)
         options: ExecOptions = {
-            "env": read_pairs(arguments.env, what="--env"),
+            "env": read_env(arguments.env),
             "cwd": arguments.cwd,
             "user": arguments.user,
-            "stdin": None if arguments.no_stdin else read_stdin(),
         }
+        head = NOTHING if arguments.no_stdin else read_head()
+        options["stdin"] = head.data
+        if not head.is_whole:
+            options["keep_stdin"] = True
         if arguments.secret:
             options["secrets"] = read_variables(arguments.secret)
         if arguments.timeout is not None:
@@ -58,8 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
         with Client() as client:
             if arguments.detach:
                 return _detached(client, sandbox, cmd, options, json=arguments.json)
-            run_it = _buffered if arguments.json else _streamed
-            return run_it(client, sandbox, cmd, options)
+            if arguments.json and head.is_whole:
+                return _shown(client.run(sandbox, cmd, **options))
+            return _streamed(client, sandbox, cmd, options, json=arguments.json)
     except HearthError as error:
         show_error(error)
         return exec_status(error)
@@ -91,37 +94,29 @@ def split_words(words: list[str]) -> tuple[str, list[str]]:
     return sandbox[0], cmd
 
 
-def read_stdin() -> bytes | None:
-    """Give all of our input when it is a file, a pipe or a socket; a terminal or /dev/null has nothing for a command.
-
-    Raises:
-        TooLarge: it is more than one request can hold.
-    """
-    try:
-        mode = os.fstat(0).st_mode
-    except OSError:
-        return None  # closed by whoever started us
-    if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
-        return None
-    data = sys.stdin.buffer.read(MAX_BODY_BYTES + 1)
-    if len(data) > MAX_BODY_BYTES:
-        raise TooLarge(
-            "the input is too large",
-            details=f"stdin is more than {MAX_BODY_BYTES} bytes",
-            resolution="pass less, or --no-stdin",
-        )
-    return data
-
-
-def _streamed(client: Client, sandbox: str, cmd: list[str], options: ExecOptions) -> int:
+def _streamed(client: Client, sandbox: str, cmd: list[str], options: ExecOptions, *, json: bool) -> int:
+    """Run it and pass on its output as it comes, or as one document at its end."""
+    kept, truncated = {"stdout": bytearray(), "stderr": bytearray()}, False
     with client.stream(sandbox, cmd, **options) as running:
+        feeder = Feeder(running.exec_id)
+        if options.get("keep_stdin"):
+            feeder.start()
         for output in running:
-            write_all(STDOUT if output.stream == "stdout" else STDERR, output.data)
+            if json:
+                room = MAX_BUFFERED_OUTPUT_BYTES - len(kept[output.stream])
+                truncated = truncated or len(output.data) > room
+                kept[output.stream] += output.data[: max(0, room)]
+            else:
+                write_all(STDOUT if output.stream == "stdout" else STDERR, output.data)
+        if feeder.error is not None:
+            raise feeder.error
+    if not json:
         return running.exit_code
+    stdout, stderr = bytes(kept["stdout"]), bytes(kept["stderr"])
+    return _shown(Result(exit_code=running.exit_code, stdout_bytes=stdout, stderr_bytes=stderr, truncated=truncated))
 
 
-def _buffered(client: Client, sandbox: str, cmd: list[str], options: ExecOptions) -> int:
-    result = client.run(sandbox, cmd, **options)
+def _shown(result: Result) -> int:
     show_json(
         {
             "exit_code": result.exit_code,
@@ -138,5 +133,10 @@ def _detached(client: Client, sandbox: str, cmd: list[str], options: ExecOptions
     if json:
         show_json(started)
     else:
-        print(started.id)
+        print(started.id, flush=True)
+    if options.get("keep_stdin"):
+        feeder = Feeder(started.id)
+        feeder.run()  # whoever detaches waits for the input to be there, and for nothing else
+        if feeder.error is not None:
+            raise feeder.error
     return 0

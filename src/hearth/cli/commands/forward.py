@@ -9,6 +9,8 @@ import re
 import signal
 from dataclasses import dataclass
 
+import msgspec
+
 from hearth.cli.exits import show_error
 from hearth.errors import InvalidInput
 from hearth.sdk import calls
@@ -34,11 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bind", metavar="ADDR", default=LOOPBACK, help="address to listen on (default: 127.0.0.1, this host alone)"
     )
+    parser.add_argument("--json", action="store_true", help="write JSON, one object a line")
 
 
 def run(arguments: argparse.Namespace) -> int:
     mappings = [read_mapping(text) for text in arguments.ports]
-    return asyncio.run(_forward(arguments.sandbox, mappings, arguments.bind))
+    return asyncio.run(_forward(arguments.sandbox, mappings, arguments.bind, json=arguments.json))
 
 
 def read_mapping(text: str) -> Mapping:
@@ -59,7 +62,7 @@ def read_mapping(text: str) -> Mapping:
     return Mapping(local=local, remote=remote)
 
 
-async def _forward(sandbox: str, mappings: list[Mapping], bind: str) -> int:
+async def _forward(sandbox: str, mappings: list[Mapping], bind: str, *, json: bool) -> int:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -70,6 +73,10 @@ async def _forward(sandbox: str, mappings: list[Mapping], bind: str) -> int:
             forwarding = client.ports.forward(view.id, each.remote, local=each.local, host=bind, on_refusal=show_error)
             host, port = await listening.enter_async_context(forwarding)
             shown = f"[{host}]" if ":" in host else host
-            print(f"{shown}:{port} -> {view.name}:{each.remote}", flush=True)
+            if json:
+                line = {"host": host, "port": port, "sandbox": view.name, "remote": each.remote}
+                print(msgspec.json.encode(line).decode(), flush=True)
+            else:
+                print(f"{shown}:{port} -> {view.name}:{each.remote}", flush=True)
         await stopped.wait()
     return 0

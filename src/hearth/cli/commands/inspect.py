@@ -9,7 +9,7 @@ from hearth.api.schemas import ExitCauseView, SandboxView
 from hearth.api.sleep_schemas import EndingView
 from hearth.cli.arguments import add_json
 from hearth.cli.net import words_for
-from hearth.cli.show import moment, show_json, show_table
+from hearth.cli.show import moment, show_json, show_table, size
 from hearth.errors import NotFound
 from hearth.sdk.client import Client
 
@@ -47,6 +47,13 @@ def find(client: Client, ref: str) -> SandboxView | EndingView:
             raise missing from None
 
 
+def _disk_and_template(view: SandboxView) -> Iterator[Row]:
+    if view.disk_size_mb is not None:
+        yield "disk", size(view.disk_size_mb * 1024 * 1024)
+    if view.template_id is not None:
+        yield "template", view.template_id
+
+
 def rows_of(view: SandboxView) -> Iterator[Row]:
     """Give what people see of a living sandbox."""
     yield "id", view.id
@@ -58,6 +65,7 @@ def rows_of(view: SandboxView) -> Iterator[Row]:
     yield "image", view.image
     yield "cpus", str(view.cpus)
     yield "memory", f"{view.memory_mb} MiB"
+    yield from _disk_and_template(view)
     yield "created", moment(view.created_at)
     yield from rows_of_network(view)
     if view.parent:

@@ -34,11 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     create.add_argument("--hmac", action="store_true", help="a key to sign requests with, which is never sent")
     add_json(create, again=True)
     rotate = action("rotate", "make a key in place of another and print its secret, which is shown this once")
-    rotate.add_argument("key", nargs="?", help="id of the other (default: the one you are using)")
+    rotate.add_argument("key", nargs="?", help="the other, by id or name (default: the one you are using)")
     rotate.add_argument("--overlap", metavar="TIME", default="0", help=f"how long the other stays valid, {TIME}")
     add_json(rotate, again=True)
     revoke = action("revoke", "end keys now")
-    revoke.add_argument("key", nargs="+", help="id")
+    revoke.add_argument("key", nargs="+", help="id or name")
+    add_json(revoke, again=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
                 made = client.users.rotate_key(user, key=arguments.key, overlap_s=overlap_s)
                 return show_secret(made.secret, made, json=arguments.json)
             case "revoke":
-                return to_each(arguments.key, lambda key: client.users.revoke_key(key, user))
+                return to_each(arguments.key, lambda key: client.users.revoke_key(key, user), json=arguments.json)
             case _:
                 return _list(client, user, json=arguments.json)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from hearth.api.port_schemas import CertificateView, PublicationView
 from hearth.cli.arguments import add_json
-from hearth.cli.show import age, show_json, show_table
+from hearth.cli.show import age, show_done, show_json, show_table
 from hearth.errors import InvalidInput
 from hearth.sdk.client import Client
 
@@ -31,6 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
             return _list(client.ports.every_published(), json=arguments.json, all_of_them=True)
         if arguments.remove:
             client.ports.unpublish(arguments.sandbox, arguments.port)
+            show_done(str(arguments.port), json=arguments.json)
             return 0
         if arguments.port is None:
             return _list(client.ports.published(arguments.sandbox), json=arguments.json)

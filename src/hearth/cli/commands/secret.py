@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     delete = action("delete", "forget secrets; what runs keeps what it has")
     delete.add_argument("name", nargs="+")
     add_yes(delete)
+    add_json(delete, again=True)
     rotate = action("rotate-master-key", "make a new master key and seal every secret anew; for administrators")
     add_json(rotate, again=True)
 
@@ -94,4 +95,4 @@ def _delete(client: Client, arguments: argparse.Namespace) -> int:
     if not agreed(arguments, f"Forget {names}", deed="forgetting", loss=f"{names} would be lost for good"):
         sys.stderr.write("hearth: nothing was forgotten\n")
         return FAILED
-    return to_each(arguments.name, client.secrets.delete)
+    return to_each(arguments.name, client.secrets.delete, json=arguments.json)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib import import_module
+from pathlib import Path
 
 import msgspec
 
@@ -17,11 +19,22 @@ ERASE = "\x1b[2K"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object a line for programs")
+    parser.add_argument(
+        "--check", action="store_true", help="make nothing, tell what is there; status 1 where some is missing"
+    )
+    client = parser.add_argument_group("of a client instead")
+    client.add_argument("--client", metavar="URL", help="call the daemon there from now on, and keep its address")
+    client.add_argument("--token-file", metavar="FILE", type=Path, help="the API key to keep; - is stdin")
+    client.add_argument("--ca-file", metavar="FILE", type=Path, help="who signed the daemon's certificate, in PEM")
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.client is not None:
+        # The SDK takes 60 ms to load, which a server's set-up does without.
+        status: int = import_module("hearth.cli.client_setup").set_up_client(arguments)
+        return status
     failed = False
-    for line in lines_of(["setup", "--json-lines"]):
+    for line in lines_of(["setup", "--json-lines", *(["--check"] if arguments.check else [])]):
         event = msgspec.json.decode(line, type=SetupEvent)
         failed = failed or event.state == "failed"
         if arguments.json:

@@ -1,4 +1,4 @@
-"""`hearth snapshots`: lists checkpoints, shows one, draws where they come from, deletes."""
+"""`hearth snapshots`: makes and lists checkpoints, shows one, draws where they come from, deletes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from hearth.api.sleep_schemas import SnapshotView
 from hearth.cli.arguments import add_actions, add_json
+from hearth.cli.commands import checkpoint
 from hearth.cli.consent import add_yes, agreed
 from hearth.cli.each import to_each
 from hearth.cli.exits import FAILED
@@ -22,6 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = add_actions(parser)
     for name, text in (("list", "list checkpoints (the default)"), ("tree", "draw which checkpoint came from which")):
         add_json(actions.add_parser(name, help=text, description=text), again=True)
+    text = "keep a sandbox's memory and disk under a name, as 'hearth checkpoint' does"
+    create = actions.add_parser("create", help=text, description=text)
+    create.add_argument("sandbox", help="id or name")
+    create.add_argument("name", help="what to call the checkpoint")
+    add_json(create, again=True)
     text = "show one checkpoint"
     inspect = actions.add_parser("inspect", help=text, description=text)
     inspect.add_argument("snapshot", help="id or name")
@@ -30,9 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     delete = actions.add_parser("delete", help=text, description=text)
     delete.add_argument("snapshot", nargs="+", help="id or name")
     add_yes(delete)
+    add_json(delete, again=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.action == "create":
+        return checkpoint.run(arguments)
     with Client() as client:
         if arguments.action == "delete":
             return _delete(client, arguments)
@@ -111,4 +120,4 @@ def _delete(client: Client, arguments: argparse.Namespace) -> int:
     if not agreed(arguments, f"Delete {names}", deed="deleting", loss=f"{names} would be lost for good"):
         sys.stderr.write("hearth: nothing was deleted\n")
         return FAILED
-    return to_each(arguments.snapshot, client.delete_snapshot)
+    return to_each(arguments.snapshot, client.delete_snapshot, json=arguments.json)

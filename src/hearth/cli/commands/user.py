@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     delete = action("delete", "delete users who own nothing any more, with all their keys and secrets")
     delete.add_argument("user", nargs="+", help="id or name")
     add_yes(delete)
+    add_json(delete, again=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -83,7 +84,7 @@ def _delete(client: Client, arguments: argparse.Namespace) -> int:
     if not agreed(arguments, f"Delete {names}", deed="deleting", loss=f"{names} and all their keys would be lost"):
         sys.stderr.write("hearth: nobody was deleted\n")
         return FAILED
-    return to_each(arguments.user, client.users.delete)
+    return to_each(arguments.user, client.users.delete, json=arguments.json)
 
 
 def _role(user: UserView) -> str:

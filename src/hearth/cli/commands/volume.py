@@ -11,9 +11,10 @@ from hearth.cli.arguments import add_actions, add_json
 from hearth.cli.consent import add_yes, agreed
 from hearth.cli.each import to_each
 from hearth.cli.exits import FAILED
-from hearth.cli.show import age, moment, show_json, show_table, size
+from hearth.cli.show import age, moment, show_done, show_json, show_table, size
 from hearth.cli.volumes import read_place, read_size
 from hearth.sdk.client import Client
+from hearth.sdk.volume_calls import LinkOptions
 
 COLUMNS = ("name", "id", "size", "used", "attached", "age")
 SIZE = "as 512M, 20G or 1T; a plain number is MiB"
@@ -33,6 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(action("inspect", "show one volume", "volume id or name"), again=True)
     create = action("create", "make an empty volume with a file system", "name a name of your own", f"size {SIZE}")
     add_json(create, again=True)
+    link = action(
+        "link", "make a volume of a provisioned one", "name of the volume", "provisioned its name in its pool"
+    )
+    link.add_argument("--pool", help="where it is (default: the daemon's usual one)")
+    link.add_argument("--partition", type=int, metavar="N", help="the one to be mounted (default: found out)")
+    link.add_argument("--owner", help="whose the volume will be (default: yours)")
+    add_json(link, again=True)
     add_json(action("resize", "grow a volume that no sandbox has", "volume id or name", f"size {SIZE}"), again=True)
     clone = action("clone", "copy a volume that no sandbox writes to", "volume id or name", "name of the copy")
     add_json(clone, again=True)
@@ -43,10 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "volume NAME:/path, writable and for it alone, or NAME:/path:ro, together with others",
     )
     add_json(attach, again=True)
-    action("detach", "unmount a volume and take it out of a sandbox", "sandbox id or name", "volume id or name")
+    detach = action(
+        "detach", "unmount a volume and take it out of a sandbox", "sandbox id or name", "volume id or name"
+    )
+    add_json(detach, again=True)
     delete = action("delete", "delete volumes that no sandbox has, for good")
     delete.add_argument("volume", nargs="+", help="id or name")
     add_yes(delete)
+    add_json(delete, again=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -54,6 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
         match arguments.action:
             case "create":
                 return _show_made(client.create_volume(arguments.name, read_size(arguments.size)), arguments)
+            case "link":
+                return _show_made(_link(client, arguments), arguments)
             case "resize":
                 return _show_made(client.resize_volume(arguments.volume, read_size(arguments.size)), arguments)
             case "clone":
@@ -64,6 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
                 return _attach(client, arguments)
             case "detach":
                 client.detach_volume(arguments.sandbox, arguments.volume)
+                show_done(arguments.volume, json=arguments.json)
                 return 0
             case "delete":
                 return _delete(client, arguments)
@@ -82,7 +97,20 @@ def field_rows(volume: VolumeView) -> Iterator[tuple[str, str]]:
     for user in volume.attached:
         mode = "read-only" if user.read_only else "read-write"
         yield "attached", f"{user.sandbox_name} ({user.sandbox_id}) at {user.mount}, {mode}"
+    if volume.provisioned is not None:
+        yield "is", f"{volume.provisioned} in pool {volume.pool}"
     yield "created", moment(volume.created_at)
+
+
+def _link(client: Client, arguments: argparse.Namespace) -> VolumeView:
+    options: LinkOptions = {}
+    if arguments.pool is not None:
+        options["pool"] = arguments.pool
+    if arguments.partition is not None:
+        options["partition"] = arguments.partition
+    if arguments.owner is not None:
+        options["owner"] = arguments.owner
+    return client.link_volume(arguments.name, arguments.provisioned, **options)
 
 
 def _show_made(volume: VolumeView, arguments: argparse.Namespace) -> int:
@@ -125,7 +153,7 @@ def _delete(client: Client, arguments: argparse.Namespace) -> int:
     if not agreed(arguments, f"Delete {names}", deed="deleting", loss=f"{names} would be lost for good"):
         sys.stderr.write("hearth: nothing was deleted\n")
         return FAILED
-    return to_each(arguments.volume, client.delete_volume)
+    return to_each(arguments.volume, client.delete_volume, json=arguments.json)
 
 
 def _row(volume: VolumeView) -> tuple[str, ...]:

@@ -1,0 +1,127 @@
+# Made of async_core.py by 'make twins': change that.
+"""What every part of ``Client`` builds on: calls carried out, lists read to their end, deaths told."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Self, TypeVar
+
+from hearth.api.schemas import ExitCauseView
+from hearth.errors import Conflict, GuestFailed, HearthError, NotFound, Unavailable
+from hearth.sdk import calls, sleep_calls
+from hearth.sdk.call import Call, Page
+from hearth.sdk.died import NEWS_POLL_S, NEWS_S, SandboxDied, cause_in, may_be_news
+from hearth.sdk.endpoint import find_endpoint
+from hearth.sdk.http1 import HttpRequest, HttpResponse
+from hearth.sdk.retries import PATIENCE_S, Retries
+from hearth.sdk.transport import Transport
+
+Value = TypeVar("Value")
+Item = TypeVar("Item")
+
+
+class Core:
+    """A daemon's address and the connections to it.
+
+    A call that may be repeated is, for ``patience_s`` seconds, when it was cut off or the daemon was stopping; one that
+    came too soon after others is put off for as long.
+    """
+
+    def __init__(self, url: str | None = None, token: str | None = None, *, patience_s: float = PATIENCE_S) -> None:
+        self._transport = Transport(find_endpoint(url, token))
+        self._patience_s = patience_s
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections that are kept; the next call opens another.
+
+        >>> client.close()
+        """
+        self._transport.close()
+
+    def call(self, call: Call[Value]) -> Value:
+        """Carry out one operation of the table; the methods do nothing else.
+
+        >>> from hearth.sdk import calls
+        >>> client.call(calls.health()).status
+        'healthy'
+        """
+        return call.read(self.fetch(call.request))
+
+    def every(self, page_at: Callable[[str | None], Page[Item]]) -> Sequence[Item]:
+        """Give the items of all pages of a list, which ``page_at`` gives by their cursors.
+
+        >>> from hearth.sdk import calls
+        >>> one_by_one = lambda cursor: client.call(calls.list_page(labels={}, cursor=cursor, limit=1))
+        >>> "web" in [view.name for view in client.every(one_by_one)]
+        True
+        """
+        page = page_at(None)
+        found = [*page.items]
+        while page.next_cursor is not None:
+            page = page_at(page.next_cursor)
+            found += page.items
+        return found
+
+    @contextlib.contextmanager
+    def deaths_told(self, ref: str) -> Iterator[None]:
+        """Turn the failure of what needed a sandbox into SandboxDied, where its machine's end is why.
+
+        >>> from hearth.sdk import calls
+        >>> with client.deaths_told("web"):
+        ...     client.call(calls.run("web", ["true"], {})).exit_code
+        0
+        """
+        try:
+            yield
+        except (GuestFailed, Conflict) as error:
+            cause = self._cause_of_death(ref, news_s=NEWS_S if isinstance(error, GuestFailed) else 0)
+            if cause is None:
+                raise
+            raise SandboxDied(cause, error) from error
+
+    def fetch(self, request: HttpRequest) -> HttpResponse:
+        """Send a request, again where that does no harm, and give the answer, whatever it is.
+
+        >>> from hearth.sdk import calls
+        >>> client.fetch(calls.health().request).status
+        200
+        """
+        retries = Retries(request, self._patience_s)
+        while True:
+            try:
+                response = self._transport.fetch(request)
+            except Unavailable as error:
+                pause_s = retries.after_loss(error)
+                if pause_s is None:
+                    raise
+            else:
+                pause_s = retries.after_answer(response)
+                if pause_s is None:
+                    return response
+            time.sleep(pause_s)
+
+    def _cause_of_death(self, ref: str, *, news_s: float) -> ExitCauseView | None:
+        deadline_s = time.monotonic() + news_s
+        try:
+            view = self.call(calls.get(ref))
+            while may_be_news(view) and time.monotonic() < deadline_s:
+                time.sleep(NEWS_POLL_S)
+                view = self.call(calls.get(ref))
+        except NotFound:
+            with contextlib.suppress(HearthError):
+                return self.call(sleep_calls.ending(ref)).exit_cause
+            return None
+        except HearthError:
+            return None  # the caller has an error to raise already
+        return cause_in(view)
