@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,10 +68,12 @@ def data_directory() -> Iterator[DataDirectory]:
 
 
 @contextlib.contextmanager
-def serving(data: DataDirectory, engine: str, *options: str) -> Iterator[Daemon]:
+def serving(
+    data: DataDirectory, engine: str, *options: str, environment: Mapping[str, str] | None = None
+) -> Iterator[Daemon]:
     """Run a daemon on a data directory from its first answer on; at the end its sandboxes are destroyed first.
 
-    ``options`` are of its command line.
+    ``options`` are of its command line, ``environment`` is added to ours.
 
     It runs in a session of its own: a Ctrl-C at the terminal ends us, and we then end it in order.
 
@@ -82,7 +84,13 @@ def serving(data: DataDirectory, engine: str, *options: str) -> Iterator[Daemon]
     log_path = data.root / "daemon.log"
     with (
         log_path.open("wb") as log,
-        subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True) as process,
+        subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stderr=log,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
+        ) as process,
     ):
         daemon = Daemon(data=data, pid=process.pid)
         try:

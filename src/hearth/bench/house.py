@@ -18,11 +18,11 @@ from hearth.bench.processes import find_program
 from hearth.bench.row import Skipped
 from hearth.bench.samples import SampleFailed
 from hearth.config import Settings
-from hearth.control.daemon import make_workshop
 from hearth.control.fleet import Member
 from hearth.control.images import Images
 from hearth.control.pool import Claimed, Pool
 from hearth.control.templates import Shape, Templates
+from hearth.control.tools import make_workshop
 from hearth.engine.base import BootFiles, SleepingMachine
 from hearth.engine.qemu.launcher import BINARY
 from hearth.engine.qemu.machine import QemuMachine

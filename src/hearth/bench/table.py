@@ -9,14 +9,17 @@ from hearth.bench.rows import (
     agent,
     api,
     api_reads,
+    api_terminals,
     cli,
     daemon,
     network,
+    provisioning,
     proxy,
     proxy_wake,
     vm,
     vm_crowd,
     vm_heat,
+    volumes,
     wire,
 )
 from hearth.errors import InvalidInput
@@ -26,6 +29,7 @@ ROWS: tuple[Row, ...] = (
     *agent.ROWS,
     *api.ROWS,
     *api_reads.ROWS,
+    *api_terminals.ROWS,
     *cli.ROWS,
     *daemon.ROWS,
     *network.ROWS,
@@ -34,6 +38,8 @@ ROWS: tuple[Row, ...] = (
     *vm.ROWS,
     *vm_heat.ROWS,
     *vm_crowd.ROWS,
+    *volumes.ROWS,
+    *provisioning.ROWS,
 )
 
 
