@@ -5,6 +5,7 @@ Looking costs a third of a millisecond. Only what looks left behind is looked at
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import gc
@@ -18,7 +19,7 @@ from pathlib import Path
 
 Snapshot = dict[str, frozenset[str]]
 
-SETTLE_S = 2.0
+SETTLE_S = 10.0
 """How long the kernel may take to finish what the test ended: the last close of a TAP frees it a moment later."""
 PAUSE_S = 0.005
 PR_SET_CHILD_SUBREAPER = 36
@@ -27,9 +28,10 @@ CLONE_NEWNS = 0x20000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 RUN_NETNS = Path("/run/netns")
-PYTEST_DIRECTORIES = f"{tempfile.gettempdir()}/pytest-of-"
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_own_directories: set[str] = set()
+"""Where the tests of this process put their files, besides the temporary directory."""
 
 
 def isolate() -> None:
@@ -62,6 +64,11 @@ def own_temporary_directory() -> Iterator[None]:
             os.environ["TMPDIR"] = tempfile.tempdir = shared
 
 
+def watch(directory: Path) -> None:
+    """Take what lies below a directory for this process's own: every worker and every run has another."""
+    _own_directories.add(str(directory.resolve()))
+
+
 def take() -> Snapshot:
     """Look at everything once."""
     return {kind: frozenset(look()) for kind, look in LOOKS.items()}
@@ -78,6 +85,13 @@ def left_behind(before: Snapshot) -> list[str]:
         time.sleep(PAUSE_S)
         found = _difference(before)
     return found
+
+
+async def settle(before: Snapshot) -> None:
+    """Wait up to ``SETTLE_S`` seconds, with the loop going on, until nothing is there that was not ``before``."""
+    deadline = time.monotonic() + SETTLE_S
+    while _difference(before) and time.monotonic() < deadline:
+        await asyncio.sleep(PAUSE_S)
 
 
 def half_written(directory: Path) -> list[str]:
@@ -124,12 +138,12 @@ def _mounts() -> Iterator[str]:
 
 def _loop_devices() -> Iterator[str]:
     """Those on files of ours: another run on this host has its own."""
-    ours = str(Path(tempfile.gettempdir()).resolve())
+    ours = (str(Path(tempfile.gettempdir()).resolve()), *_own_directories)
     for name in _names(Path("/sys/block")):
         if name.startswith("loop"):
             with contextlib.suppress(OSError):
                 file = Path("/sys/block", name, "loop/backing_file").read_text().strip()
-                if file.startswith((ours, PYTEST_DIRECTORIES)):
+                if file.startswith(ours):
                     yield f"{name} on {file}"
 
 

@@ -40,6 +40,7 @@ TYPES = [int(kind) for kind in FrameType]
 fuzz = settings(
     max_examples=1000 if FUZZ_S else 150,
     deadline=None,
+    derandomize=not FUZZ_S,
     database=DirectoryBasedExampleDatabase(HERE / "examples") if FUZZ_S else None,
     suppress_health_check=list(HealthCheck),
 )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.boot import boot_files, link_images
+from tests.boot import boot_files, copy_images, link_images
 from tests.server.daemon import RunningDaemon, data_directory, running_daemon
 
 from hearth.config import DataDirectory
@@ -46,7 +46,7 @@ def slept_in(images: None) -> Iterator[DataDirectory]:
 @pytest.fixture(scope="package")
 def house(images: None) -> Iterator[RunningDaemon]:
     with data_directory() as directory:
-        link_images(directory)
+        copy_images(directory)  # of its own: examples of the SDK save some
         with running_daemon(directory, "--engine", "qemu", "--pool", "0") as running:
             yield running
 

@@ -14,6 +14,7 @@ from tests.machines.doomed_sleeper import Place, doom
 from tests.machines.sleepers import VmHouse, opened
 
 from hearth.config import DataDirectory
+from hearth.control.creation import Extras
 from hearth.control.volumes import NewVolume, WantedVolumes
 from hearth.engine.qemu.machine import QemuMachine
 from hearth.engine.qemu.qmp import Qmp
@@ -56,7 +57,7 @@ async def work_on(house: VmHouse, sandbox_id: str, work: str) -> None:
         await house.daemon.attaching.detach(house.admin, sandbox_id, "data")
     else:
         wanted = WantedVolumes(new=[NewVolume(name="data", size_mib=16, mount=MOUNT)])
-        await house.sandboxes.create(house.admin, SandboxSpec(name="made"), volumes=wanted)
+        await house.sandboxes.create(house.admin, SandboxSpec(name="made"), extras=Extras(volumes=wanted))
 
 
 async def main(directory: str, sandbox_id: str, work: str, step: str) -> None:

@@ -21,7 +21,9 @@ from hearth.wire.messages import ExecRequest
 
 QUIET = Settings(idle_pause_s=3600, idle_stop_s=7200, pool_ready=0, pool_waiting=0, min_free_mib=0, network_slots=0)
 """Nothing happens by itself."""
-WAIT_S = 30.0
+WAIT_S = 60.0
+SHELL_S = 120.0
+"""For a script on a busy host, a wake before it."""
 THREADS = min(32, (os.cpu_count() or 1) + 4)
 """Of asyncio's own executor."""
 
@@ -46,6 +48,10 @@ class VmHouse(House):
         assert member is not None
         return member
 
+    async def is_frozen(self, sandbox: Sandbox) -> bool:
+        """Ask a hot guest whether its file systems stand still."""
+        return (await self.member(sandbox).guest.activity()).frozen
+
     def memory(self, sandbox: Sandbox) -> Path:
         return self.sandboxes.workshop.memory(sandbox.id)
 
@@ -57,7 +63,7 @@ class VmHouse(House):
         """Run a script as root; it must end well."""
         out = bytearray()
         request = ExecRequest(argv=["/bin/sh", "-c", script], user="root")
-        async with self.sandboxes.execute(self.admin, sandbox.id, request) as running:
+        async with asyncio.timeout(SHELL_S), self.sandboxes.execute(self.admin, sandbox.id, request) as running:
             async for chunk in running:
                 out += chunk.data
             assert running.exit_code == 0, f"{script!r} ended with {running.exit_code}: {out!r}"

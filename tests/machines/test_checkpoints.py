@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
+import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from tests.boot import DATA
+from tests.boot import copy_images
 from tests.machines.sleepers import VmHouse, opened, start_threads, until
 from tests.server.daemon import data_directory
 
@@ -27,8 +27,7 @@ async def house(images: None) -> AsyncIterator[VmHouse]:
     """A house with images of its own, for some are made here."""
     await start_threads()
     with data_directory() as data:
-        copy = ["cp", "-a", "--reflink=auto", "--sparse=always", str(DATA.images), str(data.images)]
-        await asyncio.to_thread(subprocess.run, copy, check=True)
+        await asyncio.to_thread(copy_images, data)
         async with opened(data) as house:
             async with house.sandbox("first"):
                 """The template is in memory from here on."""
@@ -115,6 +114,37 @@ async def test_a_deleted_checkpoint_stays_as_long_as_copies_run_sleep_or_lie_bel
     await until(lambda: all(name.startswith("tpl-") for name in names(house)), "the checkpoints' files are gone")
 
 
+async def test_who_comes_for_a_checkpoint_while_it_goes_is_told_that_it_is_gone(house: VmHouse) -> None:
+    checkpoints, shelf = house.daemon.checkpoints, house.sandboxes.shelf
+    async with house.sandbox("web"):
+        taken = await checkpoints.create(house.admin, "web", "going")
+        comes, gone = asyncio.Event(), asyncio.Event()
+
+        async def go() -> None:
+            await comes.wait()
+            await checkpoints.delete(house.admin, taken.id)
+            gone.set()
+
+        going = asyncio.create_task(go())
+        hold = shelf.hold
+
+        @contextlib.asynccontextmanager
+        async def late(snapshot_id: str) -> AsyncIterator[None]:
+            """As if it were going at this moment: it was found, and is waited for."""
+            comes.set()
+            await gone.wait()
+            async with hold(snapshot_id):
+                yield
+
+        shelf.hold = late  # type: ignore[method-assign]
+        try:
+            with pytest.raises(NotFound):
+                await checkpoints.resume(house.admin, "going")
+        finally:
+            del shelf.hold
+            await going
+
+
 async def test_what_is_wrong_with_a_checkpoint_is_said_and_leaves_nothing(house: VmHouse) -> None:
     checkpoints = house.daemon.checkpoints
     async with house.sandbox("web") as source:
@@ -159,7 +189,7 @@ async def test_a_saved_disk_is_an_image_that_others_are_created_of(house: VmHous
 
     assert hot.id != cold.id
     assert hot.facts["from"] == "web"
-    with pytest.raises(InvalidInput):
+    with pytest.raises(Conflict):
         async with house.sandbox("web"):
             await house.sandboxes.save_image(house.admin, "web", "kernel")
     async with house.sandbox("new", image="of-stopped") as new:
@@ -178,14 +208,14 @@ async def test_of_two_who_save_under_one_name_at_once_one_gets_it_and_the_other_
         try:
             tried = await asyncio.gather(
                 house.sandboxes.save_image(house.admin, ours.id, "wanted"),
-                house.sandboxes.save_image(stranger, theirs.id, "wanted"),
+                house.sandboxes.save_image(house.admin, theirs.id, "wanted"),
                 return_exceptions=True,
             )
             (refused,) = [each for each in tried if isinstance(each, BaseException)]
             (image,) = [each for each in tried if isinstance(each, Image)]
             assert isinstance(refused, Conflict)
             assert refused.field == "name"
-            found = await house.daemon.images.describe("wanted")
+            found = await house.daemon.images.describe("wanted", owner=house.admin.id)
             assert found is not None
             assert found.id == image.id
         finally:
@@ -194,7 +224,7 @@ async def test_of_two_who_save_under_one_name_at_once_one_gets_it_and_the_other_
 
 async def test_a_template_is_listed_counted_kept_while_needed_and_dropped(house: VmHouse) -> None:
     templates = house.daemon.templates
-    warmed = await templates.warm("debian", cpus=1, memory_mib=256)
+    warmed = await templates.warm(house.admin, "debian", cpus=1, memory_mib=256)
     async with house.sandbox("web"):
         (listed,) = [each for each in await templates.list() if each.id == warmed.id]
         assert (listed.image, listed.cpus, listed.memory_mib, listed.uses) == ("debian", 1, 256, 1)

@@ -161,8 +161,6 @@ async def test_a_claimed_machine_gets_its_owners_network_and_one_in_the_pool_has
         await place.serve(claimed)
         first = await house.sandboxes.get(house.admin, "first")
         assert await place.call(first, "second.hearth", 8000) == "second"
-        steps = await house.sandboxes.timings(house.admin, "second")
-        assert next(step for step in steps if step.name == "network").duration_s < 0.5
 
 
 async def test_after_a_kill_the_next_daemon_puts_the_policy_into_force_again(slept_in: DataDirectory) -> None:

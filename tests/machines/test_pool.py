@@ -19,20 +19,21 @@ from tests.machines.sleepers import QUIET, VmHouse, opened, traces_of, until
 from tests.machines.test_first_light import vmms_of
 
 from hearth.config import DataDirectory
-from hearth.control.creation import new_sandbox, sized
+from hearth.control.creation import Extras, new_sandbox, sized
 from hearth.control.pool import Claimed
 from hearth.control.templates import Shape
 from hearth.engine.snapshot import MEMORY_FULL, STATE
-from hearth.errors import HearthError, NoSpace, NotFound
+from hearth.errors import HearthError, InitFailed, NoSpace, NotFound
 from hearth.host.directory import load_tag
 from hearth.model import SandboxSpec, SandboxState
+from hearth.outfit import GuestFile, Outfit
 
 pytestmark = pytest.mark.slow
 
 READY = replace(QUIET, pool_ready=1)
 SETTINGS = {"ready": READY, "waiting": replace(QUIET, pool_waiting=1)}
 OTHER_MEMORY_MIB = 192
-DOOMED_S = 60.0
+DOOMED_S = 120.0
 
 
 def kept(house: VmHouse) -> list[Claimed]:
@@ -105,6 +106,33 @@ async def test_a_sandbox_destroyed_while_it_takes_a_clone_leaves_nothing(slept_i
             await asyncio.sleep(0)
         await house.sandboxes.destroy(house.admin, "second")
         await asyncio.gather(creating, return_exceptions=True)
+        assert traces_of(house.data, clone.sandbox_id) == []
+    assert everything_of(slept_in) == []
+
+
+async def test_a_clone_gets_a_larger_disk_files_and_commands_or_is_gone(slept_in: DataDirectory) -> None:
+    outfit = Outfit(
+        files=[GuestFile(guest_path="/opt/deep/run", content=b"id -un > /root/ran")], init=["sh /opt/deep/run"]
+    )
+    async with opened(slept_in, READY) as house, house.sandbox("first") as first:
+        larger = (first.disk_mib or 0) + 1024
+        clone = await filled(house)
+        spec = SandboxSpec(name="second", disk_mib=larger)
+        made = (await house.sandboxes.create(house.admin, spec, extras=Extras(outfit=outfit))).sandbox
+        try:
+            assert (made.id, house.sandboxes.pool.hits["ready"]) == (clone.sandbox_id, 1)
+            assert await house.shell(made, "cat /root/ran") == "root"
+            size_mib = int(await house.shell(made, "df --output=size -BM / | tail -1 | tr -dc 0-9"))
+            assert first.disk_mib is not None
+            assert first.disk_mib < size_mib <= larger
+        finally:
+            await house.sandboxes.destroy(house.admin, made.id)
+        clone = await filled(house)
+        failing = Extras(outfit=Outfit(init=["echo told; exit 7"]))
+        with pytest.raises(InitFailed, match="exited with 7") as failed:
+            await house.sandboxes.create(house.admin, SandboxSpec(name="third"), extras=failing)
+        assert failed.value.details.endswith("it wrote:\ntold")
+        assert house.sandboxes.pool.hits["ready"] == 2
         assert traces_of(house.data, clone.sandbox_id) == []
     assert everything_of(slept_in) == []
 

@@ -18,6 +18,7 @@ from tests.machines.test_first_light import vmms_of
 from hearth.config import DataDirectory
 from hearth.engine.base import RunState, SnapshotRefused
 from hearth.engine.memory_image import read_diff, write_diff
+from hearth.engine.qemu.machine import QemuMachine
 from hearth.engine.snapshot import load, write_manifest
 from hearth.errors import Conflict, GuestFailed, HearthError, NotFound
 from hearth.host.memory import total_bytes
@@ -98,7 +99,7 @@ async def test_a_pause_that_nobody_waits_for_to_its_end_leaves_a_sandbox_that_an
             await pausing
         assert await machine.run_state() is RunState.PAUSED
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert await house.output(dev.id, "echo", "again") == (b"again\n", 0)
 
 
@@ -267,6 +268,56 @@ async def test_forcing_does_not_throw_away_a_memory_that_works(house: VmHouse) -
         assert await house.marks(dev) == ("kept", "kept")
 
 
+async def test_all_who_wait_for_a_wake_that_fails_share_that_one_attempt(house: VmHouse) -> None:
+    async with house.sandbox() as dev:
+        await house.mark(dev, "old")
+        await house.stop(dev)
+        disk = house.data.machine(dev.id) / "root.qcow2"
+        before = disk.stat()
+        os.utime(disk)
+
+        told = await asyncio.gather(*(house.output(dev.id, "true") for _ in range(CALLERS)), return_exceptions=True)
+        assert [type(error) for error in told] == [SnapshotRefused] * CALLERS
+        assert house.resident(dev).failed_starts == 1
+
+        os.utime(disk, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert await house.marks(dev) == ("old", "old"), "the next one tries again"
+
+
+async def test_a_vmm_that_dies_when_its_memory_is_on_disk_loses_nothing(house: VmHouse) -> None:
+    async with house.sandbox() as dev:
+        await house.mark(dev, "kept")
+        await house.shell(dev, "head -c 40000000 /dev/urandom > /dev/shm/much")
+        (pid,) = vmms_of(dev.id)
+        stopping = asyncio.create_task(house.sandboxes.sleep.stop(dev.id))
+        while not house.memory(dev).exists() and not stopping.done():
+            await asyncio.sleep(0)
+        with contextlib.suppress(ProcessLookupError):  # its time was over by then
+            os.kill(pid, signal.SIGKILL)
+
+        stopped = await stopping
+        assert stopped is not None
+        row = await house.look(dev)
+        assert (row.state, row.error, row.exit_cause) == (SandboxState.STOPPED, None, None)
+        assert await house.marks(dev) == ("kept", "kept")
+
+
+async def test_a_copy_that_is_called_off_while_its_source_freezes_leaves_it_running(house: VmHouse) -> None:
+    async with house.sandbox() as dev:
+        member = house.member(dev)
+        machine, connections = member.machine, member.guest._connector._connections
+        assert isinstance(machine, QemuMachine)
+        forking = asyncio.create_task(house.sandboxes.fork(house.admin, dev.id))
+        while not connections and not forking.done():  # the guest was just told to freeze
+            await asyncio.sleep(0)
+        forking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await forking
+
+        await house.mark(dev, "runs")  # a frozen guest would do so when it thaws by itself, and say that
+        assert "nobody thawed" not in machine.console.text()
+
+
 async def test_rounds_of_sleep_lose_nothing(house: VmHouse) -> None:
     async with house.sandbox() as dev:
         count = "n=$(( $(cat {0} 2>/dev/null || echo 0) + 1 )); echo $n > {0}"
@@ -283,7 +334,8 @@ async def test_a_stop_that_fails_leaves_the_guest_running_and_not_frozen(house: 
         with pytest.raises(HearthError):
             await house.sandboxes.sleep.stop(dev.id)
         assert house.heat(dev) is Heat.HOT
-        async with asyncio.timeout(5):
+        assert not await house.is_frozen(dev)
+        async with asyncio.timeout(60):
             await house.mark(dev, "runs")
         assert list(house.data.snapshots.glob("*.tmp")) == []
         with contextlib.suppress(FileNotFoundError):

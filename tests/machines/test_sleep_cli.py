@@ -78,7 +78,7 @@ def test_a_sandbox_sleeps_wakes_multiplies_and_ends(cleaned: RunningDaemon) -> N
     assert hearth(house, "exec", "again", "--", *READ) == "in memory\n"
     hearth(house, "create", "third", "--from", "before", "--label", "test=sleep-cli")
     assert hearth(house, "exec", "third", "--", *READ) == "in memory\n"
-    hearth(house, "checkpoint", "again", "after")
+    hearth(house, "snapshot", "create", "again", "after")
     assert "└─ after" in hearth(house, "snapshots", "tree")
     hearth(house, "edit", "again", "--label", "test=sleep-cli")
 
@@ -88,7 +88,7 @@ def test_a_sandbox_sleeps_wakes_multiplies_and_ends(cleaned: RunningDaemon) -> N
     assert "user" in hearth(house, "inspect", "nap")
     endings = json.loads(hearth(house, "endings", "--json"))
     assert {"nap", "again", *twins} <= {ending["name"] for ending in endings}
-    assert json.loads(hearth(house, "template", "list", "--json")) != []
+    assert json.loads(hearth(house, "machine-template", "list", "--json")) != []
 
 
 def test_a_vmm_that_is_killed_is_told_as_the_cause_of_the_failure(house: RunningDaemon, client: Client) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -24,6 +26,8 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
 BRISK = replace(QUIET, idle_pause_s=0.3, idle_stop_s=1.5)
 INTERVAL_S = 0.2
+STAGES_S = 8.0
+"""Until the last stage, so that no late look finds a sandbox ripe for the disk that was not paused yet."""
 LOOKS = 8
 """Longer than a sandbox may idle."""
 WORK = ExecRequest(argv=["/bin/sh", "-c", "while :; do :; done"], detach=True)
@@ -67,7 +71,7 @@ async def cools(house: VmHouse, sandbox: Sandbox) -> None:
 
 
 async def test_an_unused_sandbox_is_paused_then_stopped_and_wakes_for_who_wants_it(house: VmHouse) -> None:
-    async with house.sandbox() as dev:
+    async with house.sandbox(idle_stop_s=STAGES_S) as dev:
         await house.mark(dev, "kept")
         await until(lambda: house.heat(dev) is Heat.WARM, "it is paused")
         assert len(vmms_of(dev.id)) == 1
@@ -106,6 +110,20 @@ async def test_work_of_the_guest_without_a_client_keeps_it_hot(house: VmHouse) -
             started = await guest.start_detached(WORK)
         await is_skipped(house, dev, Skip.IN_USE)
         await house.shell(dev, f"kill -9 {started.pid}")
+        await cools(house, dev)
+
+
+async def test_a_guest_too_busy_to_answer_is_not_taken_for_an_idle_one(house: VmHouse) -> None:
+    async with house.sandbox() as dev:
+        (pid,) = vmms_of(dev.id)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            skips = house.daemon.heat.counters.skips
+            enough = skips[Skip.IN_USE] + 2
+            await until(lambda: skips[Skip.IN_USE] >= enough or house.heat(dev) is not Heat.HOT, "it was looked at")
+            assert house.heat(dev) is Heat.HOT
+        finally:
+            os.kill(pid, signal.SIGCONT)
         await cools(house, dev)
 
 

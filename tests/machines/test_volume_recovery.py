@@ -16,6 +16,7 @@ from tests.machines.sleepers import QUIET, VmHouse, opened, start_threads, trace
 from tests.machines.test_first_light import vmms_of
 
 from hearth.config import DataDirectory
+from hearth.control.creation import Extras
 from hearth.control.volumes import NewVolume, WantedVolumes
 from hearth.errors import NotFound
 from hearth.model import Sandbox, SandboxSpec, VolumeState
@@ -117,7 +118,9 @@ async def test_a_machine_made_ahead_gets_volumes_like_any_other(data: DataDirect
             existing=[VolumeRequest(name="read", mount="/srv/read", read_only=True)],
             new=[NewVolume(name="written", size_mib=16, mount="/srv/written")],
         )
-        made = (await house.sandboxes.create(house.admin, SandboxSpec(name="made"), volumes=wanted)).sandbox
+        made = (
+            await house.sandboxes.create(house.admin, SandboxSpec(name="made"), extras=Extras(volumes=wanted))
+        ).sandbox
         assert house.sandboxes.pool.hits["ready"] == 1
         assert await house.shell(made, "touch /srv/written/note && ls /srv/read") == "lost+found"
         await house.stop(made)

@@ -10,6 +10,7 @@ import pytest_asyncio
 from tests.machines.sleepers import VmHouse, opened, start_threads
 
 from hearth.config import DataDirectory
+from hearth.control.creation import Extras
 from hearth.control.volumes import NewVolume, WantedVolumes
 from hearth.engine.base import SnapshotRefused
 from hearth.errors import Conflict, NotFound
@@ -29,7 +30,7 @@ class Yard(VmHouse):
     async def box(self, name: str, *existing: VolumeRequest, new: NewVolume | None = None) -> AsyncIterator[Sandbox]:
         """A sandbox with volumes, destroyed at the end."""
         wanted = WantedVolumes(existing=existing, new=[] if new is None else [new])
-        made = (await self.sandboxes.create(self.admin, SandboxSpec(name=name), volumes=wanted)).sandbox
+        made = (await self.sandboxes.create(self.admin, SandboxSpec(name=name), extras=Extras(volumes=wanted))).sandbox
         try:
             yield made
         finally:

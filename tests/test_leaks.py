@@ -1,0 +1,35 @@
+"""The watch over what tests leave behind, where a loop with work of its own outlives the test."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+BUSY_S = 0.2
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def wanted() -> AsyncIterator[asyncio.Event]:
+    """Set it to have work begin that nobody waits for: it holds a socket for a moment."""
+    event = asyncio.Event()
+
+    async def work() -> None:
+        await event.wait()
+        with socket.socket():
+            await asyncio.sleep(BUSY_S)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(work())
+        yield event
+        event.set()
+
+
+async def test_what_the_background_just_does_is_not_left_behind(wanted: asyncio.Event) -> None:
+    wanted.set()
+    await asyncio.sleep(0)
