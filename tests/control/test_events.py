@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import re
 
 import pytest
 
+from hearth.control import reporting
 from hearth.control.events import MAX_READERS_PER_USER, Events, FellBehind, Wanted, kinds_of
 from hearth.control.reporting import Reporter
 from hearth.errors import InvalidInput, RateLimited
@@ -73,10 +76,31 @@ async def test_a_reader_gets_what_it_wants_and_may_see(events: Events, wanted: W
         ("sandbox.running", "1", "ada"),
         ("sandbox.stopped", "2", "bob"),
         ("job.running", "3", "ada"),
-        ("host.full", "4", None),
+        ("snapshot.ready", "4", None),
     ):
         events.tell(kind, subject, owner=owner)
     assert [event.subject for event in reader.take()] == seen
+
+
+@pytest.mark.parametrize(
+    ("name", "details", "resolution"),
+    [
+        ("sandbox.runing", "there are sandbox.changed, sandbox.cold, ", "did you mean 'sandbox.running'?"),
+        ("sandboxes", "there are gap, job, port, ", "did you mean 'sandbox'?"),
+        ("host.full.*", "there are gap, job, port, ", "name one of these"),
+    ],
+)
+def test_a_kind_that_is_never_told_is_refused_with_the_nearest(name: str, details: str, resolution: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        kinds_of(["job", name])
+    assert details in (caught.value.details or "")
+    assert (caught.value.resolution, caught.value.field) == (resolution, "type")
+
+
+def test_all_that_is_told_can_be_asked_for() -> None:
+    words = re.findall(r'"([a-z]+\.[a-z]+)"', inspect.getsource(reporting))
+    assert len(words) > 10
+    assert kinds_of(words) == set(words)
 
 
 async def test_a_place_is_behind_its_event_and_of_one_run(events: Events) -> None:

@@ -76,7 +76,13 @@ def test_a_place_that_is_gone_is_told(daemon: RunningDaemon, client: Client, pla
 
 @pytest.mark.parametrize(
     ("query", "field"),
-    [("after=x", "after"), ("type=Sandbox", "type"), ("kind=sandbox", "kind"), ("follow=maybe", "follow")],
+    [
+        ("after=x", "after"),
+        ("type=Sandbox", "type"),
+        ("type=sandbox.runing", "type"),
+        ("kind=sandbox", "kind"),
+        ("follow=maybe", "follow"),
+    ],
 )
 def test_a_query_that_makes_no_sense_is_refused(daemon: RunningDaemon, query: str, field: str) -> None:
     status, _, problem = ask(daemon, "GET", f"{EVENTS}?{query}", token=daemon.token)

@@ -8,6 +8,7 @@ gone is told so and gets what there is.
 from __future__ import annotations
 
 import asyncio
+import difflib
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +17,25 @@ from datetime import datetime
 from hearth.errors import HearthError, InvalidInput, RateLimited
 from hearth.host.clock import Clock
 from hearth.metrics.instruments import EVENT_SUBSCRIBERS
+from hearth.model import Heat, JobState, SandboxState, SnapshotState, VolumeState
 
 EVENTS_KEPT = 8192
 """Some 4 MiB, and many minutes of a busy host."""
 MAX_READERS = 1000
 MAX_READERS_PER_USER = 200
+BECOMES: Mapping[str, Collection[str]] = {
+    "sandbox": (*SandboxState, *Heat, "changed", "destroyed"),
+    "snapshot": (*SnapshotState, "deleted"),
+    "volume": (*VolumeState, "deleted", "attached", "detached"),
+    "template": ("created", "changed", "deleted"),
+    "port": ("published", "unpublished"),
+    "job": (*JobState, "progress"),
+    "gap": (),
+}
+"""What is told of each noun."""
+NOUNS = frozenset(BECOMES)
+KINDS = NOUNS | {f"{noun}.{word}" for noun, words in BECOMES.items() for word in words}
+"""All that a reader may ask for."""
 _PLACE = re.compile(r"([a-z0-9-]{1,64})\.(\d{1,18})")
 
 
@@ -229,5 +244,20 @@ class Reader:
 
 
 def kinds_of(names: Collection[str]) -> frozenset[str]:
-    """Give the kinds that a caller named; ``sandbox.*`` is ``sandbox``."""
-    return frozenset(name.removesuffix(".*") for name in names)
+    """Give the kinds that a caller named; ``sandbox.*`` is ``sandbox``.
+
+    Raises:
+        InvalidInput: nothing is ever told under one of them, and whoever follows it would wait for ever.
+    """
+    kinds = frozenset(name.removesuffix(".*") for name in names)
+    if unknown := sorted(kinds - KINDS):
+        near = difflib.get_close_matches(unknown[0], KINDS, n=1)
+        noun = unknown[0].partition(".")[0]
+        known = sorted(kind for kind in KINDS if kind.startswith(f"{noun}.")) or sorted(NOUNS)
+        raise InvalidInput(
+            "unknown kind of event",
+            details=f"there is no {unknown[0]!r}; there are {', '.join(known)}",
+            resolution=f"did you mean {near[0]!r}?" if near else "name one of these",
+            field="type",
+        )
+    return kinds
