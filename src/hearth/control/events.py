@@ -255,7 +255,7 @@ def kinds_of(names: Collection[str]) -> frozenset[str]:
         noun = unknown[0].partition(".")[0]
         known = sorted(kind for kind in KINDS if kind.startswith(f"{noun}.")) or sorted(NOUNS)
         raise InvalidInput(
-            "unknown kind of event",
+            "unknown type of event",
             details=f"there is no {unknown[0]!r}; there are {', '.join(known)}",
             resolution=f"did you mean {near[0]!r}?" if near else "name one of these",
             field="type",
