@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from hearth.agent.command_input import PIPE_BYTES, CommandInput
 from hearth.agent.connection import Connection, PeerGone
 from hearth.agent.drain import Drain
 from hearth.agent.exit_watch import ExitWatch
@@ -22,14 +23,12 @@ from hearth.agent.spawn import end_group, exit_code
 from hearth.agent.state import Agent
 from hearth.agent.unacked import Unacked
 from hearth.agent.wakeup import Wakeup
-from hearth.wire.frames import Frame, FrameType, WireError, parse_ack, parse_signal
+from hearth.wire.frames import Frame, FrameType, parse_ack, parse_signal
 from hearth.wire.messages import KeptInfo
 from hearth.wire.runtime_typing import NamedTuple
 
 TIMED_OUT = -1
 """The exit code of a command that its time limit has ended; no process has it."""
-_PIPE_BYTES = 65_536
-_INPUT_AHEAD_BYTES = 1024 * 1024
 _LAST_READS = 128
 """How often a client's socket is read when it goes, 64 KiB at a time."""
 _GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL
@@ -64,16 +63,14 @@ class KeptCommand:
         self._agent = agent
         self._pid = pipes.pid
         self._watch = pipes.watch
-        self._stdin: int | None = pipes.stdin
+        self._input = CommandInput(pipes.stdin)
         self._outputs = dict(pipes.outputs)
         self._kept_s = kept_s
         self._on_end = on_end
         self._kill_at = None if timeout_s is None else time.monotonic() + timeout_s
         self._forget_at: float | None = None
         self._timed_out = self._released = self._discards = self._exit_told = False
-        self._input = bytearray()
         self._input_bytes = 0
-        self._input_ends = False
         self._unacked = Unacked()
         self._drain: Drain | None = None
         self._exit_code: int | None = None
@@ -82,7 +79,7 @@ class KeptCommand:
         self._next: _Client | None = None
         self._abandoned = self._over = False
         self._wakeup = Wakeup()
-        for descriptor in (pipes.stdin, *pipes.outputs):
+        for descriptor in pipes.outputs:
             os.set_blocking(descriptor, False)
 
     @property
@@ -101,7 +98,7 @@ class KeptCommand:
         """
         client = _Client(connection, after)
         with self._lock:
-            if self._over:
+            if self._over or self._abandoned:
                 return False
             if self._next is not None:
                 self._next.done.set()
@@ -125,7 +122,7 @@ class KeptCommand:
                 if descriptor == self._wakeup.fileno():
                     self._wakeup.clear()
                     self._change_client()
-                elif descriptor == self._stdin:
+                elif descriptor == self._input.waiting_pipe:
                     self._take_input()
                 elif descriptor in self._outputs:
                     self._read_output(descriptor, event)
@@ -160,10 +157,10 @@ class KeptCommand:
         if self._discards or self._unacked.room:
             for descriptor in self._outputs:
                 poller.register(descriptor, select.POLLIN)
-        if self._stdin is not None and self._input:
-            poller.register(self._stdin, select.POLLOUT)
+        if (pipe := self._input.waiting_pipe) is not None:
+            poller.register(pipe, select.POLLOUT)
         if self._client is not None:
-            events = select.POLLIN if len(self._input) < _INPUT_AHEAD_BYTES else 0
+            events = 0 if self._input.is_full else select.POLLIN
             if self._client.connection.backlog:
                 events |= select.POLLOUT
             poller.register(self._client.connection.fileno(), events)
@@ -198,7 +195,7 @@ class KeptCommand:
             position=position,
             running=self.running,
             input_bytes=self._input_bytes,
-            input_ended=self._input_ends,
+            input_ended=self._input.ended,
         )
         try:
             client.connection.send_message(FrameType.EXEC_KEPT, info)
@@ -233,24 +230,14 @@ class KeptCommand:
             self._lose_client()
 
     def _take_frames(self, client: _Client) -> None:
-        """Take the frames that are here, as far as their input fits; the rest waits for the command to take some."""
-        while True:
-            try:
-                while len(self._input) < _INPUT_AHEAD_BYTES and (frame := client.connection.next_frame()) is not None:
-                    self._on_frame(frame)
-            except WireError as error:
-                raise PeerGone(str(error)) from error
-            held_back = len(self._input) >= _INPUT_AHEAD_BYTES
-            self._write_input()
-            if not held_back or len(self._input) >= _INPUT_AHEAD_BYTES:
-                return
+        self._input.take_frames(client.connection, self._on_frame)
 
     def _take_last_frames(self, client: _Client) -> None:
         """Take what a client that goes left in its socket, as far as its input fits."""
         with suppress(PeerGone):
             for _ in range(_LAST_READS):
                 self._take_frames(client)
-                if len(self._input) >= _INPUT_AHEAD_BYTES or not client.connection.fill_rest():
+                if self._input.is_full or not client.connection.fill_rest():
                     return
 
     def _on_frame(self, frame: Frame) -> None:
@@ -258,40 +245,24 @@ class KeptCommand:
             self._unacked.acknowledge(parse_ack(frame.payload))
         elif frame.type == FrameType.STDIN:
             self._input_bytes += len(frame.payload)
-            if self._stdin is not None and not self._input_ends:
-                self._input += frame.payload
+            self._input.add(frame.payload)
         elif frame.type == FrameType.STDIN_EOF:
-            self._input_ends = True
+            self._input.ended = True
         elif frame.type == FrameType.RELEASE:
             self._released = True
         elif frame.type in (FrameType.KILL, FrameType.SIGNAL) and self._drain is None:
             end_group(self._pid, *(() if frame.type == FrameType.KILL else (parse_signal(frame.payload),)))
 
     def _take_input(self) -> None:
-        self._write_input()
+        self._input.write()
         if self._client is not None:
             try:
                 self._take_frames(self._client)
             except PeerGone:
                 self._lose_client()
 
-    def _write_input(self) -> None:
-        if self._stdin is None:
-            return
-        try:
-            while self._input:
-                written = os.write(self._stdin, memoryview(self._input)[:_PIPE_BYTES])
-                del self._input[:written]
-        except BlockingIOError:
-            return
-        except OSError:  # the command closed its input; it may well go on
-            self._close_stdin()
-            return
-        if self._input_ends:
-            self._close_stdin()
-
     def _read_output(self, descriptor: int, event: int) -> None:
-        room = _PIPE_BYTES if self._discards else min(_PIPE_BYTES, self._unacked.room)
+        room = PIPE_BYTES if self._discards else min(PIPE_BYTES, self._unacked.room)
         if event & select.POLLIN and not room:
             return
         try:
@@ -312,7 +283,7 @@ class KeptCommand:
 
     def _note_end(self) -> None:
         self._drain = Drain(list(self._outputs))
-        self._close_stdin()
+        self._input.close()
 
     def _finish(self) -> None:
         """Collect the command once it has ended and all that it wrote is here."""
@@ -337,9 +308,3 @@ class KeptCommand:
                 client.connection.offer_exit(self._exit_code)
         except PeerGone:
             self._lose_client()
-
-    def _close_stdin(self) -> None:
-        if self._stdin is not None:
-            os.close(self._stdin)
-            self._stdin = None
-            self._input.clear()

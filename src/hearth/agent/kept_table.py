@@ -30,6 +30,7 @@ class KeptTable:
         self._agent = agent
         self._lock = threading.Lock()
         self._commands: dict[str, KeptCommand | None] = {}
+        self._ends = 0
 
     def serve(self, connection: Connection, request: ExecRequest) -> None:
         """Serve the client of a command that is kept under the request's name; with arguments it is started if need be.
@@ -48,6 +49,7 @@ class KeptTable:
     def end_all(self) -> None:
         """Kill all of them and forget them, in a machine that has become another's."""
         with self._lock:
+            self._ends += 1
             commands = list(self._commands.values())
         for command in commands:
             if command is not None:
@@ -72,6 +74,7 @@ class KeptTable:
             if running >= MAX_RUNNING or len(self._commands) >= MAX_KEPT:
                 raise refused(Fault.BUSY, f"{MAX_RUNNING} commands are kept at a time")
             self._commands[name] = None
+            ends = self._ends
         try:
             command = self._start(name, request)
         except BaseException:
@@ -79,7 +82,10 @@ class KeptTable:
             raise
         with self._lock:
             self._commands[name] = command
+            is_foreign = ends != self._ends
         command.start(name)
+        if is_foreign:  # the machine became another's while it started
+            command.abandon()
         return command
 
     def _start(self, name: str, request: ExecRequest) -> KeptCommand:

@@ -282,9 +282,9 @@ def test_a_copy_of_the_machine_does_not_run_what_was_kept_for_the_original(in_te
         configure(agent, "sb-original")
         assert is_running(pid)
         configure(agent, "sb-copy")
-        wait_until(lambda: not is_running(pid), "the command gone")
         with pytest.raises(AgentError, match="session not found"):
             keep(agent.client, "mine")
+        wait_until(lambda: not is_running(pid), "the command gone")
 
 
 def test_the_agents_end_takes_kept_commands_along() -> None:

@@ -9,6 +9,7 @@ import os
 import select
 import time
 
+from hearth.agent.command_input import PIPE_BYTES, CommandInput
 from hearth.agent.connection import PROBE_INTERVAL_S, Connection, PeerGone
 from hearth.agent.drain import Drain
 from hearth.agent.exit_watch import ExitWatch, watch_child
@@ -16,12 +17,9 @@ from hearth.agent.moments import poll_timeout_ms
 from hearth.agent.pipes import open_pipes
 from hearth.agent.spawn import StartFailed, end_group, exit_code, spawn
 from hearth.agent.state import Agent
-from hearth.wire.frames import Frame, FrameType, WireError, parse_signal
+from hearth.wire.frames import Frame, FrameType, parse_signal
 from hearth.wire.messages import ExecRequest
 
-_PIPE_BYTES = 65_536
-"""What a pipe holds unless told otherwise (pipe(7)): more cannot come in one read."""
-_INPUT_AHEAD_BYTES = 1024 * 1024
 _GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL
 _READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
 
@@ -35,10 +33,7 @@ class PipedRun:
         self._request = request
         self._poll = select.poll()
         self._outputs: dict[int, FrameType] = {}
-        self._input = bytearray()
-        self._stdin: int | None = None
-        self._stdin_polled = False
-        self._input_ended = False
+        self._polled_input: int | None = None
         self._peer_ended = False
         self._kill_at: float | None = None
         self._probe_at: float | None = None
@@ -76,7 +71,8 @@ class PipedRun:
         command = self._agent.command(self._request)
         if self._request.timeout_sec is not None:
             self._kill_at = time.monotonic() + self._request.timeout_sec
-        child_in, self._stdin, out, child_out, err, child_err = open_pipes(3)
+        child_in, stdin, out, child_out, err, child_err = open_pipes(3)
+        self._input = CommandInput(stdin)
         self._outputs = {out: FrameType.STDOUT, err: FrameType.STDERR}
         try:
             return spawn(command, child_in, child_out, child_err)
@@ -89,7 +85,6 @@ class PipedRun:
             os.close(child_err)
 
     def _serve(self, pid: int, watch: ExitWatch) -> None:
-        os.set_blocking(self._stdin_pipe, False)
         exit_descriptor, client = watch.fileno(), self._connection.fileno()
         self._poll.register(client, select.POLLIN)
         for descriptor in self._outputs:
@@ -97,6 +92,7 @@ class PipedRun:
         self._poll.register(exit_descriptor, select.POLLIN)  # told last: outputs that ended before are closed by then
         self._take_frames(pid)
         while not self._is_finished():
+            self._adjust()
             for descriptor, event in self._poll.poll(self._timeout_ms(pid)):
                 if descriptor == exit_descriptor:
                     self._poll.unregister(exit_descriptor)
@@ -106,15 +102,9 @@ class PipedRun:
                 elif descriptor in self._outputs:
                     if not self._connection.backlog:
                         self._read_output(descriptor, event)
-                elif descriptor == self._stdin:
-                    self._write_input()
+                elif descriptor == self._polled_input:
+                    self._input.write()
                     self._take_frames(pid)
-            self._adjust()
-
-    @property
-    def _stdin_pipe(self) -> int:
-        assert self._stdin is not None
-        return self._stdin
 
     def _is_finished(self) -> bool:
         """The command has ended, and what it wrote has been taken by the client; others may hold its pipes a while."""
@@ -136,7 +126,7 @@ class PipedRun:
     def _note_end(self) -> None:
         """The command has ended: what its pipes hold now is still its output, what comes later is somebody else's."""
         self._drain = Drain(list(self._outputs))
-        self._close_stdin()
+        self._input.close()
 
     def _on_client(self, pid: int, event: int) -> None:
         if event & _GONE:
@@ -145,52 +135,26 @@ class PipedRun:
             self._connection.flush()
         if event & select.POLLIN:
             if not self._connection.fill():
-                self._peer_ended = self._input_ended = True
+                self._peer_ended = self._input.ended = True
                 if self._connection.is_tcp:
                     self._probe_at = 0.0
             self._take_frames(pid)
 
     def _take_frames(self, pid: int) -> None:
-        """Take the frames that are here, as far as their input fits; the rest waits for the command to take some."""
-        while True:
-            try:
-                while len(self._input) < _INPUT_AHEAD_BYTES and (frame := self._connection.next_frame()) is not None:
-                    self._on_frame(pid, frame)
-            except WireError as error:
-                raise PeerGone(str(error)) from error
-            held_back = len(self._input) >= _INPUT_AHEAD_BYTES
-            self._write_input()
-            if not held_back or len(self._input) >= _INPUT_AHEAD_BYTES:
-                return
+        self._input.take_frames(self._connection, lambda frame: self._on_frame(pid, frame))
 
     def _on_frame(self, pid: int, frame: Frame) -> None:
         if frame.type == FrameType.STDIN:
-            if self._stdin is not None and not self._input_ended:
-                self._input += frame.payload
+            self._input.add(frame.payload)
         elif frame.type == FrameType.STDIN_EOF:
-            self._input_ended = True
+            self._input.ended = True
         elif frame.type == FrameType.KILL:
             end_group(pid)
         elif frame.type == FrameType.SIGNAL:
             end_group(pid, parse_signal(frame.payload))
 
-    def _write_input(self) -> None:
-        if self._stdin is None:
-            return
-        try:
-            while self._input:
-                written = os.write(self._stdin, memoryview(self._input)[:_PIPE_BYTES])
-                del self._input[:written]
-        except BlockingIOError:
-            return
-        except OSError:  # the command closed its input; it may well go on
-            self._close_stdin()
-            return
-        if self._input_ended:
-            self._close_stdin()
-
     def _read_output(self, descriptor: int, event: int) -> None:
-        data = os.read(descriptor, _PIPE_BYTES) if event & select.POLLIN else b""  # hung up, and nothing left in it
+        data = os.read(descriptor, PIPE_BYTES) if event & select.POLLIN else b""  # hung up, and nothing left in it
         if not data:
             self._poll.unregister(descriptor)
             self._outputs.pop(descriptor)
@@ -207,7 +171,7 @@ class PipedRun:
         """Poll for exactly what can be used now."""
         backlog = self._connection.backlog
         events = select.POLLOUT if backlog else 0
-        if not self._peer_ended and len(self._input) < _INPUT_AHEAD_BYTES:
+        if not self._peer_ended and not self._input.is_full:
             events |= select.POLLIN
         if events != self._client_events:
             was_backlog = bool(self._client_events & select.POLLOUT)
@@ -219,24 +183,15 @@ class PipedRun:
                         self._poll.unregister(descriptor)
                     else:
                         self._poll.register(descriptor, select.POLLIN)
-        if self._stdin is not None and bool(self._input) != self._stdin_polled:
-            self._stdin_polled = bool(self._input)
-            if self._stdin_polled:
-                self._poll.register(self._stdin, select.POLLOUT)
-            else:
-                self._poll.unregister(self._stdin)
-
-    def _close_stdin(self) -> None:
-        if self._stdin is not None:
-            if self._stdin_polled:
-                self._stdin_polled = False
-                self._poll.unregister(self._stdin)
-            os.close(self._stdin)
-            self._stdin = None
-            self._input.clear()
+        if (pipe := self._input.waiting_pipe) != self._polled_input:
+            if self._polled_input is not None:
+                self._poll.unregister(self._polled_input)
+            if pipe is not None:
+                self._poll.register(pipe, select.POLLOUT)
+            self._polled_input = pipe
 
     def _close_pipes(self) -> None:
-        self._close_stdin()
+        self._input.close()
         for descriptor in self._outputs:
             os.close(descriptor)
         self._outputs.clear()
