@@ -1,4 +1,4 @@
-"""A daemon's socket behind a gate: the answer to a creation is held back, so an interrupt finds its caller waiting."""
+"""A daemon's socket behind a gate: the answer to one request is held back, so an interrupt finds its caller waiting."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-CREATION = b"POST /api/v1/sandboxes HTTP"
 GATE_TIMEOUT_S = 60.0
 
 
 class Gate:
-    """Passes requests on; ``reached`` is set once the daemon has answered a creation, which the caller never hears."""
+    """Passes requests on; ``reached`` is set once the daemon has answered ``held``, which the caller never hears."""
 
-    def __init__(self, path: Path, daemon: Path) -> None:
+    def __init__(self, path: Path, daemon: Path, held: bytes) -> None:
         self.url = f"unix:{path}"
         self.reached = threading.Event()
         self._daemon = daemon
+        self._held = held
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
         self._listener.listen(16)
@@ -47,31 +47,31 @@ class Gate:
         with caller, socket.socket(socket.AF_UNIX) as daemon:
             daemon.connect(str(self._daemon))
             caller.settimeout(GATE_TIMEOUT_S)
-            creating = threading.Event()
-            answers = threading.Thread(target=self._answer, args=(daemon, caller, creating), name="gate answers")
+            asked = threading.Event()
+            answers = threading.Thread(target=self._answer, args=(daemon, caller, asked), name="gate answers")
             answers.start()
             with contextlib.suppress(OSError):
                 while data := caller.recv(65_536):
-                    if data.startswith(CREATION):
-                        creating.set()
+                    if data.startswith(self._held):
+                        asked.set()
                     daemon.sendall(data)
             daemon.shutdown(socket.SHUT_RDWR)
             answers.join()
 
-    def _answer(self, daemon: socket.socket, caller: socket.socket, creating: threading.Event) -> None:
+    def _answer(self, daemon: socket.socket, caller: socket.socket, asked: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while data := daemon.recv(65_536):
-                if creating.is_set():
+                if asked.is_set():
                     self.reached.set()
                 else:
                     caller.sendall(data)
 
 
 @contextlib.contextmanager
-def gate_before(daemon: Path) -> Iterator[Gate]:
-    """Give a gate before a daemon's socket, and close it."""
+def gate_before(daemon: Path, path: str) -> Iterator[Gate]:
+    """Give a gate before a daemon's socket, which holds what is posted to ``path``, and close it."""
     with tempfile.TemporaryDirectory(prefix="hg-") as directory:
-        gate = Gate(Path(directory) / "s", daemon)
+        gate = Gate(Path(directory) / "s", daemon, f"POST /api/v1{path} HTTP".encode())
         try:
             yield gate
         finally:

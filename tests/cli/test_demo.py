@@ -34,7 +34,7 @@ def test_the_demo_shows_every_program_and_leaves_nothing(daemon: RunningDaemon, 
 
 
 def test_an_interrupt_while_the_sandbox_is_made_leaves_none(daemon: RunningDaemon, client: Client) -> None:
-    with gate_before(daemon.data.api_socket) as gate:
+    with gate_before(daemon.data.api_socket, "/sandboxes") as gate:
         environment = {**daemon.environment, "HEARTH_URL": gate.url, "HEARTH_TOKEN": daemon.token}
         with subprocess.Popen(
             [sys.executable, "-m", "hearth.cli", "demo"],

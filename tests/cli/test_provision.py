@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from tests.cli.gate import gate_before
 from tests.cli.pseudo_terminal import at_terminal
 from tests.cli.test_sleep import run
 from tests.image.golden.web import Web, web_server
+from tests.metrics.scraping import scrape
 from tests.server.daemon import RunningDaemon, data_directory, publish_images, running_daemon
 
 from hearth.api.event_schemas import JobProgress
@@ -28,7 +30,8 @@ WAIT_S = 60.0
 @pytest.fixture(scope="module")
 def web() -> Iterator[Web]:
     with web_server() as serving:
-        serving.objects["/a.raw"] = os.urandom(2 * MIB)
+        for image in ("/a.raw", "/b.raw"):
+            serving.objects[image] = os.urandom(2 * MIB)
         yield serving
 
 
@@ -49,8 +52,13 @@ def filler(web: Web) -> Iterator[RunningDaemon]:
             yield running
 
 
-def order(web: Web, name: str, *more: str) -> tuple[str, ...]:
-    return ("provision", web.url("/a.raw"), name, "--type", "raw", "--size", "16M", *more)
+def order(web: Web, name: str, *more: str, image: str = "/a.raw") -> tuple[str, ...]:
+    return ("provision", web.url(image), name, "--type", "raw", "--size", "16M", *more)
+
+
+def ordered(environment: Mapping[str, str], words: Sequence[str]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "hearth.cli", *words]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def jobs(daemon: RunningDaemon) -> list[dict[str, object]]:
@@ -60,22 +68,31 @@ def jobs(daemon: RunningDaemon) -> list[dict[str, object]]:
 
 @pytest.mark.daemon
 def test_an_interruption_cancels_the_job_and_says_so(filler: RunningDaemon, held: Web) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "hearth.cli", *order(held, "cut", "--follow")],
-        env=filler.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline_s = time.monotonic() + WAIT_S
-    while not any(job["subject"] == "cut" and job["status"] == "running" for job in jobs(filler)):
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=WAIT_S)
+    with ordered(filler.environment, order(held, "cut", "--follow")) as process:
+        deadline_s = time.monotonic() + WAIT_S
+        while (
+            "hearth_event_subscribers 1.0" not in scrape(filler, filler.token)[1]
+        ):  # it has its answer, and follows the job
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=WAIT_S)
     [job] = [job for job in jobs(filler) if job["subject"] == "cut"]
     assert (process.returncode, out, job["status"]) == (130, "", "cancelled")
     assert err == f"hearth: {job['job_id']} is being cancelled\n"
+
+
+@pytest.mark.daemon
+def test_an_interruption_before_the_answer_says_where_to_look(filler: RunningDaemon, web: Web) -> None:
+    with gate_before(filler.data.api_socket, "/provision") as gate:
+        environment = {**filler.environment, "HEARTH_URL": gate.url, "HEARTH_TOKEN": filler.token}
+        with ordered(environment, order(web, "unheard", "--follow", image="/b.raw")) as process:
+            assert gate.reached.wait(WAIT_S)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=WAIT_S)
+    assert (process.returncode, out) == (130, "")
+    assert err == "hearth: interrupted before the answer came: 'hearth jobs' tells whether it was begun\n"
+    assert [job["subject"] for job in jobs(filler)].count("unheard") == 1
 
 
 @pytest.mark.daemon

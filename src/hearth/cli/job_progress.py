@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Protocol
@@ -25,6 +26,16 @@ class Following(Protocol):
     def cancel(self) -> None:
         """Break it off."""
         ...
+
+
+@contextlib.contextmanager
+def ordering() -> Iterator[None]:
+    """Whoever interrupts an order before its answer came is told that the job may be there all the same."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write("hearth: interrupted before the answer came: 'hearth jobs' tells whether it was begun\n")
+        raise
 
 
 def follow(job: Following) -> None:

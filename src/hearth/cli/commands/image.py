@@ -11,7 +11,7 @@ from hearth.cli.arguments import add_actions, add_json
 from hearth.cli.consent import add_yes, agreed
 from hearth.cli.each import to_each
 from hearth.cli.golden import add_cache_arguments, run_cache
-from hearth.cli.job_progress import follow
+from hearth.cli.job_progress import follow, ordering
 from hearth.cli.show import age, moment, show_json, show_table, size
 from hearth.errors import InvalidInput
 from hearth.sdk.client import Client
@@ -56,9 +56,13 @@ def run(arguments: argparse.Namespace) -> int:
             case "show":
                 return _show(client.images.get(arguments.image), json=arguments.json)
             case "pull":
-                return _follow(client, client.images.pull(arguments.reference, **_pull_options(arguments)), arguments)
+                options = _pull_options(arguments)
+                with ordering():
+                    job = client.images.pull(arguments.reference, **options)
+                return _follow(client, job, arguments)
             case "golden":
-                job = client.images.golden(arguments.source, arguments.name, **_golden_options(arguments))
+                with ordering():
+                    job = client.images.golden(arguments.source, arguments.name, **_golden_options(arguments))
                 return _follow(client, job, arguments)
             case "import":
                 return _import(client, arguments)

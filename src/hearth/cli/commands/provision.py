@@ -7,7 +7,7 @@ import argparse
 from hearth.api.event_schemas import JobView
 from hearth.api.provision_schemas import ProvisionForecast
 from hearth.cli.arguments import add_json
-from hearth.cli.job_progress import follow
+from hearth.cli.job_progress import follow, ordering
 from hearth.cli.show import duration, show_json, show_table, size
 from hearth.cli.volumes import read_size
 from hearth.sdk.client import Client
@@ -56,7 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
         given = (arguments.image, arguments.volume, size_gb)
         if arguments.dry_run:
             return _forecast(client.provisioning.forecast(*given, **options), json=arguments.json)
-        job = client.provisioning.start(*given, **options)
+        with ordering():
+            job = client.provisioning.start(*given, **options)
         if not arguments.follow:
             return _begun(job.job, json=arguments.json)
         follow(job)
