@@ -135,10 +135,11 @@ class Client:
 
     def run(self, *argv: str, stdin: bytes = b"", **fields: Any) -> Result:
         """Run a command to its end."""
-        with self.start(ExecRequest(argv=list(argv), **fields)) as wire:
-            if stdin:
-                wire.send(FrameType.STDIN, stdin)
-            wire.send(FrameType.STDIN_EOF)
+        request = frames.encode(FrameType.EXEC_REQ, encode(ExecRequest(argv=list(argv), **fields)))
+        body = frames.encode(FrameType.STDIN, stdin) if stdin else b""
+        with self.connect() as wire:
+            # All at once: a command that does not read may have ended before the rest came, and the agent have closed.
+            wire.socket.sendall(request + body + frames.encode(FrameType.STDIN_EOF))
             return Result(wire)
 
     def attach(self, session_id: str, **fields: Any) -> tuple[Wire, SessionInfo]:

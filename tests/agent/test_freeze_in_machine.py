@@ -33,6 +33,7 @@ while True:
     print(number, flush=True)
     time.sleep(0.02)
 """
+THAWED_S = 4.0
 QUIET_S = 1.0
 """So long nothing may be heard of a writer whose disk is frozen; it would say fifty things."""
 
@@ -145,13 +146,15 @@ def test_a_host_that_never_comes_back_leaves_no_machine_hanging(machine: Machine
     with machine.client.start(ExecRequest(argv=["python3", "-c", WRITER])) as writer:
         writer.expect(FrameType.STDOUT)
         started = time.monotonic()
-        freeze(machine, thaw_after_sec=2.0)
-        assert is_frozen(machine)
-        assert is_silent(writer, 0.5)
+        freeze(machine, thaw_after_sec=THAWED_S)
+        is_seen_frozen, is_heard_silent = is_frozen(machine), is_silent(writer, 0.5)
+        looked_s = time.monotonic() - started
+        assert (is_seen_frozen and is_heard_silent) or looked_s > THAWED_S, "it was thawed before its time"
         writer.expect(FrameType.STDOUT)
-        assert time.monotonic() - started > 1.5
+        if looked_s < THAWED_S:
+            assert time.monotonic() - started > THAWED_S - 0.5
     wait_until(lambda: not is_frozen(machine), "all disks thawed")
-    machine.wait_console(b"nobody thawed within 2 s")
+    machine.wait_console(b"nobody thawed within 4 s")
 
 
 def test_a_new_configuration_thaws_first(machine: Machine) -> None:
@@ -267,7 +270,7 @@ def test_an_agent_that_dies_while_frozen_leaves_a_thaw_to_the_next(machine: Mach
     with machine.client.start(ExecRequest(argv=["python3", "-c", WRITER])) as writer:
         writer.expect(FrameType.STDOUT)
         freeze(machine, thaw_after_sec=120.0)
-        with pytest.raises((Closed, ConnectionResetError)):
+        with pytest.raises((Closed, ConnectionError)):
             machine.client.run("sh", "-c", "kill -9 $PPID", user="root")
     machine.wait_console(b"agent listening", 2)
     assert machine.run("echo thawed > ~/thawed; cat ~/thawed") == "thawed\n"

@@ -131,7 +131,7 @@ def test_a_new_life_has_another_name_time_token_and_machine_id(machine: Machine)
         lines = machine.run(f"{script}; echo $LIFE").splitlines()
         identity = given or machine_id(name)
         assert lines[:5] == [name, name, identity, identity, f"{generation} {seconds}"]
-        assert 0 <= int(lines[5]) - seconds < 30
+        assert 0 <= int(lines[5]) - seconds < 600
         assert lines[6] == name
         with pytest.raises(AgentError, match=r"^auth required$"):
             with_token(machine, old_token or "none").run("true")
@@ -325,7 +325,7 @@ def test_a_woken_machine_is_told_the_time_with_its_first_request(machine: Machin
                 frames.encode_time_sync(seconds * 10**9, entropy)
                 + frames.encode(FrameType.EXEC_REQ, b'{"argv":["date","+%s"]}')
             )
-            assert 0 <= int(wire.expect(FrameType.STDOUT)) - seconds < 10
+            assert 0 <= int(wire.expect(FrameType.STDOUT)) - seconds < 600
     with machine.client.connect() as wire:
         wire.socket.sendall(frames.encode_time_sync(time.time_ns()) * 2)
         with pytest.raises(AgentError, match=r"^unexpected frame type 0x7c$"):

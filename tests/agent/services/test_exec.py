@@ -268,9 +268,12 @@ def test_a_detached_command_writes_to_its_file(client: Client, tmp_path: Path) -
 
 
 def test_a_detached_command_has_its_own_session_and_a_time_limit(client: Client) -> None:
-    with client.start(ExecRequest(argv=["sleep", "100"], detach=True, timeout_sec=0.3)) as wire:
+    with client.start(ExecRequest(argv=["sleep", "100"], detach=True)) as wire:
         pid = json.loads(wire.expect(FrameType.STDOUT))["pid"]
     assert os.getsid(pid) == pid
+    os.kill(pid, signal.SIGKILL)
+    with client.start(ExecRequest(argv=["sleep", "1000"], detach=True, timeout_sec=0.3)) as wire:
+        pid = json.loads(wire.expect(FrameType.STDOUT))["pid"]
     wait_until(lambda: not is_running(pid), "time limit")
 
 
