@@ -14,7 +14,7 @@ from tests.agent.client import Client
 from tests.boot import boot_files
 from tests.ports import free_port
 
-BOOT_TIMEOUT_S = 90.0
+BOOT_TIMEOUT_S = 240.0
 ADDRESS = "10.0.2.15"
 HOST_SEEN_FROM_GUEST = "10.0.2.2"
 """QEMU's user network gives the host's loopback this address (-netdev user, QEMU's manual)."""

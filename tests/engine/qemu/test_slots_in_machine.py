@@ -104,7 +104,7 @@ async def booted(directory: Path) -> AsyncIterator[Guest]:
     try:
         with socket.socket(socket.AF_UNIX) as screen:
             screen.connect(str(directory / "console.sock"))
-            screen.settimeout(60)
+            screen.settimeout(240)
             monitor = await Qmp.open(connect(directory / "qmp.sock"))
             try:
                 await asyncio.to_thread(wait_for, screen, b"agent listening")
