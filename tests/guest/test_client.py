@@ -40,17 +40,17 @@ async def test_readiness_comes_soon_after_the_agent_does() -> None:
 
 async def test_a_guest_that_never_comes_is_named_with_what_happened_last(tmp_path: Path) -> None:
     guest = Guest(UnixDialer(control=tmp_path / "c", forward=tmp_path / "f"), None)
-    with pytest.raises(TimedOut, match=r"not become ready in 0.1 s: the guest cannot be reached.*No such file"):
-        await guest.wait_ready(0.1)
+    with pytest.raises(TimedOut, match=r"not become ready in 1 s: the guest cannot be reached.*No such file"):
+        await guest.wait_ready(1.0)
 
 
 async def test_a_guest_that_knows_another_token_is_named_so(agent_process: AgentProcess) -> None:
     with pytest.raises(GuestFailed, match="auth required"):
-        await guest_of(agent_process, "wrong").wait_ready(0.1)
+        await guest_of(agent_process, "wrong").wait_ready(1.0)
 
 
 async def test_a_real_agent_is_ready(guest: Guest) -> None:
-    await guest.wait_ready(5)
+    await guest.wait_ready(60)
 
 
 async def test_configuring_sends_the_identity_and_changes_the_token(peer: Peer) -> None:
@@ -67,7 +67,7 @@ async def test_configuring_sends_the_identity_and_changes_the_token(peer: Peer) 
     peer.serve(script)
     guest = Guest(peer.dialer, None)
     config = MachineConfig(sandbox_id="sb-1", hostname="box", token="new", unix_time_ns=5, env={"A": "b"})
-    await guest.configure(config, 5)
+    await guest.configure(config, 60)
     await guest.activity()
     assert decode(MachineConfig, seen[0].payload) == config
     assert [seen[1], seen[3]] == [(FrameType.AUTH, b"new"), (FrameType.ACTIVITY_REQ, b"")]
@@ -87,7 +87,7 @@ async def test_the_init_scripts_policy_and_health_check_are_sent_and_their_state
             init_restart="on-failure",
             init_health=InitHealth(argv=["test", "-e", str(runs)], interval_sec=0.05, timeout_sec=5, retries=2),
         )
-        await guest.configure(config, 5)
+        await guest.configure(config, 60)
         async with asyncio.timeout(60):
             while not (sessions := await guest.sessions.list()) or not sessions[0].healthy:
                 await asyncio.sleep(0.02)
@@ -136,7 +136,7 @@ async def test_a_detached_command_outlives_its_request(guest: Guest, tmp_path: P
     assert started.output_file == str(output)
     await asyncio.to_thread(wait_until, lambda: output.exists() and output.read_bytes() == b"hi\n", "the output")
     assert is_running(started.pid)
-    await guest.run(ExecRequest(argv=["kill", "-KILL", str(started.pid)]), timeout_s=5, max_output_bytes=100)
+    await guest.run(ExecRequest(argv=["kill", "-KILL", str(started.pid)]), timeout_s=60, max_output_bytes=100)
     await asyncio.to_thread(wait_until, lambda: not is_running(started.pid), "the command gone")
 
 
@@ -149,7 +149,7 @@ async def test_a_detached_command_that_cannot_start_says_so(guest: Guest) -> Non
 
 async def test_use_moves_the_time_of_last_activity(guest: Guest) -> None:
     before = int(time.time())
-    await guest.run(ExecRequest(argv=["true"]), timeout_s=5, max_output_bytes=100)
+    await guest.run(ExecRequest(argv=["true"]), timeout_s=60, max_output_bytes=100)
     assert (await guest.activity()).last_activity_unix >= before
 
 
@@ -172,4 +172,4 @@ async def test_disconnecting_ends_what_is_under_way_and_nothing_after(guest: Gue
             await anext(execution)
     with pytest.raises(GuestFailed, match="gone"):
         await running
-    assert (await guest.run(ExecRequest(argv=["true"]), timeout_s=5, max_output_bytes=10)).exit_code == 0
+    assert (await guest.run(ExecRequest(argv=["true"]), timeout_s=60, max_output_bytes=10)).exit_code == 0

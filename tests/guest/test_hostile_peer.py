@@ -201,20 +201,21 @@ async def test_a_stalling_guest_is_given_up_in_time(peer: Peer, wary: Guest, ope
 
 async def test_the_loop_stays_responsive_while_a_guest_floods_it_with_tiny_frames(peer: Peer, wary: Guest) -> None:
     peer.serve(floods(frames.encode(FrameType.STDOUT))(FrameType.STDOUT))
-    longest_s = 0.0
+    turns_s: list[float] = []
 
     async def tick() -> None:
-        nonlocal longest_s
         while True:
             before = time.thread_time()
             await asyncio.sleep(0)
-            longest_s = max(longest_s, time.thread_time() - before)
+            turns_s.append(time.thread_time() - before)
 
     ticker = asyncio.create_task(tick(), name="ticker")
     with pytest.raises(TimedOut):
         await wary.run(TRUE, timeout_s=0.5, max_output_bytes=1_000)
     ticker.cancel()
-    assert longest_s < 0.05, "a turn of 256 tiny frames takes about a millisecond"
+    # Not the longest: what a host takes from this machine may be counted as the thread's own time.
+    turns_s.sort()
+    assert turns_s[len(turns_s) * 9 // 10] < 0.05, "a turn of 256 tiny frames takes about a millisecond"
 
 
 async def test_a_reader_that_pauses_slows_the_guest_and_bounds_what_is_held(peer: Peer, steady: Guest) -> None:
@@ -248,9 +249,9 @@ async def test_more_output_than_asked_for_is_dropped_and_told(peer: Peer, steady
         caller.send(frames.encode(FrameType.STDOUT, bytes(1_000)) + frames.encode_exit(3))
 
     peer.serve(script)
-    result = await steady.run(TRUE, timeout_s=5, max_output_bytes=7)
+    result = await steady.run(TRUE, timeout_s=60, max_output_bytes=7)
     assert (result.exit_code, result.stdout, result.stderr, result.truncated) == (3, b"12345", b"67", True)
-    exact = await steady.run(TRUE, timeout_s=5, max_output_bytes=1_008)
+    exact = await steady.run(TRUE, timeout_s=60, max_output_bytes=1_008)
     assert (len(exact.stdout), exact.stderr, exact.truncated) == (1_005, b"678", False)
 
 

@@ -139,7 +139,7 @@ async def test_a_configuration_that_failed_keeps_the_token(peer: Peer) -> None:
     guest = Guest(peer.dialer, "old")
     for _ in range(2):
         with pytest.raises(GuestFailed, match="entropy: no device"):
-            await guest.configure(CONFIG, 5)
+            await guest.configure(CONFIG, 60)
 
 
 async def test_entropy_and_machine_id_are_asked_for_by_name(agent_process: AgentProcess) -> None:
@@ -152,4 +152,4 @@ async def test_entropy_and_machine_id_are_asked_for_by_name(agent_process: Agent
     for fields, words in cases:
         config = MachineConfig(sandbox_id="s", hostname="h", token="secret", unix_time_ns=1, **fields)
         with pytest.raises(InvalidInput, match=words):
-            await guest.configure(config, 5)
+            await guest.configure(config, 60)

@@ -87,14 +87,18 @@ def test_every_payload_reader_raises_protocol_errors_and_nothing_else(payload: b
 
 def test_a_large_frame_in_small_chunks_costs_linear_time() -> None:
     wire = frames.encode(FrameType.STDOUT, bytes(MAX_PAYLOAD))
-    decoder = Decoder()
-    started = time.process_time()
-    for start in range(0, len(wire), 64):
-        assert decoder.next() is None
-        decoder.feed(wire[start : start + 64])
-    spent_s = time.process_time() - started
-    assert decoder.next() == Frame(FrameType.STDOUT, bytes(MAX_PAYLOAD))
-    assert spent_s < 0.5, "16 384 chunks cost some 20 ms when nothing is read twice, and seconds when it is"
+
+    def spent_s() -> float:
+        decoder = Decoder()
+        started = time.process_time()
+        for start in range(0, len(wire), 64):
+            assert decoder.next() is None
+            decoder.feed(wire[start : start + 64])
+        spent = time.process_time() - started
+        assert decoder.next() == Frame(FrameType.STDOUT, bytes(MAX_PAYLOAD))
+        return spent
+
+    assert min(spent_s() for _ in range(3)) < 0.5, "16 384 chunks cost some 20 ms, and seconds when all is read twice"
 
 
 def test_the_decoder_holds_no_more_than_the_unfinished_frame() -> None:
