@@ -93,10 +93,14 @@ async def test_a_head_that_trickles_in_is_bounded_as_a_whole() -> None:
 
 
 async def test_a_body_and_the_next_request_may_take_longer_than_a_head() -> None:
+    begun = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na"
     async with serving() as port, asyncio.timeout(WAIT_S):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for _ in range(2):
-            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na")
+        client = socket.create_connection(("127.0.0.1", port))
+        client.sendall(begun)  # before the server has accepted: nothing can come between
+        reader, writer = await asyncio.open_connection(sock=client)
+        for number in range(2):
+            if number:
+                writer.write(begun)
             await asyncio.sleep(2 * Impatient.head_s)
             writer.write(b"b")
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
