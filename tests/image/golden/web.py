@@ -28,6 +28,8 @@ class Web:
     has_ranges: bool = True
     has_etags: bool = True
     keeps_connections: bool = True
+    pause_s: float = 0.0
+    """After each piece, as on a slow line."""
     cut_after: int | None = None
     cut_each: int | None = None
     """Bytes of each answer after which it hangs up."""
@@ -126,6 +128,8 @@ class Handler(BaseHTTPRequestHandler):
                     web.change_after = None
                     web.objects[path] = bytes(reversed(web.objects[path]))
             self.wfile.write(piece)
+            if web.pause_s:
+                time.sleep(web.pause_s)
 
     def refuse(self, status: int, **headers: str) -> None:
         self.send_response(status)

@@ -225,7 +225,14 @@ class Download:
         return self._hashed == self._part.count
 
     def _may_take(self, number: int) -> bool:
-        return number < self._wanted_ranges and self._seek() < self._part.count
+        """Tell whether there is something for a range.
+
+        The last chunk waits until all others are there: it is refused when the object is another by then.
+        """
+        last, first = self._part.count - 1, self._seek()
+        if number >= self._wanted_ranges or first > last:
+            return False
+        return first < last or not self._in_parts or len(self._stored) == last
 
     def _seek(self) -> int:
         """Give the first chunk that is neither there nor under way."""
@@ -236,10 +243,9 @@ class Download:
     def _take(self) -> tuple[int, int]:
         """Give a run of chunks to fetch by one request.
 
-        A lone range takes all, and stops when it is one no more; but the last chunk is asked for by itself, and refused
-        when the object is another by then.
+        A lone range takes all, and stops when it is one no more; but the last chunk is asked for by itself.
         """
-        first = self._seek()
+        first, last = self._seek(), self._part.count - 1
         if not self._in_parts:
             self._assigned.update(range(self._part.count))
             return 0, self._part.count
@@ -247,9 +253,9 @@ class Download:
         share_bytes = (size_bytes - first * chunk_bytes) // (2 * self._settings.ranges_max)
         most = max(1, min(SEGMENT_MAX_BYTES, share_bytes) // chunk_bytes)
         if self._wanted_ranges == 1:
-            most = max(1, self._part.count - 1 - first)
+            most = max(1, last - first)
         count = 1
-        while count < most and first + count < self._part.count:
+        while count < most and first + count < last:
             index = first + count
             if index in self._stored or index in self._assigned:
                 break
