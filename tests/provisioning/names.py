@@ -64,7 +64,7 @@ def names(directory: Path, hosts: str, answers: Mapping[str, Sequence[str]]) -> 
     """Serve names, and give with them what has to stand before the command of a daemon that is to believe them."""
     serving = Names(answers)
     (directory / "hosts").write_text(hosts)
-    (directory / "resolv").write_text(f"nameserver {serving.address}\noptions timeout:5 attempts:2\n")
+    (directory / "resolv").write_text(f"nameserver {serving.address}\noptions timeout:30 attempts:1\n")
     try:
         yield serving, ("unshare", "--mount", "sh", "-c", COVER, str(directory))
     finally:
