@@ -163,7 +163,6 @@ TASK_END_ROUNDS = 10
 
 
 GROUPS_BEFORE = pytest.StashKey[frozenset[str]]()
-GROUPS_SETTLE_S = 30.0
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -174,9 +173,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Count the control groups of all workers together, once they have ended."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         return
-    before, deadline_s = session.config.stash[GROUPS_BEFORE], time.monotonic() + GROUPS_SETTLE_S
-    while (left := set(leaks.control_groups()) - before) and time.monotonic() < deadline_s:
+    before, deadline_s = session.config.stash[GROUPS_BEFORE], time.monotonic() + leaks.GROUPS_SETTLE_S
+    left = set(leaks.control_groups()) - before
+    while left and time.monotonic() < deadline_s:
         time.sleep(0.1)
+        left &= set(leaks.control_groups())
     if left:
         print(f"\nleft behind by the whole run: {', '.join(sorted(left))}")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -21,6 +21,8 @@ Snapshot = dict[str, frozenset[str]]
 
 SETTLE_S = 10.0
 """How long the kernel may take to finish what the test ended: the last close of a TAP frees it a moment later."""
+GROUPS_SETTLE_S = 60.0
+"""An empty control group may be of a machine of another run on this host, which is on its way up or down."""
 PAUSE_S = 0.005
 PR_SET_CHILD_SUBREAPER = 36
 """linux/prctl.h"""
@@ -28,6 +30,7 @@ CLONE_NEWNS = 0x20000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 RUN_NETNS = Path("/run/netns")
+CONTROL_GROUP = "control group"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _own_directories: set[str] = set()
@@ -75,16 +78,21 @@ def take() -> Snapshot:
 
 
 def left_behind(before: Snapshot) -> list[str]:
-    """Tell what is there now and was not ``before``, after waiting up to ``SETTLE_S`` seconds for it to go."""
+    """Tell what is there now and was not ``before``, and stays: there is time for it to go."""
     found = _difference(before)
-    deadline = time.monotonic() + SETTLE_S
+    began_s = time.monotonic()
     if found:
         gc.collect()
         found = _difference(before)
-    while found and time.monotonic() < deadline:
+    while found and time.monotonic() - began_s < _patience_s(found):
         time.sleep(PAUSE_S)
-        found = _difference(before)
+        there = set(_difference(before))
+        found = [item for item in found if item in there]
     return found
+
+
+def _patience_s(found: list[str]) -> float:
+    return GROUPS_SETTLE_S if all(item.startswith(CONTROL_GROUP) for item in found) else SETTLE_S
 
 
 async def settle(before: Snapshot) -> None:
@@ -103,6 +111,11 @@ def _difference(before: Snapshot) -> list[str]:
     return [f"{kind} {item}" for kind, look in LOOKS.items() for item in sorted(set(look()) - before[kind])]
 
 
+def _text(path: Path) -> str:
+    """Read what names are in, of which some are others' and no text: of a process a name is cut off after 15 bytes."""
+    return path.read_text(errors="backslashreplace")
+
+
 def _names(directory: Path) -> list[str]:
     return [path.name for path in directory.iterdir()]
 
@@ -115,7 +128,7 @@ def _processes() -> Iterator[str]:
         return
     for directory in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            name, _, rest = (directory / "stat").read_text().rpartition(")")
+            name, _, rest = _text(directory / "stat").rpartition(")")
             state, parent = rest.split()[:2]
             if int(parent) == os.getpid() and state != "Z":
                 yield name + ")"
@@ -131,7 +144,7 @@ def _links() -> Iterator[str]:
 
 
 def _mounts() -> Iterator[str]:
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in _text(Path("/proc/self/mountinfo")).splitlines():
         if "hearth" in line:
             yield line.split(" ")[4]
 
@@ -142,7 +155,7 @@ def _loop_devices() -> Iterator[str]:
     for name in _names(Path("/sys/block")):
         if name.startswith("loop"):
             with contextlib.suppress(OSError):
-                file = Path("/sys/block", name, "loop/backing_file").read_text().strip()
+                file = _text(Path("/sys/block", name, "loop/backing_file")).strip()
                 if file.startswith(ours):
                     yield f"{name} on {file}"
 
@@ -190,7 +203,7 @@ LOOKS: dict[str, Callable[[], Iterator[str]]] = {
     "mount": _mounts,
     "loop device": _loop_devices,
     # A group says nothing of whose it is: beside another worker they are counted once, at the end of the whole run.
-    **({} if "PYTEST_XDIST_WORKER" in os.environ else {"control group": control_groups}),
+    **({} if "PYTEST_XDIST_WORKER" in os.environ else {CONTROL_GROUP: control_groups}),
     "temporary file": _temporary_files,
     "descriptor": _descriptors,
     "thread": _threads,

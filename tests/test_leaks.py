@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
+import subprocess
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from tests import leaks
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -33,3 +37,14 @@ async def wanted() -> AsyncIterator[asyncio.Event]:
 async def test_what_the_background_just_does_is_not_left_behind(wanted: asyncio.Event) -> None:
     wanted.set()
     await asyncio.sleep(0)
+
+
+async def test_a_process_whose_name_is_no_text_is_seen_like_others(tmp_path: Path) -> None:
+    """The kernel keeps 15 bytes of a name, here with half of the last letter."""
+    program = tmp_path / ("x" * 14 + "ö")
+    program.symlink_to(shutil.which("sleep") or "/bin/sleep")
+    with subprocess.Popen([program, "600"]) as process:
+        try:
+            assert any(seen.startswith(f"{process.pid} ") for seen in leaks.take()["process"])
+        finally:
+            process.kill()
