@@ -24,7 +24,7 @@ from sqlalchemy.engine import URL, make_url
 
 NOBODY = 65534
 READY_S = 60.0
-END_S = 30.0
+END_S = 60.0
 PAUSE_S = 0.02
 OPTIONS = (
     *("fsync=off", "synchronous_commit=off", "full_page_writes=off", "listen_addresses=", "shared_buffers=16MB"),
@@ -55,9 +55,21 @@ class Server:
         return self.admin.set(database=database).render_as_string(hide_password=False)
 
     def execute(self, statement: sql.Composed | sql.SQL) -> None:
-        """Run one statement as the server's administrator."""
+        """Run one statement as the server's administrator.
+
+        The server itself waits five seconds for the last connections to what is copied or dropped, which their clients
+        have closed: on a busy host they may take longer to end.
+        """
+        deadline = time.monotonic() + END_S
         with connected(self.url(self.admin.database or "postgres")) as connection:
-            connection.execute(statement)
+            while True:
+                try:
+                    connection.execute(statement)
+                except psycopg.errors.ObjectInUse:
+                    if time.monotonic() > deadline:
+                        raise
+                else:
+                    return
 
 
 class Cluster:
