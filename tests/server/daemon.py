@@ -53,8 +53,9 @@ class RunningDaemon:
         return {**inherited, "HEARTH_DATA": str(self.data.root)}
 
     def log(self) -> list[dict[str, Any]]:
-        """Everything logged so far."""
-        return [json.loads(line) for line in self.log_file.read_text().splitlines()]
+        """Everything logged so far; the line that is just being written is for the next time."""
+        whole, _, _ = self.log_file.read_bytes().rpartition(b"\n")
+        return [json.loads(line) for line in whole.splitlines()]
 
     def entries(self, request_id: str) -> list[dict[str, Any]]:
         """Wait for what is logged under a request's id: the line comes a moment after the answer."""
