@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import socket
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -43,8 +42,9 @@ async def test_a_process_whose_name_is_no_text_is_seen_like_others(tmp_path: Pat
     """The kernel keeps 15 bytes of a name, here with half of the last letter."""
     program = tmp_path / ("x" * 14 + "ö")
     program.symlink_to(shutil.which("sleep") or "/bin/sleep")
-    with subprocess.Popen([program, "600"]) as process:
-        try:
-            assert any(seen.startswith(f"{process.pid} ") for seen in leaks.take()["process"])
-        finally:
-            process.kill()
+    process = await asyncio.create_subprocess_exec(program, "600")
+    try:
+        assert any(seen.startswith(f"{process.pid} ") for seen in leaks.take()["process"])
+    finally:
+        process.kill()
+        await process.wait()
