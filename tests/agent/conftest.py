@@ -18,7 +18,7 @@ from tests.agent.client import Client
 
 from hearth.agent.seal import REFUSAL
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 240.0
 MACHINE_AGENT = os.environ.get("HEARTH_TEST_AGENT", "")
 """``HOST:PORT HOST:PORT`` of the agent of the machine that these tests run in; see test_suite_in_machine.py."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.agent.client import AgentError, Closed, Result
 from tests.agent.conftest import wait_until
-from tests.agent.machine import ADDRESS, Machine, running_machine
+from tests.agent.machine import ADDRESS, BOOT_TIMEOUT_S, Machine, running_machine
 from tests.boot import boot_files
 
 from hearth.agent.identity import machine_id
@@ -111,7 +111,7 @@ def test_the_configuration_gives_the_machine_its_identity_any_number_of_times(ma
         lines = machine.run(script).splitlines()
         assert lines[:4] == [name, name, machine_id(name), "nameserver 192.0.2.1"]
         assert lines[4].startswith("127.0.1.1")
-        assert 0 <= int(lines[5]) - seconds < 30
+        assert 0 <= int(lines[5]) - seconds < 600
     owners = machine.run("stat -c '%U %a' /home/user/.secret /tmp/shared /etc/new /etc/new/file").splitlines()
     assert owners == ["user 600", "user 644", "root 755", "root 644"]
 
@@ -123,12 +123,13 @@ kept = []
 for target, source in ("127.0.0.1", None), ("{ADDRESS}", None), ("{ADDRESS}", ("127.0.0.9", 0)), ("127.0.0.9", None):
     for port in 1024, 1025:
         for _ in range(60):
-            kept.append(socket.create_connection((target, port), 10, source))
+            kept.append(socket.create_connection((target, port), 60, source))
             assert kept[-1].recv(1) == b""
 print(len(kept), flush=True)
 input()
 """
     with machine.client.start(ExecRequest(argv=["python3", "-c", script])) as wire:
+        wire.socket.settimeout(BOOT_TIMEOUT_S)
         assert wire.expect(FrameType.STDOUT) == b"480\n"
         assert machine.client.run("true").exit_code == 0
         wire.send(FrameType.STDIN_EOF)
@@ -145,7 +146,7 @@ def test_a_dead_agent_is_started_again_with_its_token_and_one_init_script(machin
     wait_until(lambda: init_scripts() == 1, "init script runs")
     kill = "kill -9 $(grep -l '^PPid:.1$' /proc/[0-9]*/status | cut -d/ -f3 | sort -n | xargs -n1 sh -c "
     kill += "'grep -q init /proc/$0/cmdline && echo $0')"
-    with pytest.raises((Closed, ConnectionResetError)):
+    with pytest.raises((Closed, ConnectionError)):
         machine.client.run("sh", "-c", kill, user="root")
     machine.wait_console(b"agent listening", 2)
     assert machine.run("echo $A") == "1\n"
@@ -156,7 +157,7 @@ def test_power_off_ends_the_machine_with_a_clean_disk(tmp_path: Path) -> None:
     with running_machine(tmp_path, boot_files().rootfs) as machine:
         machine.run("sleep 1000 >/dev/null 2>&1 & echo kept > ~/file")
         assert machine.client.ask(FrameType.POWER_OFF_REQ, None, FrameType.POWER_OFF_RESP) == {"status": "ok"}
-        assert machine.process.wait(30) == 0
+        assert machine.process.wait(BOOT_TIMEOUT_S) == 0
     raw = tmp_path / "disk.raw"
     subprocess.run(["qemu-img", "convert", "-O", "raw", tmp_path / "disk.qcow2", raw], check=True)
     told = subprocess.run(["dumpe2fs", "-h", raw], capture_output=True, check=True).stdout.decode()

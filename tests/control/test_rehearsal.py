@@ -35,7 +35,7 @@ def agent() -> Iterator[AgentProcess]:
 
 async def test_a_template_speaks_to_everybody_as_before(workshop: Workshop, agent: AgentProcess) -> None:
     await rehearse(workshop, guest_of(agent, None), "tpl-1", lives=2, token=NO_TOKEN)
-    ran = await guest_of(agent, None).run(PRINT_ENVIRONMENT, timeout_s=10, max_output_bytes=10_000)
+    ran = await guest_of(agent, None).run(PRINT_ENVIRONMENT, timeout_s=60, max_output_bytes=10_000)
     assert ran.exit_code == 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 import pytest
 from tests.control.conftest import House
@@ -196,7 +197,7 @@ async def test_an_empty_command_is_refused_and_a_missing_program_told_apart(hous
 
 async def test_leaving_an_execution_early_kills_its_process(house: House) -> None:
     await house.sandboxes.create(house.admin, SandboxSpec(name="dev"))
-    mark = "31.4159"
+    mark = f"31.{os.getpid()}"  # of no other run on this host
 
     request = ExecRequest(argv=["/bin/sh", "-c", f"sleep {mark} & echo up; wait"])
     async with house.sandboxes.execute(house.admin, "dev", request) as running:

@@ -20,7 +20,7 @@ def sh(script: str) -> ExecRequest:
     return ExecRequest(argv=["sh", "-c", script])
 
 
-async def run(guest: Guest, request: ExecRequest, *, stdin: bytes = b"", timeout_s: float = 20.0) -> ExecResult:
+async def run(guest: Guest, request: ExecRequest, *, stdin: bytes = b"", timeout_s: float = 120.0) -> ExecResult:
     return await guest.run(request, timeout_s=timeout_s, max_output_bytes=LIMIT, stdin=stdin)
 
 

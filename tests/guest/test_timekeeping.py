@@ -94,7 +94,7 @@ async def test_the_real_agent_takes_the_time_on_both_ports_and_answers_as_ever(a
     before = datetime.now(UTC)
     guest = guest_of(agent_process, "secret", clock=clock())
     guest.woken()
-    result = await guest.run(ExecRequest(argv=["echo", "awake"]), timeout_s=10, max_output_bytes=100)
+    result = await guest.run(ExecRequest(argv=["echo", "awake"]), timeout_s=60, max_output_bytes=100)
     assert result.stdout == b"awake\n"
     guest.woken()
     with pytest.raises(HearthError, match=r"refused|nothing listens|Connection"):

@@ -24,8 +24,8 @@ from hearth.image.store import ImageStore, Made
 from hearth.model import ImageKind
 from hearth.sdk.client import Client
 
-READY_S = 60.0
-END_S = 60.0
+READY_S = 240.0
+END_S = 240.0
 LOG_S = 60.0
 IMAGES = ((ImageKind.KERNEL, "kernel"), (ImageKind.AGENT, "agent"), (ImageKind.ROOTFS, "debian"))
 
@@ -146,7 +146,7 @@ def daemon_command(data: DataDirectory, *words: str) -> list[str]:
 
 
 def run_cli(
-    environment: Mapping[str, str], *words: str, stdin: bytes | None = None, timeout_s: float = 60
+    environment: Mapping[str, str], *words: str, stdin: bytes | None = None, timeout_s: float = 240
 ) -> subprocess.CompletedProcess[bytes]:
     """Run the command line as a user does; without ``stdin`` it has /dev/null."""
     return subprocess.run(

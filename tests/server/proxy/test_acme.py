@@ -51,7 +51,7 @@ class House:
         return CertificateFiles(self.daemon.data.root / "certificates")
 
     def shake_hands(self, context: ssl.SSLContext, host: str) -> ssl.SSLSocket:
-        connection = socket.create_connection(("127.0.0.1", self.port), 20)
+        connection = socket.create_connection(("127.0.0.1", self.port), 60)
         try:
             return context.wrap_socket(connection, server_hostname=host)
         except BaseException:

@@ -136,7 +136,7 @@ OTHER_HOSTS = [
 def test_a_host_is_the_name_to_the_letter_or_nothing(house: House) -> None:
     with published(house, "shop", sized(b"open")) as (_, heads):
         for host in (*GOOD_HOSTS, *OTHER_HOSTS):
-            with socket.create_connection(("127.0.0.1", house.port), 20) as connection:
+            with socket.create_connection(("127.0.0.1", house.port), 60) as connection:
                 connection.sendall(b"GET / HTTP/1.1\r\nHost: " + host.encode("latin-1") + b"\r\n\r\n")
                 answer, body = answer_of(connection)
             if host in GOOD_HOSTS:
@@ -245,7 +245,7 @@ def test_with_a_certificate_the_public_is_served_by_tls(tmp_path: Path) -> None:
         assert listed.url == f"https://shop.{ZONE}:{house.port}/"
         context = ssl.create_default_context(cafile=str(certificate))
         with (
-            socket.create_connection(("127.0.0.1", house.port), 20) as plain,
+            socket.create_connection(("127.0.0.1", house.port), 60) as plain,
             context.wrap_socket(plain, server_hostname=f"shop.{ZONE}") as secure,
         ):
             secure.sendall(f"GET / HTTP/1.1\r\nHost: shop.{ZONE}\r\n\r\n".encode())
@@ -268,7 +268,7 @@ def test_with_a_certificate_the_public_is_served_by_tls(tmp_path: Path) -> None:
 )
 def test_options_that_make_no_sense_are_told_before_anything_is_served(words: list[str], said: str) -> None:
     with data_directory() as data:
-        ended = subprocess.run(daemon_command(data, *words), capture_output=True, timeout=30, check=False)
+        ended = subprocess.run(daemon_command(data, *words), capture_output=True, timeout=240, check=False)
     assert ended.returncode == 1
     assert said in ended.stderr.decode()
 
