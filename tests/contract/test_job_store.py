@@ -335,6 +335,27 @@ async def test_who_asks_for_the_next_job_gets_the_oldest_of_his_kinds_and_each_a
     assert await claimed("d3", kind) == "job-2 running 2 d3"
 
 
+async def test_who_asks_for_the_next_job_is_not_given_those_he_is_at(
+    store: Store, submit: Submit, clock: ManualClock
+) -> None:
+    for job_id in ("job-1", "job-2"):
+        await submit(job_id)
+    kinds = {(await store.jobs.get("job-1")).kind}
+
+    async def claimed(owner: str, *spared: str) -> str | None:
+        states = {PENDING, RUNNING}
+        job = await store.jobs.claim_next(
+            owner, kinds=kinds, expected=states, new=RUNNING, lease_s=LEASE_S, spared=spared
+        )
+        return None if job is None else f"{job.id} {job.attempt} {job.lease_owner}"
+
+    assert await claimed("d1") == "job-1 1 d1"
+    clock.advance(LEASE_S)  # the host stood still: the lease has run out, and d1 is still at it
+    assert await claimed("d1", "job-1") == "job-2 1 d1"
+    assert await claimed("d1", "job-1", "job-2") is None
+    assert await claimed("d2") == "job-1 2 d2"
+
+
 async def test_a_wish_for_a_jobs_end_is_seen_by_its_holder_alone_and_kept_with_it(
     store: Store, submit: Submit, clock: ManualClock
 ) -> None:

@@ -109,13 +109,21 @@ class Runner:
         execution = self._execution(job, plan)
         return await self._conduct(execution, execution.forward(), job, cancelled)
 
-    async def take(self, kinds: Collection[str], *, of_the_dead: bool = False) -> Job | None:
+    async def take(self, kinds: Collection[str], *, of_the_dead: bool = False, but: Collection[str] = ()) -> Job | None:
         """Claim the oldest job of these kinds that waits, or with ``of_the_dead`` one whose daemon has died; None when
         there is none. Whoever gets it calls ``go_on`` or ``go_back``.
+
+        Args:
+            but: the ids of jobs under way here: their leases, too, have run out when the host stood still for long.
         """
         expected = frozenset({JobState.RUNNING, JobState.UNDOING}) if of_the_dead else frozenset({JobState.PENDING})
         return await self._jobs.claim_next(
-            self._owner, kinds=kinds, expected=expected, new=JobState.RUNNING, lease_s=self._terms.lease_s
+            self._owner,
+            kinds=kinds,
+            expected=expected,
+            new=JobState.RUNNING,
+            lease_s=self._terms.lease_s,
+            spared=but,
         )
 
     async def go_on(self, job: Job, plan: Plan[T]) -> Job:

@@ -80,8 +80,11 @@ class JobStore(Protocol):
         expected: Collection[JobState],
         new: JobState,
         lease_s: float,
+        spared: Collection[str] = (),
     ) -> Job | None:
         """Claim the oldest job of ``kinds`` in one of ``expected`` that nobody holds; None when there is none.
+
+        Those whose ids are ``spared`` are left to whoever works on them.
 
         Of several who ask at once each gets another, and none waits for the others.
         """

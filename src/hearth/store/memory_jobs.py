@@ -103,9 +103,10 @@ class MemoryJobs:
         expected: Collection[JobState],
         new: JobState,
         lease_s: float,
+        spared: Collection[str] = (),
     ) -> Job | None:
         for job in await self.claimable(states=expected, limit=len(self._tables.jobs)):
-            if job.kind in kinds:
+            if job.kind in kinds and job.id not in spared:
                 return await self.claim(job.id, owner, expected=expected, new=new, lease_s=lease_s)
         return None
 

@@ -163,12 +163,13 @@ class SqlJobs:
         expected: Collection[JobState],
         new: JobState,
         lease_s: float,
+        spared: Collection[str] = (),
     ) -> Job | None:
         # Locked, and past what others have locked: of many who ask at once each gets another.
         first = (
             select(jobs.c.id)
             .where(jobs.c.kind.in_(sorted(kinds)), jobs.c.state.in_(sorted(expected)))
-            .where(self._ours(), self._lease_is_free(None))
+            .where(self._ours(), self._lease_is_free(None), jobs.c.id.not_in(sorted(spared)))
             .order_by(jobs.c.created_at, jobs.c.id)
             .limit(1)
             .with_for_update(skip_locked=True)

@@ -100,7 +100,7 @@ class Crew:
         while True:
             self._wake.clear()
             try:
-                job = await self._runner.take({KIND}, of_the_dead=True) or await self._runner.take({KIND})
+                job = await self._taken()
             except HearthError as error:
                 log.warning("no job could be taken", error=str(error))
                 job = None
@@ -115,6 +115,10 @@ class Crew:
             task.add_done_callback(functools.partial(self._forget, job.id))
             with self.pace.job():
                 await asyncio.wait([task])
+
+    async def _taken(self) -> Job | None:
+        of_the_dead = await self._runner.take({KIND}, of_the_dead=True, but=self.working())
+        return of_the_dead or await self._runner.take({KIND})
 
     def _forget(self, job_id: str, _: asyncio.Task[None]) -> None:
         self._running.pop(job_id, None)
