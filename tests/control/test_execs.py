@@ -16,6 +16,7 @@ from tests.control.conftest import LOCAL, House
 from hearth.config import DataDirectory
 from hearth.control.daemon import open_daemon
 from hearth.control.exec_follow import Follower, Gap
+from hearth.control.exec_index import GATHER_S
 from hearth.control.exec_log import ExecLog, LogDesk
 from hearth.control.exec_run import ExecOrder
 from hearth.errors import Conflict, HearthError, InvalidInput, NotFound, TimedOut, Unavailable
@@ -55,6 +56,13 @@ async def ended(house: House, exec_id: str) -> Exec:
         async for _ in following.follower.pieces(waits=True):
             pass
     return following.exec
+
+
+async def kept(house: House, sandbox: Sandbox, *argv: str) -> str:
+    """Run a kept command to its end and give its id, while the daemon may still be busy with that end."""
+    started = await house.daemon.execs.start(house.admin, sandbox.id, order(*argv, detached=True))
+    await ended(house, started.id)
+    return started.id
 
 
 async def written(house: House, exec_id: str) -> tuple[bytes, list[Gap]]:
@@ -351,3 +359,16 @@ def test_a_long_command_line_is_remembered_in_part() -> None:
     shown = shown_argv(["sh", "-c", "x" * 100_000, "never"])
     assert sum(map(len, shown)) <= SHOWN_ARGV_CHARS + 1
     assert shown[-1].endswith("x…")
+
+
+async def test_what_is_forgotten_in_the_moment_of_its_end_stays_forgotten(data: DataDirectory) -> None:
+    async with small_house(data) as house:
+        sandbox = await create(house, "box")
+        for way in (kept, run):
+            exec_id = await way(house, sandbox, "echo", "x")
+            await house.daemon.execs.forget(house.admin, exec_id)
+            with pytest.raises(NotFound):
+                await house.daemon.execs.get(house.admin, exec_id)
+            await asyncio.sleep(4 * GATHER_S)
+            assert (await house.daemon.execs.list(house.admin, sandbox.id)).items == []
+            assert files_of(house, sandbox) == []

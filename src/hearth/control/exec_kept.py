@@ -226,7 +226,7 @@ class KeptRun(Run):
             self.exited(stream.exit_code)
         # The agent may forget it only when all of it is here to stay.
         await self.log.written()
-        await self._index.save(self.id, self.look)
+        await self.save()
         with contextlib.suppress(GuestFailed):
             await stream.release()
 

@@ -54,12 +54,23 @@ class Run:
         self._exec = found
         self._index = index
         self._clock = clock
+        self._is_forgotten = False
         self.id = found.id
         written.on_closed = self.save_soon
 
     def save_soon(self) -> None:
         """Have it remembered in a moment."""
-        self._index.save_soon(self.id, self.look)
+        if not self._is_forgotten:
+            self._index.save_soon(self.id, self.look)
+
+    async def save(self) -> None:
+        """Remember it as it is now, for good. Raises what the store does."""
+        if not self._is_forgotten:
+            await self._index.save(self.id, self.look)
+
+    def forget(self) -> None:
+        """Have it remembered no more: it is over, and its row is about to go."""
+        self._is_forgotten = True
 
     @property
     def exec(self) -> Exec:

@@ -228,6 +228,9 @@ class Execs:
         found = await self.get(user, exec_id)
         if found.state is ExecState.RUNNING:
             raise Conflict("the command runs", details=exec_id, resolution="kill it first")
+        await self._desk.flush()  # one that ended this moment: its log is closed, and its row written for that
+        if (run := self._runs.pop(exec_id, None)) is not None:
+            run.forget()
         await self._index.flush()
         await self.upkeep.remove([found])
 
