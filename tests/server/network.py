@@ -31,11 +31,13 @@ def ask_over_tcp(
     *,
     headers: Mapping[str, str] | None = None,
     context: ssl.SSLContext | None = None,
+    source: str | None = None,
 ) -> tuple[int, dict[str, str], Any]:
-    """Send one request; give status, headers (names in lower case) and the JSON of the answer."""
+    """Send one request, from ``source`` if given; give status, headers (names in lower case) and the answer's JSON."""
     connection: http.client.HTTPConnection
     if context is None:
-        connection = http.client.HTTPConnection(*address, timeout=TIMEOUT_S)
+        origin = None if source is None else (source, 0)
+        connection = http.client.HTTPConnection(*address, timeout=TIMEOUT_S, source_address=origin)
     else:
         connection = http.client.HTTPSConnection(*address, timeout=TIMEOUT_S, context=context)
     try:

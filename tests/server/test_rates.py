@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ PATH = "/api/v1/volumes"
 AT_ONCE = 3
 WAIT_S = 60.0
 PATIENCE = 10
+SHARED = "rates are shared again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,14 +122,22 @@ def test_daemons_on_one_redis_count_together_and_go_on_without_it(tmp_path: Path
             daemons.append(opened.enter_context(running_daemon(data, "--config", str(config), *rates)))
         places = [address_of(daemon) for daemon in daemons]
 
-        def statuses(rounds: int) -> list[int]:
-            return [ask_over_tcp(place, "GET", "/health")[0] for _ in range(rounds) for place in places]
+        def statuses(rounds: int, source: str) -> list[int]:
+            return [ask_over_tcp(place, "GET", "/health", source=source)[0] for _ in range(rounds) for place in places]
 
-        asked = statuses(7)  # of each daemon by itself ten could be had
+        def told() -> list[list[str]]:
+            return [[entry["event"] for entry in daemon.log() if "shared" in entry["event"]] for daemon in daemons]
+
+        for number in range(2, 62):
+            source, before = f"127.0.0.{number}", told()
+            asked = statuses(7, source)  # of each daemon by itself ten could be had
+            if told() == before and all(not words or words[-1] == SHARED for words in before):
+                break
+            time.sleep(1)  # Redis was too slow for one of them, which counts for itself for some seconds
         assert asked[:10] == [200] * 10
         assert 429 in asked[10:]
         redis.stop()
-        assert statuses(1) == [200, 200]
+        assert statuses(1, source) == [200, 200]
         daemons[0].wait_for_event("rates are not shared: each daemon counts for itself")
 
 
