@@ -177,7 +177,7 @@ def _end_daemon(root: Path) -> None:
     """End a daemon that outlived its keeper; its machines go on until the next one takes them."""
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            words = (process / "cmdline").read_text().split("\0")
+            words = (process / "cmdline").read_text(errors="replace").split("\0")
             if "serve" in words and str(root) in words:
                 identity = _identity(int(process.name))
                 os.kill(int(process.name), signal.SIGTERM)

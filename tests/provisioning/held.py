@@ -80,7 +80,7 @@ def tools_of(pid: int) -> list[str]:
         if not entry.name.isdigit():
             continue
         with contextlib.suppress(OSError):
-            text = (entry / "stat").read_text()
+            text = (entry / "stat").read_text(errors="replace")
             name, rest = text.partition("(")[2].rpartition(")")[::2]
             state, parent = rest.split()[:2]
             if state not in "ZX":
