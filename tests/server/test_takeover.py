@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import obstore
 import pytest
 from tests.postgresql import Server, connected, running_server
+from tests.provisioning.held import HeldTool
 from tests.redis_server import RedisServer, redis_server
 from tests.server.daemon import RunningDaemon, data_directory, publish_images, running_daemon
 from tests.server.event_stream import following
@@ -36,7 +37,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.daemon, pytest.mark.postgresql]
 
 MIB = 1 << 20
 GIB = 1 << 30
-LEASE = "2s"
+LEASE, LONG_LEASE = "2s", "1h"
+"""The long one for jobs that nobody is to take over, however long the host stands still."""
 IMAGE_BYTES = 128 * MIB
 HELD_AFTER_BYTES = 2 * MIB
 WAIT_S = 60.0
@@ -114,10 +116,12 @@ class House:
     redis: RedisServer | None = None
 
     @contextlib.contextmanager
-    def daemon(self, data: DataDirectory) -> Iterator[RunningDaemon]:
-        words = ("--database", self.url, "--provision-lease", LEASE, *self.options)
+    def daemon(
+        self, data: DataDirectory, *, lease: str = LONG_LEASE, tool: Sequence[str] = ()
+    ) -> Iterator[RunningDaemon]:
+        words = ("--database", self.url, "--provision-lease", lease, *self.options)
         redis = () if self.redis is None else (f"REDIS_URL={self.redis.url}",)
-        with running_daemon(data, *words, prefix=(*self.keys, *redis)) as running:
+        with running_daemon(data, *words, prefix=(*self.keys, *redis, *tool)) as running:
             yield running
 
     def row(self, job_id: str) -> tuple[str, int, str | None]:
@@ -164,19 +168,11 @@ def made(data: DataDirectory) -> list[str]:
     return sorted(path.name for path in (data.golden_volumes / "volumes").iterdir())
 
 
-def until_written(data: DataDirectory) -> None:
-    """Wait until some of a volume that is being made is on the disk."""
-    deadline_s = time.monotonic() + WAIT_S
-    while not any(disk.stat().st_blocks for disk in (data.golden_volumes / "volumes").glob("*.tmp/disk")):
-        assert time.monotonic() < deadline_s, "nothing was written"
-        time.sleep(0.002)
-
-
 def is_whole(volume: JobView, golden: Storage, scratch: Path) -> bool:
     return content_of(volume, "raw", scratch) == golden.content.read_bytes()
 
 
-@pytest.mark.parametrize("stage", ["downloading", "populating"])
+@pytest.mark.parametrize("stage", ["downloading", pytest.param("populating", marks=pytest.mark.root)])
 def test_a_killed_daemons_job_is_done_by_the_other_and_what_it_left_is_swept_when_it_comes_back(
     house: House,
     golden: Storage,
@@ -186,19 +182,22 @@ def test_a_killed_daemons_job_is_done_by_the_other_and_what_it_left_is_swept_whe
     stage: str,
 ) -> None:
     first, second = directories
-    with house.daemon(first) as victim:
+    with contextlib.ExitStack() as stack:
+        tool = HeldTool(tmp_path) if stage == "populating" else None
+        gate = None if tool is None else stack.enter_context(tool.holding("convert"))
+        victim = stack.enter_context(house.daemon(first, lease=LEASE, tool=() if tool is None else tool.prefix))
         job_id = start(victim, golden)
-        assert held.passed.wait(WAIT_S)  # the first daemon has the job, and is in the middle of the image
+        assert held.passed.wait(WAIT_S)  # it has the job, and is in the middle of the image
+        if gate is not None:
+            held.open()
+            gate.wait_until_reached()
+        holder = house.row(job_id)[2]
+        victim.process.kill()
+        victim.process.wait(WAIT_S)
+        assert house.row(job_id) == ("running", 1, holder)
+        left = [name for name in made(first) if name != "vm"]
+        assert (len(left), "vm" in made(first)) == ((1 if stage == "populating" else 0), False)
         with house.daemon(second) as survivor:
-            if stage == "populating":
-                held.open()
-                until_written(first)
-            holder = house.row(job_id)[2]
-            victim.process.kill()
-            victim.process.wait(WAIT_S)
-            assert house.row(job_id) == ("running", 1, holder)
-            left = [name for name in made(first) if name != "vm"]
-            assert (len(left), "vm" in made(first)) == ((1 if stage == "populating" else 0), False)
             held.open()
             done = of(survivor, job_id, "completed", "failed")
             assert (done.status, done.attempts, done.error) == ("completed", 2, None)
@@ -216,12 +215,13 @@ def test_a_daemon_that_slept_past_its_lease_leaves_the_job_to_who_took_it(
     house: House, golden: Storage, held: Gate, directories: tuple[DataDirectory, DataDirectory], tmp_path: Path
 ) -> None:
     first, second = directories
-    with house.daemon(first) as sleeper:
+    with house.daemon(first, lease=LEASE) as sleeper:
         job_id = start(sleeper, golden)
         assert held.passed.wait(WAIT_S)
-        with house.daemon(second) as other:
+        with contextlib.ExitStack() as stack:
             sleeper.process.send_signal(signal.SIGSTOP)
             try:
+                other = stack.enter_context(house.daemon(second))
                 held.open()
                 done = of(other, job_id, "completed", "failed")
             finally:
@@ -238,13 +238,13 @@ def test_a_job_is_cancelled_at_another_daemon_than_the_one_that_works_on_it(
     house: House, golden: Storage, held: Gate, directories: tuple[DataDirectory, DataDirectory], is_dead: bool
 ) -> None:
     first, second = directories
-    with house.daemon(first) as worker:
+    with house.daemon(first, lease=LEASE if is_dead else LONG_LEASE) as worker:
         job_id = start(worker, golden)
         assert held.passed.wait(WAIT_S)
+        if is_dead:
+            worker.process.kill()
+            worker.process.wait(WAIT_S)
         with house.daemon(second) as other, other.client() as client:
-            if is_dead:
-                worker.process.kill()
-                worker.process.wait(WAIT_S)
             client.events.cancel(job_id)
             assert house.row(job_id) == ("cancelled", 2 if is_dead else 1, None)
             job = client.events.job(job_id)
@@ -361,7 +361,8 @@ def test_a_job_outlives_a_restart_of_its_database_and_callers_are_told_to_come_b
     assert mortal.cluster is not None
     with mortal.database() as url, data_directory() as data:
         publish_images(data)
-        with running_daemon(data, "--database", url, *golden.options(held.port), prefix=golden.keys) as daemon:
+        words = ("--database", url, "--provision-lease", LONG_LEASE, *golden.options(held.port))
+        with running_daemon(data, *words, prefix=golden.keys) as daemon:
             job_id = start(daemon, golden)
             assert held.passed.wait(WAIT_S)
             mortal.cluster.stop()
