@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import socket
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -15,9 +16,10 @@ from tests.server.test_app import UnixConnection
 
 from hearth.api.limits import NDJSON
 from hearth.sdk.client import Client, Sandbox
+from hearth.server.standing import LOOK_S
 
-WAIT_S = 10
-"""Less than the time after which a key is looked at anyway: its end has to be told."""
+WAIT_S = 60
+ROUNDS = 5
 FOREVER = ["sh", "-c", "echo up; exec sleep 1000"]
 Ending = Callable[[Client, str], None]
 
@@ -68,6 +70,20 @@ def test_a_stream_of_events_ends(daemon: RunningDaemon, key: Key, ending: Ending
         key[1](ending)
         while answer.readline():
             continue
+
+
+def test_an_end_is_told_and_not_found_by_looking(daemon: RunningDaemon, client: Client) -> None:
+    def is_told() -> bool:
+        made = client.users.create_key(name="passing")
+        with begun(daemon, made.secret, "GET", "/api/v1/events") as answer:
+            assert answer.readline() == b"retry: 2000\n"
+            began_s = time.monotonic()
+            client.users.revoke_key(made.key.id)
+            while answer.readline():
+                continue
+        return time.monotonic() - began_s < LOOK_S / 2
+
+    assert any(is_told() for _ in range(ROUNDS)), "a host may stand still for a while, but not each time"
 
 
 def test_the_stream_of_a_command_tells_why_and_ends_with_it(daemon: RunningDaemon, sandbox: Sandbox, key: Key) -> None:
