@@ -50,7 +50,8 @@ async def test_a_session_goes_on_over_a_cut_and_nothing_is_missing(
 async def test_what_was_put_out_while_away_comes_and_what_was_too_much_is_counted(
     daemon: RunningDaemon, shared: str, proxy: CutProxy, tmp_path: Path
 ) -> None:
-    script = f"read go; echo begun; sleep 0.5; head -c 300000 /dev/zero; touch {tmp_path}/done; read end"
+    waiting = f"while [ ! -e {tmp_path}/away ]; do sleep 0.02; done"
+    script = f"read go; echo begun; {waiting}; head -c 300000 /dev/zero; touch {tmp_path}/done; read end"
     async with (
         asyncio.timeout(WAIT_S),
         AsyncClient(f"unix:{proxy.path}", daemon.token) as client,
@@ -59,6 +60,7 @@ async def test_what_was_put_out_while_away_comes_and_what_was_too_much_is_counte
         await session.send("go\n")
         got = len(await anext(aiter(session)))
         proxy.cut(stay=True)
+        (tmp_path / "away").touch()
         while not (tmp_path / "done").exists():
             await asyncio.sleep(0.01)
         proxy.mend()

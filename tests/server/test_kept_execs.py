@@ -400,7 +400,10 @@ def test_a_killed_daemon_loses_nothing_of_a_kept_command(tmp_path: Path) -> None
 
         def read(token: str) -> None:
             cmd = ["sh", "-c", script, COUNTER]
-            with Client(f"unix:{data.api_socket}", token) as reader, reader.stream("box", cmd) as running:
+            with (
+                Client(f"unix:{data.api_socket}", token) as reader,
+                reader.stream("box", cmd, linger_sec=600) as running,  # however long daemons take to come back
+            ):
                 for output in running:
                     got[output.stream] += output.data
                 codes.append(running.exit_code)
