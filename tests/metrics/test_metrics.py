@@ -20,7 +20,7 @@ pytestmark = pytest.mark.daemon
 
 BURN = ["python3", "-c", "import time\nwhile time.process_time() < 0.5: pass"]
 CANARY = "canary-7e1c4a90"
-WAIT_S = 30.0
+WAIT_S = 60.0
 ODD_METHODS = ("PROPFIND", "MKCOL", "PURGE")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.server.daemon import RunningDaemon
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 
 
 def address_of(daemon: RunningDaemon) -> tuple[str, int]:

@@ -11,7 +11,7 @@ from tests.server.daemon import RunningDaemon
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect, unix_connect
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 class Terminal:

@@ -16,7 +16,7 @@ from hearth.errors import Forbidden, NotFound
 from hearth.sdk.async_client import AsyncClient
 from hearth.sdk.client import Client
 
-SOON_S = 30.0
+SOON_S = 60.0
 
 
 class Ear:

@@ -29,7 +29,7 @@ except ValueError:
 
 def logged(form: str, level: str) -> str:
     script = SCRIPT.format(form=form, level=level)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout == ""
     return done.stderr
 

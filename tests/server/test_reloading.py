@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.daemon,
     pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates"),
 ]
-WAIT_S = 30.0
+WAIT_S = 60.0
 TOLD = ("reloaded", "not reloaded")
 
 

@@ -20,7 +20,7 @@ from hearth.sdk.client import Client
 from hearth.settings.loading import settings_of
 from hearth.settings.options import read_words
 
-END_S = 30
+END_S = 120
 
 
 def refused(*words: str) -> str:
