@@ -32,7 +32,7 @@ INSIDE = ("10.1.2.3", "192.168.7.7", "169.254.169.254", "168.63.129.16")
 DNS_SERVER = "9.9.9.9"
 PORT = 80
 VNET_HEADER_BYTES = 10
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 """For what is to be answered: on a loaded machine that takes as long as it takes."""
 SILENCE_S = 1.0
 """For what nobody is to answer; the same way has to be seen to work afterwards, or the silence proves nothing."""

@@ -171,7 +171,7 @@ async def test_a_crash_leaves_a_namespace_that_the_next_daemon_finds_and_removes
     )
     try:
         assert process.stderr is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             space = (await process.stderr.readline()).decode().strip()
     finally:
         with contextlib.suppress(ProcessLookupError):

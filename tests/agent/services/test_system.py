@@ -208,6 +208,6 @@ def test_a_silent_session_at_work_is_activity_and_an_idle_one_is_not() -> None:
             assert activity(agent.client).last_activity_unix == idle_since
             wire.send(FrameType.STDIN, b"\n")
             begun = int(time.time())
-            wait_until(lambda: int(time.time()) > begun + 1, "time passed")
-            assert activity(agent.client).last_activity_unix > begun
+            # Again and again: a machine that has no time for the shell sees no work of its either.
+            wait_until(lambda: activity(agent.client).last_activity_unix > begun, "its work is seen")
         kill(agent.client, info.session_id)
