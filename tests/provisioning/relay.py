@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
+from tests.ports import free_port
 
 PIECE_BYTES = 16 * 1024
 WAIT_S = 120.0
@@ -28,8 +29,8 @@ class Relay:
         self._is_held = False
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.port: int = self._listener.getsockname()[1]
+        self._listener = socket.create_server(("127.0.0.1", free_port()), backlog=64)
+        self.port: int = self._listener.getsockname()[1]  # nobody else is given it while we do not listen
         self._accepting = self._start()
 
     def hold(self, *, after_bytes: int) -> None:

@@ -30,6 +30,8 @@ BUILDER = Path(__file__).parents[3] / "packaging/test-s3-server"
 BUILD_TIMEOUT_S = 280.0
 START_TIMEOUT_S = 60.0
 PAUSE_S = 0.02
+PORTS = range(20_000, 32_000)
+"""Below what Linux gives to whoever connects or binds to none (ip_local_port_range)."""
 REGION = "us-east-1"
 ACCESS_KEY = "test-access"
 
@@ -118,9 +120,7 @@ def own_s3_server(directory: Path, secret_key: str | None = None) -> Iterator[tu
         Skipped: it is not built and cannot be; says what is missing.
     """
     (directory / "data").mkdir(exist_ok=True)
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        port = reserved.getsockname()[1]
+    port = _free_port()
     server = S3Server(
         endpoint=f"http://127.0.0.1:{port}",
         access_key=ACCESS_KEY,
@@ -142,6 +142,14 @@ def own_s3_server(directory: Path, secret_key: str | None = None) -> Iterator[tu
         yield server, process
     finally:
         end(process)
+
+
+def _free_port() -> int:
+    """Give a port that nobody has, of those that nobody is given unasked before the server listens at it."""
+    while True:
+        port = secrets.choice(PORTS)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def _binary() -> str:
