@@ -161,8 +161,10 @@ async def swept(volumes: FileVolumes, root: Path) -> list[str]:
 async def test_a_maker_that_is_killed_leaves_only_what_the_sweep_removes(volumes: FileVolumes, tmp_path: Path) -> None:
     await volumes.create(VolumeSpec(name="base", size_mib=32))
     root = tmp_path / "volumes"
-    found = []
-    for _ in range(6):
+    found: list[str] = []
+    rounds = 0
+    while rounds < 6 or not found:  # one that went on until the signal came may have left nothing
+        rounds += 1
         await asyncio.to_thread(killed_at_work, root)
         found += await swept(volumes, root)
         for volume in await volumes.list():
@@ -170,7 +172,6 @@ async def test_a_maker_that_is_killed_leaves_only_what_the_sweep_removes(volumes
             require_clean(disk_of(volumes, volume.name))
             if volume.name != "base":
                 await volumes.delete(volume.name)
-    assert found, "not one of them was killed in the middle"
 
 
 async def test_a_sweep_leaves_alone_what_somebody_works_on(volumes: FileVolumes, tmp_path: Path) -> None:
@@ -225,7 +226,7 @@ async def test_a_volume_that_is_just_getting_its_name_gets_it_whole_or_not_at_al
     for _ in range(5):
         cloning = asyncio.create_task(volumes.clone("base", "copy"))
         async with asyncio.timeout(60):
-            while not any(disks.glob("*.tmp/volume.json")):
+            while not any(disks.glob("*.tmp/volume.json")) and not cloning.done():
                 await asyncio.sleep(0)
         cloning.cancel()
         await asyncio.wait({cloning})

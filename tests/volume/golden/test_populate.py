@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.contract.test_golden_backends import DATA, DISK_MIB, MIB, VOLUME_MIB, expected, ignore, make_image, spec
+from tests.provisioning.held import tools_of
 from tests.volume.conftest import small_file_system
 from tests.volume.golden.groups import loop_device
 
@@ -118,14 +119,7 @@ async def test_cancelled_it_ends_at_once_with_its_children(tmp_path: Path) -> No
         work.cancel()
         with pytest.raises(asyncio.CancelledError):
             await work
-        assert not converters()
-
-
-def converters() -> list[str]:
-    """Living children of ours that convert images."""
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    stats = [Path(f"/proc/{child}/stat").read_text() for child in children]
-    return [stat for stat in stats if "(qemu-img)" in stat and ") Z " not in stat]
+        assert tools_of(os.getpid()) == []
 
 
 def test_what_was_not_zeroed_is_found_by_reading_it_back(tmp_path: Path) -> None:
