@@ -79,6 +79,7 @@ def test_a_second_look_tells_since_when_there_was_no_use(signs: Signs, idle_s: f
         (Signs(guest_idle_s=60), 60),
         (Signs(guest_idle_s=60, operations=1), 0),
         (Signs(last_operation_s=150), 50),
+        (Signs(last_operation_s=150, silent=True), 0),
     ],
 )
 def test_at_the_first_look_it_counts_as_used_now_unless_something_tells_when_it_was(

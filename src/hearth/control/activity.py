@@ -62,7 +62,7 @@ def look(before: Use | None, signs: Signs, now_s: float, *, busy_cpu_share: floa
     moments = [] if before is None else [before.used_s]
     if signs.operations or signs.attached or signs.detached_jobs or _moved(before, signs, now_s, busy_cpu_share):
         moments.append(now_s)
-    if signs.silent and before is not None and now_s - before.guest_asked_s < SILENCE_S:
+    if signs.silent and (before is None or now_s - before.guest_asked_s < SILENCE_S):
         moments.append(now_s)
     if (guest_s := _guest_used_s(before, signs, now_s)) is not None:
         moments.append(guest_s)
