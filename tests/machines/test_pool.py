@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow
 READY = replace(QUIET, pool_ready=1)
 SETTINGS = {"ready": READY, "waiting": replace(QUIET, pool_waiting=1)}
 OTHER_MEMORY_MIB = 192
-DOOMED_S = 120.0
+DOOMED_S = 240.0
 
 
 def kept(house: VmHouse) -> list[Claimed]:

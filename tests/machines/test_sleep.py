@@ -74,16 +74,16 @@ async def test_twelve_callers_of_a_cold_sandbox_wake_one_machine(house: VmHouse)
 async def test_a_command_for_a_paused_sandbox_lets_it_run_on(house: VmHouse) -> None:
     async with house.sandbox() as dev:
         machine = awake(house.member(dev).machine)
-        assert await house.sandboxes.sleep.pause(dev.id)
+        await house.pause(dev)
         assert (house.heat(dev), await machine.run_state()) == (Heat.WARM, RunState.PAUSED)
-        assert not await house.sandboxes.sleep.pause(dev.id), "it is paused already"
+        assert not await house.sandboxes.sleep.pause(dev.id, idle_only=False), "it is paused already"
 
         assert await house.output(dev.id, "echo", "again") == (b"again\n", 0)
         assert (house.heat(dev), await machine.run_state()) == (Heat.HOT, RunState.RUNNING)
 
-        assert await house.sandboxes.sleep.pause(dev.id)
+        await house.pause(dev)
         await house.mark(dev, "warm")
-        assert await house.sandboxes.sleep.pause(dev.id)
+        await house.pause(dev)
         await house.stop(dev)
         assert await house.marks(dev) == ("warm", "warm")
 
@@ -91,7 +91,7 @@ async def test_a_command_for_a_paused_sandbox_lets_it_run_on(house: VmHouse) -> 
 async def test_a_pause_that_nobody_waits_for_to_its_end_leaves_a_sandbox_that_answers(house: VmHouse) -> None:
     async with house.sandbox() as dev:
         machine = awake(house.member(dev).machine)
-        pausing = asyncio.create_task(house.sandboxes.sleep.pause(dev.id))
+        pausing = asyncio.create_task(house.sandboxes.sleep.pause(dev.id, idle_only=False))
         for _ in range(3):  # QEMU has been told and has not answered yet
             await asyncio.sleep(0)
         pausing.cancel()
@@ -133,8 +133,7 @@ async def test_whoever_runs_a_command_while_it_is_stopped_is_told(house: VmHouse
                 await anext(running)
 
         assert await house.output(dev.id, "echo", "well") == (b"well\n", 0)
-        gone = "for i in 1 2 3 4 5 6 7 8 9 10; do pgrep -x sleep >/dev/null || exit 0; sleep 0.3; done; exit 1"
-        await house.shell(dev, gone.replace("pgrep -x sleep", "grep -lsx '(sleep) S' /proc/*/comm"))
+        await house.shell(dev, "while grep -lsx sleep /proc/[0-9]*/comm; do sleep 0.1; done")
 
 
 @pytest.mark.parametrize("turns", [1, 40, 400], ids=["at once", "a little later", "later"])
@@ -206,7 +205,7 @@ def blank(snapshot: Path) -> None:
 
 async def test_a_machine_that_dies_while_it_is_paused_has_failed(house: VmHouse) -> None:
     async with house.sandbox() as dev:
-        assert await house.sandboxes.sleep.pause(dev.id)
+        await house.pause(dev)
         (pid,) = vmms_of(dev.id)
         os.kill(pid, signal.SIGKILL)
         await until(lambda: house.sandboxes.fleet.member(dev.id) is None, "its end was seen")
@@ -276,9 +275,13 @@ async def test_all_who_wait_for_a_wake_that_fails_share_that_one_attempt(house: 
         before = disk.stat()
         os.utime(disk)
 
-        told = await asyncio.gather(*(house.output(dev.id, "true") for _ in range(CALLERS)), return_exceptions=True)
+        resident = house.resident(dev)
+        async with resident.lock:  # until all of them wait
+            calls = [asyncio.create_task(house.output(dev.id, "true")) for _ in range(CALLERS)]
+            await until(lambda: resident.users >= CALLERS, "all have come")
+        told = await asyncio.gather(*calls, return_exceptions=True)
         assert [type(error) for error in told] == [SnapshotRefused] * CALLERS
-        assert house.resident(dev).failed_starts == 1
+        assert resident.failed_starts == 1
 
         os.utime(disk, ns=(before.st_atime_ns, before.st_mtime_ns))
         assert await house.marks(dev) == ("old", "old"), "the next one tries again"

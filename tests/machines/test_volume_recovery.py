@@ -23,10 +23,10 @@ from hearth.model import Sandbox, SandboxSpec, VolumeState
 from hearth.volume.base import VolumeInUse
 from hearth.volume.mounting import VolumeRequest
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow, pytest.mark.timeout(900)]
 
 DATA = VolumeRequest(name="data", mount=doomed_volumes.MOUNT)
-DOOMED_S = 60.0
+DOOMED_S = 240.0
 STAYS = ("plug", "mount", "unmount")
 """After these the machine has the volume, and so it is."""
 
