@@ -25,7 +25,6 @@ CLOCK_ERROR_S = 1.0
 """What may lie between the moment a time is told and that in which a busy host lets the guest hear it."""
 TELLINGS = 5
 """Being told once more mends a time that was heard late."""
-LIFE_S = 120.0
 PORT = 7000
 CONNECT_S = 60.0
 PROGRAM = f"""
@@ -75,13 +74,13 @@ SAMPLES = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """A machine and two copies of it; ``forked_s`` is our monotonic time before they were taken."""
+    """A machine and two copies of it; ``asked_s`` is our monotonic time before it told ``uptime_s``."""
 
     house: VmHouse
     source: Sandbox
     copies: tuple[Sandbox, Sandbox]
     uptime_s: float
-    forked_s: float
+    asked_s: float
 
     @property
     def all(self) -> tuple[Sandbox, ...]:
@@ -111,9 +110,10 @@ async def family(slept_in: DataDirectory) -> AsyncIterator[Family]:
             namespace = house.sandboxes.workshop.network.namespace(source.id)
             peer = await namespaces.connect_in(namespace, (str(PLAN.guest.ip), PORT), CONNECT_S)
             await _told(house, source, "connected")
-            uptime_s, forked_s = float((await house.shell(source, "cat /proc/uptime")).split()[0]), time.monotonic()
+            asked_s = time.monotonic()
+            uptime_s = float((await house.shell(source, "cat /proc/uptime")).split()[0])
             one, other = await house.sandboxes.fork(house.admin, source.id, name="copy", count=2)
-            yield Family(house=house, source=source, copies=(one, other), uptime_s=uptime_s, forked_s=forked_s)
+            yield Family(house=house, source=source, copies=(one, other), uptime_s=uptime_s, asked_s=asked_s)
             peer.close()
         finally:
             await house.destroy_all()
@@ -144,8 +144,7 @@ async def wall_clock(family: Family) -> None:
 async def monotonic_clock(family: Family) -> None:
     for copy in family.copies:
         _, monotonic_s = await _clocks(family.house, copy)
-        assert family.uptime_s < monotonic_s < family.uptime_s + LIFE_S
-        assert monotonic_s < family.uptime_s + (time.monotonic() - family.forked_s) + 1
+        assert family.uptime_s < monotonic_s < family.uptime_s + (time.monotonic() - family.asked_s) + 1
 
 
 async def _clocks(house: VmHouse, sandbox: Sandbox) -> tuple[float, float]:
@@ -211,6 +210,8 @@ async def token(family: Family) -> None:
 
 async def generation_and_signal(family: Family) -> None:
     generations = await family.require_distinct("cut -d' ' -f1 /run/hearth/generation")
+    for copy in family.copies:
+        await _told(family.house, copy, "signal")
     told = await family.each("grep signal /dev/shm/told || true")
     assert told == ["", *(f"signal {generation}" for generation in generations[1:])]
 

@@ -212,10 +212,11 @@ async def test_who_uses_the_source_waits_only_while_it_stands_still(house: VmHou
     final = house.data.snapshot("fork-000000000002")
     with house.sandboxes.shelf.pin(final.name):
         capturing = asyncio.create_task(house.sandboxes.forks.capture(parent, final))
-        resident = house.resident(parent)
-        await until(resident.lock.locked, "it is being taken")
-        await until(lambda: not resident.lock.locked(), "it runs on")
-        assert not capturing.done()
+        lock = house.resident(parent).lock
+        while not (lock.locked() or capturing.done()):
+            await asyncio.sleep(0)
+        async with lock:  # at the very moment it runs on
+            assert not capturing.done()
         await house.sandboxes.destroy(house.admin, parent.id)
         await house.sandboxes.shelf.sweep()
         await capturing
