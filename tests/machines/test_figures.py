@@ -20,7 +20,7 @@ BURN = ["sh", "-c", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done"]
 @pytest.fixture(scope="module")
 def neighbour(house: RunningDaemon) -> Iterator[str]:
     """The address of another machine of the same owner."""
-    with house.client() as client, client.create(name="figures-neighbour") as made:
+    with house.client() as client, client.create(name="figures-neighbour", keep_hot=True) as made:
         assert made.view.address is not None
         yield made.view.address
 

@@ -38,7 +38,7 @@ while True:
 CALL = """
 import socket, sys
 try:
-    print(socket.create_connection((sys.argv[1], int(sys.argv[2])), 5).recv(99).decode())
+    print(socket.create_connection((sys.argv[1], int(sys.argv[2])), 30).recv(99).decode())
 except OSError as error:
     print(type(error).__name__)
 """

@@ -22,14 +22,16 @@ STALL_S = 3.0
 @contextlib.contextmanager
 def stopped(pid: int, *, for_s: float | None = None) -> Iterator[None]:
     """Stop a process for so long, or until the block ends."""
-    going_on = threading.Timer(for_s or 60, os.kill, (pid, signal.SIGCONT))
+    going_on = threading.Timer(for_s or 0, os.kill, (pid, signal.SIGCONT))
     os.kill(pid, signal.SIGSTOP)
-    going_on.start()
     try:
+        if for_s is not None:
+            going_on.start()
         yield
     finally:
         going_on.cancel()
-        going_on.join()
+        if for_s is not None:
+            going_on.join()
         os.kill(pid, signal.SIGCONT)
 
 
