@@ -173,8 +173,8 @@ def detect(tag: str, home: str | None = None) -> Cgroups:
     Raises:
         HostUnfit: there is no such group.
     """
-    mounts = parse_mounts(Path("/proc/self/mountinfo").read_text())
-    own = own_path(Path("/proc/self/cgroup").read_text())
+    mounts = parse_mounts(Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape"))
+    own = own_path(Path("/proc/self/cgroup").read_text("utf-8", "surrogateescape"))
     layout = detect_v2(mounts, own, home) or _detect_v1(mounts) or _none(mounts)
     log.debug("control groups", version=layout.version, reason=layout.reason)
     return Cgroups(tag, layout)
