@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
@@ -14,7 +13,7 @@ from hearth.errors import Conflict, GuestFailed, HearthError, NotFound, Unavaila
 from hearth.sdk import calls, sleep_calls
 from hearth.sdk.async_transport import AsyncTransport
 from hearth.sdk.call import Call, Page
-from hearth.sdk.died import NEWS_POLL_S, NEWS_S, SandboxDied, cause_in, may_be_news
+from hearth.sdk.died import NEWS_LOOKS, NEWS_POLL_S, SandboxDied, cause_in, may_be_news
 from hearth.sdk.endpoint import find_endpoint
 from hearth.sdk.http1 import HttpRequest, HttpResponse
 from hearth.sdk.retries import PATIENCE_S, Retries
@@ -85,7 +84,7 @@ class AsyncCore:
         try:
             yield
         except (GuestFailed, Conflict) as error:
-            cause = await self._cause_of_death(ref, news_s=NEWS_S if isinstance(error, GuestFailed) else 0)
+            cause = await self._cause_of_death(ref, looks=NEWS_LOOKS if isinstance(error, GuestFailed) else 0)
             if cause is None:
                 raise
             raise SandboxDied(cause, error) from error
@@ -111,11 +110,11 @@ class AsyncCore:
                     return response
             await asyncio.sleep(pause_s)
 
-    async def _cause_of_death(self, ref: str, *, news_s: float) -> ExitCauseView | None:
-        deadline_s = time.monotonic() + news_s
+    async def _cause_of_death(self, ref: str, *, looks: int) -> ExitCauseView | None:
         try:
             view = await self.call(calls.get(ref))
-            while may_be_news(view) and time.monotonic() < deadline_s:
+            while may_be_news(view) and looks > 0:
+                looks -= 1
                 await asyncio.sleep(NEWS_POLL_S)
                 view = await self.call(calls.get(ref))
         except NotFound:

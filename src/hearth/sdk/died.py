@@ -5,8 +5,9 @@ from __future__ import annotations
 from hearth.api.schemas import ExitCauseView, SandboxView
 from hearth.errors import Conflict, GuestFailed, HearthError
 
-NEWS_S = 2.0
-"""A broken connection is often known before why it broke: so long the daemon may take to tell, in seconds."""
+NEWS_LOOKS = 40
+"""A broken connection is often known before why it broke: so often the daemon is asked. Looks, not seconds: on a host
+that stood still all the time may be over before the daemon had any of it."""
 NEWS_POLL_S = 0.05
 FIRST_PAUSE_S = 0.05
 LAST_PAUSE_S = 1.0
