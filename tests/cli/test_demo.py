@@ -14,7 +14,7 @@ from hearth.cli.commands.demo import PROGRAMS, Program, carry_out, destroy
 from hearth.errors import GuestFailed, HearthError, NotFound, StartFailed
 from hearth.sdk.client import Client, Sandbox
 
-END_S = 30
+END_S = 120
 GONE = "nothing is left behind"
 
 
