@@ -16,6 +16,8 @@ from tests.server.daemon import RunningDaemon, data_directory, running_daemon
 from hearth.sdk.client import Client, Sandbox
 
 END_S = 120.0
+RESTART_S = 120.0
+"""What a reader allows a daemon to come back in; no time is promised."""
 COUNT = 30_000
 COUNTER = f"""
 import os, sys, time
@@ -38,7 +40,7 @@ class Reader:
         self.got = {"stdout": b"", "stderr": b""}
         self.exit_code: int | None = None
         self.exec_id = ""
-        self._client = daemon.client()
+        self._client = Client(daemon.url, daemon.token, patience_s=RESTART_S)
         self._sandbox = sandbox
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()

@@ -192,10 +192,15 @@ def test_a_machine_killed_while_no_daemon_runs_is_lost_and_said_so(data: DataDir
 
 
 def test_a_daemon_on_a_copy_of_the_data_directory_leaves_the_originals_machines_alone(data: DataDirectory) -> None:
-    with running_daemon(data, "--engine", "qemu") as first, first.client() as client, client.create(name="dev") as dev:
+    words = ("--engine", "qemu", "--pool", "0")
+    with running_daemon(data, *words) as first, first.client() as client, client.create(name="dev") as dev:
         with data_directory() as copy:
-            shutil.copytree(data.root, copy.root, dirs_exist_ok=True, symlinks=True, ignore=sockets_in)
-            with running_daemon(copy, "--engine", "qemu") as second, second.client() as other:
+            first.process.send_signal(signal.SIGSTOP)  # or files come, change and go meanwhile
+            try:
+                shutil.copytree(data.root, copy.root, dirs_exist_ok=True, symlinks=True, ignore=sockets_in)
+            finally:
+                first.process.send_signal(signal.SIGCONT)
+            with running_daemon(copy, *words) as second, second.client() as other:
                 assert other.get("dev").view.state == "lost"
 
         assert dev.run(["echo", "alive"]).stdout == "alive\n"

@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from tests.machines.sleepers import QUIET, VmHouse, opened, until
+from tests.machines.sleepers import QUIET, WAIT_S, VmHouse, opened, until
 from tests.network.nameserver import nameserver
 from tests.network.stage import DNS_SERVER, HOST_ADDRESS, PUBLIC, Stage, inside, ip, stage
 from tests.server.daemon import run_cli, running_daemon
@@ -40,7 +41,7 @@ while True:
 CALL = """
 import socket, sys
 try:
-    with socket.create_connection((sys.argv[1], int(sys.argv[2])), 5) as stream:
+    with socket.create_connection((sys.argv[1], int(sys.argv[2])), 30) as stream:
         print(stream.recv(99).decode())
 except OSError as error:
     print(type(error).__name__)
@@ -184,6 +185,13 @@ def _crash_and_look(data: DataDirectory, words: tuple[str, ...]) -> None:
         _check_from_outside(second.environment, again)
 
 
+def _wait(condition: Callable[[], bool], what: str) -> None:
+    """Wait until something is so: the daemon hears of a packet beside everything else that it does."""
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not in time: {what}"
+
+
 def _check_from_outside(environment: dict[str, str], client: Client) -> None:
     """Look at it as a user does."""
 
@@ -191,13 +199,20 @@ def _check_from_outside(environment: dict[str, str], client: Client) -> None:
         return client.run("dev", ["python3", "-c", CALL, host, "80"]).stdout.strip()
 
     assert (call(PUBLIC[0]), call(PUBLIC[1]), call(NAME)) == (f"world {PUBLIC[0]}", REFUSED, UNKNOWN)
-    shown = json.loads(run_cli(environment, "egress", "dev", "--json").stdout)
-    told = {(each["rule"], each["host"], each["address"]) for each in shown["attempts"]}
-    assert told >= {("deny", "", PUBLIC[1]), ("name", NAME, None)}
+
+    def told() -> set[tuple[str, str, str | None]]:
+        shown = json.loads(run_cli(environment, "egress", "dev", "--json").stdout)
+        return {(each["rule"], each["host"], each["address"]) for each in shown["attempts"]}
+
+    def allow_list() -> list[str]:
+        return run_cli(environment, "egress", "dev", "--allow-list").stdout.decode().split()
+
+    _wait(lambda: told() >= {("deny", "", PUBLIC[1]), ("name", NAME, None)}, "attempts are told of")
 
     assert run_cli(environment, "edit", "dev", "--audit").returncode == 0
     assert (call(PUBLIC[1]), call(NAME)) == (f"world {PUBLIC[1]}", f"world {PUBLIC[2]}")
-    options = run_cli(environment, "egress", "dev", "--allow-list").stdout.decode().split()
-    assert (options[:2], set(options[3::2])) == (["--net", "deny"], {NAME, f"{PUBLIC[0]}/32", f"{PUBLIC[1]}/32"})
+    _wait(lambda: set(allow_list()[3::2]) == {NAME, f"{PUBLIC[0]}/32", f"{PUBLIC[1]}/32"}, "all it tried is listed")
+    options = allow_list()
+    assert options[:2] == ["--net", "deny"]
     assert run_cli(environment, "edit", "dev", "--no-audit", *options).returncode == 0
     assert (call(NAME), call(PUBLIC[1]), call("8.8.4.4")) == (f"world {PUBLIC[2]}", f"world {PUBLIC[1]}", REFUSED)

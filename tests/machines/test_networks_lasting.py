@@ -134,7 +134,7 @@ def _kill_and_look(data: DataDirectory, words: tuple[str, ...]) -> None:
         assert not fresh & made_ahead, "slots of the killed daemon are gone"
         owners = {alias for name, alias in ports_of(tag).items() if name.startswith("m")}
         assert owners == running
-        assert len([name for name in ports_of(tag) if name.startswith("s")]) == 2
+        _wait_for_ports_of_slots(tag, 2)
     assert namespaces.list_names(f"hearth-{tag}") == set(), "and the last one takes all with it"
 
 
@@ -158,6 +158,14 @@ def _kill_amid_a_creation(daemon: RunningDaemon, tag: str, known: set[str]) -> N
         daemon.process.wait()
         creating.join(WAIT_S)
     assert not creating.is_alive()
+
+
+def _wait_for_ports_of_slots(tag: str, count: int) -> None:
+    """A slot has its name a moment before it has its port."""
+    deadline = time.monotonic() + WAIT_S
+    while (found := len([name for name in ports_of(tag) if name.startswith("s")])) != count:
+        assert time.monotonic() < deadline, f"{found} slots have ports"
+        time.sleep(0.02)
 
 
 def _wait_for_slots(tag: str, count: int) -> set[str]:
