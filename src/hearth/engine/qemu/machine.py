@@ -23,7 +23,7 @@ from hearth.host.reclaim import MemoryRange, page_out
 from hearth.host.spawn import Identity, Process
 from hearth.host.threads import on_own_thread
 
-LAST_WORDS_TIMEOUT_S = 1.0
+LAST_WORDS_TIMEOUT_S = 10.0
 LAST_LINES = 60
 SLOTS = all_slots()
 
