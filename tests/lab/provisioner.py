@@ -21,7 +21,8 @@ from hearth.host.files import hash_file
 from hearth.sdk.client import Client
 
 TOKEN_FILE = "/var/lib/lab/hearth/admin.key"
-UP_S = 600.0
+UP_S, LINE_S = 600.0, 400.0
+"""An emulated guest of an emulated machine on a busy host takes its time."""
 GIB_OF_MIB = 1 / 1024
 DOMAIN = """\
 <domain type='qemu'><name>{name}</name><memory unit='MiB'>16</memory>
@@ -74,8 +75,10 @@ class Provisioner:
     def wait_for_line(self, console: str, line: str) -> None:
         """Wait until a guest has printed a line."""
         # The end of the pipe ends the reader; it fails where the time is over.
-        script = f"timeout 120 tail -n +1 -F {console} 2>/dev/null | grep -q -m1 -F '{line}'"
-        assert self.lab.tried("sh", "-c", script, timeout_s=150).exit_code == 0, self.lab.tried("cat", console).stdout
+        script = f"timeout {LINE_S:.0f} tail -n +1 -F {console} 2>/dev/null | grep -q -m1 -F '{line}'"
+        assert self.lab.tried("sh", "-c", script, timeout_s=LINE_S + 30).exit_code == 0, self.lab.tried(
+            "cat", console
+        ).stdout
 
 
 def configured_provisioner() -> Provisioner:
