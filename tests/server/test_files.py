@@ -395,8 +395,9 @@ def test_changes_are_in_the_audit_log_with_their_paths(daemon: RunningDaemon, sh
     assert "read_file" not in {action for action, _ in entries().values()}
 
 
-def test_sessions_are_listed_and_killed(daemon: RunningDaemon, shared: str) -> None:
-    with asking(daemon, "GET", f"/api/v1/sandboxes/{shared}/sessions") as answer:
-        assert (answer.status, json.loads(answer.read())) == (200, {"items": []})
-    with asking(daemon, "DELETE", f"/api/v1/sandboxes/{shared}/sessions/s99") as answer:
-        assert problem(answer) == (404, "not_found")
+def test_sessions_are_listed_and_killed(daemon: RunningDaemon, client: Client) -> None:
+    with client.create() as own:
+        with asking(daemon, "GET", f"/api/v1/sandboxes/{own.id}/sessions") as answer:
+            assert (answer.status, json.loads(answer.read())) == (200, {"items": []})
+        with asking(daemon, "DELETE", f"/api/v1/sandboxes/{own.id}/sessions/s99") as answer:
+            assert problem(answer) == (404, "not_found")
