@@ -87,6 +87,20 @@ async def test_of_a_job_that_has_ended_already_the_end_is_told_and_once(store: S
     assert [found.id for found, _ in await store.webhooks.deliveries("job-1")] == ["hook-1", "hook-3"]
 
 
+async def test_of_a_job_that_was_taken_up_before_its_start_is_told_to_who_wants_to_know(
+    store: Store, clock: ManualClock
+) -> None:
+    await submit(store, clock)
+    await store.jobs.claim("job-1", "d1", expected={PENDING}, new=RUNNING, lease_s=30)
+    await hook(store, clock, "hook-1")
+    await hook(store, clock, "hook-2", url=f"{URL}/2", full=True)
+    await hook(store, clock, "hook-3", url=f"{URL}/2", full=True)
+    told = await store.webhooks.deliveries("job-1")
+    assert [(delivery.webhook_id, delivery.number, delivery.kind) for _, delivery in told] == [
+        ("hook-2", 0, "job.running")
+    ]
+
+
 async def test_nobody_is_told_of_undoing_and_of_no_job(store: Store, clock: ManualClock) -> None:
     await submit(store, clock)
     await hook(store, clock, full=True)

@@ -34,8 +34,7 @@ class MemoryWebhooks:
         known = {(each.job_id, each.url) for each in self._tables.webhooks.values()}
         if (hook.job_id, hook.url) not in known:
             self._tables.webhooks[hook.id] = hook
-            if job.state.is_final:
-                tell(self._tables, self._clock, job, kind_of(job.state), (hook,))
+            tell(self._tables, self._clock, job, kind_of(job.state), (hook,))
 
     async def claim(self, owner: str, *, spared: Collection[str], lease_s: float) -> tuple[Webhook, Delivery] | None:
         now = self._clock.now()

@@ -41,9 +41,8 @@ class SqlWebhooks:
             connection.execute(delete(webhooks).where(webhooks.c.id.in_(old)))
             if connection.execute(known).first() is None:
                 connection.execute(insert(webhooks), row)
-                job = rows.job_of(found)
-                if job.state.is_final:
-                    tell(connection, job, kind_of(job.state), self._clock.now(), only=hook.id)
+                job = rows.job_of(found)  # it may have been taken up, or have ended, before
+                tell(connection, job, kind_of(job.state), self._clock.now(), only=hook.id)
 
         await self._database.write(work)
 

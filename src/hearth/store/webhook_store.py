@@ -15,7 +15,9 @@ class WebhookStore(Protocol):
     """Hooks and deliveries. The store of jobs adds a delivery in the same transaction as the change it tells of."""
 
     async def add(self, hook: Webhook) -> None:
-        """Have a job's changes sent from now on; of a job that has ended its end. The same URL again is no other hook.
+        """Have a job's changes sent from now on; what it came to before (its start, its end) is sent, too.
+
+        The same URL again is no other hook.
 
         Raises:
             NotFound: no such job.
