@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import select
 import shutil
 import subprocess
 import tempfile
@@ -154,16 +155,28 @@ class OwnLibvirtd:
                 return
 
     def stop(self) -> None:
-        """End the server and its machines at once; what they wrote stays."""
+        """End the server and its machines at once, and wait for the last of them; what they wrote stays."""
         if self._process is not None:
-            self._process.kill()
-            self._process.wait(END_S)
+            children = _children_of(self._process.pid) if self._process.poll() is None else []
+            ends = [os.pidfd_open(child) for child in children]
+            try:
+                self._process.kill()
+                self._process.wait(END_S)
+                for end in ends:  # the first one's comes when all that live with it have ended
+                    assert select.select([end], [], [], END_S)[0], "it does not end"
+            finally:
+                for end in ends:
+                    os.close(end)
             self._process = None
 
 
+def _children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def _child_of(pid: int) -> int:
-    [child] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return int(child)
+    [child] = _children_of(pid)
+    return child
 
 
 @contextlib.contextmanager

@@ -130,12 +130,15 @@ def running_daemon(data: DataDirectory, *words: str, prefix: Sequence[str] = ())
             _wait_ready(process, told)
             yield daemon
         finally:
-            if process.poll() is None:
-                with daemon.client() as client:
-                    for sandbox in client.list():
-                        sandbox.destroy()
-                daemon.stop()
-            process.wait()
+            try:
+                if process.poll() is None:
+                    with daemon.client() as client:
+                        for sandbox in client.list():
+                            sandbox.destroy()
+                    daemon.stop()
+            finally:
+                process.kill()  # one that could not be asked, or did not end, would be in the way of all tests to come
+                process.wait()
 
 
 def daemon_command(data: DataDirectory, *words: str) -> list[str]:
