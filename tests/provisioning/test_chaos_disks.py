@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.image.golden.web import Web
-from tests.provisioning.daemons import ask, ended, order, wait_for_stage, what_is_left
+from tests.provisioning.daemons import ask, ended, order, what_is_left
 from tests.provisioning.held import HeldTool
 from tests.server.daemon import RunningDaemon, data_directory, publish_images, running_daemon
 from tests.volume.conftest import small_file_system
@@ -135,7 +135,7 @@ def test_a_job_is_not_lost_by_a_database_that_finds_no_room(web: Web, data: Data
         client = stack.enter_context(daemon.client())
         web.flows.clear()
         job_id = start(daemon, web)
-        wait_for_stage(client, job_id, "downloading")
+        web.wait_until_asked(URL, 2)  # for its size, and for what is in it
         with standing_still(daemon):  # else what it gives up for its database is filled as well
             filler = fill(data.root)
         web.flows.set()
