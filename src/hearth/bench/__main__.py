@@ -6,6 +6,7 @@ import argparse
 import logging
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for row in rows:
             sys.stdout.write(f"{row.name:20} {' and '.join(map(str, row.goals)):24} {row.what}\n")
         return DONE
+    tempfile.gettempdir()  # tries it out with a file when first asked, which an interruption would leave there
     for number in SIGNALS:
         signal.signal(number, _interrupt)
     _log_to_stderr()
