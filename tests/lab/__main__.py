@@ -78,8 +78,6 @@ def test(say: Callable[[str], None], chosen: list[str]) -> int:
         standing.up(say)
         environment |= read_settings(standing.ENVIRONMENT)
     words = [sys.executable, "-m", "pytest", "-v", *(chosen or ["tests/lab"])]
-    if limit_s := environment.get("TEST_TIMEOUT"):
-        words += ["--timeout", limit_s]
     return subprocess.run(words, cwd=sources.ROOT, env={**environment, LONG: "1"}, check=False).returncode
 
 

@@ -17,6 +17,9 @@ from tests.lab.standing import attached
 
 from hearth.sdk.client import Client
 
+TIMEOUT_S = 900
+"""Of a test that may start a lab; what waits in one has its own, shorter limits."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
@@ -24,6 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.is_relative_to(here) and "compose" not in item.path.name:
             item.add_marker(pytest.mark.vm)
             item.add_marker(pytest.mark.root)
+            item.add_marker(pytest.mark.timeout(float(os.environ.get("TEST_TIMEOUT") or TIMEOUT_S)))
 
 
 def say(line: str) -> None:

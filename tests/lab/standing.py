@@ -34,7 +34,7 @@ from hearth.sdk.results import CommandFailed
 PLACE = sources.ROOT / "build/integration"
 ENVIRONMENT, STATE, LOG = PLACE / "env", PLACE / "state.json", PLACE / "log"
 READY_S, END_S, PAUSE_S = 1800.0, 120.0, 0.2
-TIMEOUT_S = 280
+TIMEOUT_S = 900
 
 Say = Callable[[str], None]
 

@@ -21,7 +21,6 @@ from hearth.sdk.client import Client
 pytestmark = [
     pytest.mark.skipif(not os.environ.get(LONG), reason=f"takes minutes: 'make integration-test', or {LONG}=1"),
     pytest.mark.skipif(has_own_services(), reason="it stops services, and these are somebody's own"),
-    pytest.mark.timeout(900),
 ]
 
 IMAGE_MIB = 32

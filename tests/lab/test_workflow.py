@@ -17,7 +17,6 @@ from tests.lab.site import LONG
 from hearth.errors import Conflict, HearthError
 from hearth.sdk.client import Client
 
-pytestmark = pytest.mark.timeout(900)  # of the first test, for it waits for the lab; each wait has its own limit
 LONG_FORM = pytest.mark.skipif(
     not os.environ.get(LONG), reason=f"an emulated provisioner takes its time: 'make integration-test', or {LONG}=1"
 )
