@@ -88,6 +88,22 @@ async def test_nobody_is_given_a_clone_that_has_died(slept_in: DataDirectory, ki
     assert everything_of(slept_in) == []
 
 
+async def test_a_clone_that_could_not_be_made_is_made_again_without_another_claim(slept_in: DataDirectory) -> None:
+    async with opened(slept_in, READY) as house, house.sandbox("first") as first:
+
+        def unmade() -> list[int]:
+            others = [path.name for path in house.data.machines.iterdir() if path.name != first.id]
+            return [pid for each in others for pid in vmms_of(each)]
+
+        await until(lambda: bool(unmade()), "a clone is being made")
+        was_kept = bool(kept(house))
+        for pid in unmade():
+            os.kill(pid, signal.SIGKILL)
+        assert not was_kept, "it is rehearsed for seconds first"
+        await filled(house)
+    assert everything_of(slept_in) == []
+
+
 @pytest.mark.parametrize("turns", [1, 20, 200], ids=["at once", "a little later", "later"])
 async def test_a_sandbox_destroyed_while_it_takes_a_clone_leaves_nothing(slept_in: DataDirectory, turns: int) -> None:
     async with opened(slept_in, READY) as house, house.sandbox("first"):

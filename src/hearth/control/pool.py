@@ -36,6 +36,8 @@ SETTLE_S = 0.2
 """From the end of the rehearsal to the pause: the guest closes its connections, which it need not do when claimed."""
 QUIET_S = 0.5
 """Between a claim and the making of the next: whoever claimed wants the CPUs now."""
+AGAIN_AFTER_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+"""From the first failure to the next try, and so on; the last for all that follow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,30 +130,35 @@ class Pool:
 
     async def run(self) -> None:
         """Keep the shelves full until cancelled; at the end nothing is kept."""
+        failures = 0
         try:
             while True:
-                await self._changed.wait()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(AGAIN_AFTER_S[failures - 1] if failures else None):
+                        await self._changed.wait()
                 self._changed.clear()
                 await asyncio.sleep(QUIET_S)
                 await self._tidy()
-                for shelf in list(self._shelves.values()):
-                    await self._fill(shelf)
+                filled = [await self._fill(shelf) for shelf in list(self._shelves.values())]
+                failures = 0 if all(filled) else min(failures + 1, len(AGAIN_AFTER_S))
         finally:
             await self._drop(list(self._shelves.values()))
             await asyncio.gather(*self._watchers.values(), return_exceptions=True)
 
-    async def _fill(self, shelf: _Shelf) -> None:
+    async def _fill(self, shelf: _Shelf) -> bool:
+        """Make what is missing; False where that failed, and is to be tried again."""
         while len(shelf.ready) < self._ready or len(shelf.waiting) < self._waiting:
             exercised = len(shelf.ready) < self._ready
             try:
                 made = await self._make(shelf, exercised=exercised)
             except Exception as error:  # noqa: BLE001  one that cannot be made must not end the making of all others
                 log.warning("nothing made ahead", template=shelf.template_id, error=repr(error))
-                return
+                return False
             kept = shelf.ready if exercised else shelf.waiting
             kept.append(made)
             name = f"watch clone {made.sandbox_id}"
             self._watchers[made.sandbox_id] = asyncio.create_task(self._watch(kept, made), name=name)
+        return True
 
     async def _watch(self, kept: deque[Claimed], clone: Claimed) -> None:
         """Nobody is given a clone that has died."""
