@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from tests.server.daemon import RunningDaemon, daemon_command, data_directory, running_daemon
 
-from hearth.config import Settings
+from hearth.config import DataDirectory, Settings
 from hearth.sdk.client import Client
 from hearth.settings.loading import settings_of
 from hearth.settings.options import read_words
@@ -134,15 +134,28 @@ def test_after_a_crash_the_next_daemon_takes_over_the_socket() -> None:
             assert client.health().status == "healthy"
 
 
+def until_listening(data: DataDirectory, *, pause_s: float = 0.02) -> None:
+    deadline = time.monotonic() + END_S
+    while not data.api_socket.exists():
+        assert time.monotonic() < deadline, "the daemon does not listen"
+        time.sleep(pause_s)
+
+
+def test_who_sees_its_socket_may_end_it() -> None:
+    with data_directory() as data:
+        with subprocess.Popen(daemon_command(data), stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            until_listening(data, pause_s=0.001)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(END_S) == 0
+        assert not data.api_socket.exists()
+
+
 def test_a_daemon_at_a_terminal_ends_with_it() -> None:
     with data_directory() as data:
         terminal, ours = pty.openpty()
         try:
             with subprocess.Popen(daemon_command(data), stdin=subprocess.DEVNULL, stderr=ours) as process:
-                deadline = time.monotonic() + END_S
-                while not data.api_socket.exists():
-                    assert time.monotonic() < deadline, "the daemon does not listen"
-                    time.sleep(0.02)
+                until_listening(data)
                 process.send_signal(signal.SIGHUP)
                 assert process.wait(END_S) == 0
         finally:

@@ -109,7 +109,7 @@ async def serve(options: ServeOptions, loaded: Loaded, read: Callable[[], Loaded
         turnstile, quotas = Turnstile(options.settings.rates, shared), daemon.quotas.store.quotas
         reloader = Reloader(holds=loaded, read=read, turnstile=turnstile, quotas=quotas, certificates=certificates)
         server = Server(build_app(daemon, gateway, drain, turnstile), drain=drain, drain_s=options.drain_s)
-        server.hear_hangups(reloader.reload)
+        server.hear_signals(reloader.reload)
         local = undo.enter_context(unix_listener(data.api_socket))  # last: who sees it may send signals
         log.info("listening", addresses=spoken)
         _settle_heap()
@@ -172,11 +172,8 @@ class Server(uvicorn.Server):
         behind_tls: Sequence[socket.socket] = (),
         context: ssl.SSLContext | None = None,
     ) -> None:
-        """Serve on listening sockets until SIGTERM or SIGINT; a second one waits for nobody."""
+        """Serve on listening sockets until a signal comes."""
         self._behind_tls, self._context = behind_tls, context
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop, number)
         await self.serve(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -189,10 +186,15 @@ class Server(uvicorn.Server):
             self.servers.append(server)
         notify("READY=1")
 
-    def hear_hangups(self, reload: Callable[[], None]) -> None:
-        """Reload at SIGHUP; where we write to a terminal it says that the terminal has gone, and we with it."""
-        hear = partial(self._stop, signal.SIGHUP) if sys.stderr.isatty() else reload
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hear)
+    def hear_signals(self, reload: Callable[[], None]) -> None:
+        """End at SIGTERM or SIGINT, also before we serve; a second one waits for nobody.
+
+        Reload at SIGHUP; where we write to a terminal it says that the terminal has gone, and we with it.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, number)
+        loop.add_signal_handler(signal.SIGHUP, partial(self._stop, signal.SIGHUP) if sys.stderr.isatty() else reload)
 
     def _door(self) -> Door:
         """Make a connection as uvicorn makes those of its own listeners."""
@@ -213,5 +215,5 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone; ``serve_sockets`` hears them."""
+        """Leave signals alone; ``hear_signals`` set who hears them."""
         yield
