@@ -98,6 +98,7 @@ class Host:
 
     def journal(self) -> list[dict[str, object]]:
         """Give what the daemon logged."""
+        self.run("journalctl", "--sync")
         lines = self.run("journalctl", "--no-pager", "-o", "json", "-u", "hearth", "_COMM=python3").splitlines()
         return [json.loads(json.loads(line)["MESSAGE"]) for line in lines]
 
