@@ -142,7 +142,7 @@ def _kill_amid_a_creation(daemon: RunningDaemon, tag: str, known: set[str]) -> N
     """Kill a daemon as soon as the network of one more sandbox is there."""
 
     def create() -> None:
-        with contextlib.suppress(HearthError), daemon.client() as client:
+        with contextlib.suppress(HearthError), daemon.client(patience_s=0) as client:
             client.create(name="half")
 
     creating = threading.Thread(target=create)

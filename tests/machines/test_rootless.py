@@ -376,5 +376,5 @@ def test_a_daemon_killed_while_it_creates_leaves_nothing_and_what_ran_runs_on(
 
 
 def _create_in_vain(daemon: RunningDaemon) -> None:
-    with contextlib.suppress(HearthError), daemon.client() as client:
+    with contextlib.suppress(HearthError), daemon.client(patience_s=0) as client:
         client.create(name="unfinished", memory_mb=320)

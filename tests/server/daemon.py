@@ -23,6 +23,7 @@ from hearth.config import DataDirectory
 from hearth.image.store import ImageStore, Made
 from hearth.model import ImageKind
 from hearth.sdk.client import Client
+from hearth.sdk.retries import PATIENCE_S
 
 READY_S = 240.0
 END_S = 240.0
@@ -72,8 +73,9 @@ class RunningDaemon:
             time.sleep(0.005)
         return found
 
-    def client(self) -> Client:
-        return Client(self.url, self.token)
+    def client(self, *, patience_s: float = PATIENCE_S) -> Client:
+        """Give an administrator's client; ``patience_s`` is how long it looks for a daemon that is gone."""
+        return Client(self.url, self.token, patience_s=patience_s)
 
     def stop(self) -> int:
         """End it as a service manager would and give its status."""
