@@ -73,7 +73,7 @@ def test_the_row_of_real_machines_gives_figures_on_this_host(images: None) -> No
     [row] = json.loads(done.stdout)["rows"]
     assert row["verdict"] in ("met", "missed"), row
     assert row["figures"]["failures"] == 0
-    assert row["ratio"] > 0, "how they compare is for a machine that does nothing else"
+    assert row["ratio"] > 1, "a whole creation cannot be faster than QEMU alone"
 
 
 def _agents_under(root: Path) -> list[str]:

@@ -303,13 +303,14 @@ async def test_the_clock_is_right_after_a_long_sleep_and_the_monotonic_one_did_n
     bed: Bed, clone: Clone
 ) -> None:
     await clone.configure("dev")
+    began_s = time.monotonic()
     before_s = await right_clock(clone, 1.0)
     snapshot = await bed.put_to_sleep(clone)
     clone.ahead_s = A_MONTH_S
     await bed.wake(clone, snapshot)
     await clone.configure("dev")
     after_s = await right_clock(clone, CLOCK_ERROR_S)
-    assert 0 < after_s - before_s < A_MONTH_S / 1000
+    assert 0 < after_s - before_s < time.monotonic() - began_s + 1
 
 
 async def right_clock(clone: Clone, error_max_s: float) -> float:

@@ -213,9 +213,7 @@ async def test_the_loop_stays_responsive_while_a_guest_floods_it_with_tiny_frame
     with pytest.raises(TimedOut):
         await wary.run(TRUE, timeout_s=0.5, max_output_bytes=1_000)
     ticker.cancel()
-    # Not the longest: what a host takes from this machine may be counted as the thread's own time.
-    turns_s.sort()
-    assert turns_s[len(turns_s) * 9 // 10] < 0.05, "a turn of 256 tiny frames takes about a millisecond"
+    assert max(turns_s) < 0.05, "a turn of 256 tiny frames takes about a millisecond"
 
 
 async def test_a_reader_that_pauses_slows_the_guest_and_bounds_what_is_held(peer: Peer, steady: Guest) -> None:
